@@ -1,0 +1,54 @@
+"""The errors that the learning core raises.
+
+::
+
+    BrushloopError
+    ├── RLEError             a brush stream that is not legal for its image
+    ├── SchemaError          a set of classes that cannot be learnt
+    ├── ImageError           an image that cannot be read, or is larger than allowed
+    ├── TrainingError        a round that cannot give a model
+    │   ├── NotEnoughTruthError   fewer than two classes have annotated pixels
+    │   ├── NonFiniteLossError    the loss stopped being a number
+    │   └── RoundCancelledError   somebody asked the round to stop
+    └── CheckpointError      weights on disk that do not fit their record
+
+The service adds its own below the same root, in `ml_backend/errors.py`.
+"""
+
+from __future__ import annotations
+
+
+class BrushloopError(Exception):
+    """Anything that is wrong with what Brushloop was given; the message says what and where."""
+
+
+class RLEError(BrushloopError):
+    """A brush stream that is truncated, oversized or does not fit its image."""
+
+
+class SchemaError(BrushloopError):
+    """A set of classes that cannot be learnt: none, too many, doubled, or two backgrounds."""
+
+
+class ImageError(BrushloopError):
+    """An image that cannot be read, has an unknown layout, or is larger than allowed."""
+
+
+class TrainingError(BrushloopError):
+    """A round that cannot give a model."""
+
+
+class NotEnoughTruthError(TrainingError):
+    """Fewer than two classes have annotated pixels."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became NaN or infinite and could not be recovered."""
+
+
+class RoundCancelledError(TrainingError):
+    """The round was asked to stop; the current model stays."""
+
+
+class CheckpointError(BrushloopError):
+    """Weights on disk that are missing, damaged, or do not fit their record."""

@@ -1,0 +1,69 @@
+"""What goes into a training round and what comes out, as plain values.
+
+A round never holds the whole project: it reads short summaries of all annotated images, and opens
+only the ones that its sampler draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ExampleSummary:
+    """What the sampler must know of one annotated image without opening it.
+
+    `class_pixels` and `held_out_pixels` count annotated pixels per class index of the schema, for
+    training and for the hold-out; `class_objects` counts the painted objects that may be trained on.
+    `is_new` is true when its truth changed since the round that made the starting weights.
+    """
+
+    key: str
+    shape: tuple[int, int]
+    class_pixels: tuple[int, ...]
+    held_out_pixels: tuple[int, ...]
+    class_objects: tuple[int, ...]
+    held_out_objects: tuple[int, ...]
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One annotated image, opened. Arrays may be memory maps: slice before computing.
+
+    `image` is `(H, W, C)` uint8 or uint16; `train_map` and `held_out_map` are `(H, W)` uint8 label
+    maps with `IGNORE_INDEX` where they say nothing, and they never say something next to each other.
+    """
+
+    key: str
+    image: NDArray[Any]
+    train_map: NDArray[np.uint8]
+    held_out_map: NDArray[np.uint8]
+
+
+class ExampleSource(Protocol):
+    """The annotated images of one project."""
+
+    def summaries(self) -> Sequence[ExampleSummary]:
+        """One entry per annotated image, in a stable order."""
+        ...
+
+    def open(self, key: str) -> Example:
+        """Open one image; raises `ImageError` when it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """How long and how a round trains. `budget_s` is the wall time for optimisation steps."""
+
+    budget_s: float = 20.0
+    max_steps: int | None = None
+    n_threads: int | None = None
+    seed: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,82 @@
+"""All settings, read from the environment in this one place.
+
+Every field is documented in the README's table of settings; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The environment of one process. Names are the environment variables in lower case."""
+
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+
+    # Label Studio
+    label_studio_url: str = "http://127.0.0.1:8080"
+    label_studio_api_key: SecretStr | None = None
+
+    # Who may call
+    basic_auth_user: str | None = None
+    basic_auth_pass: SecretStr | None = None
+
+    # Where things are kept
+    data_dir: Path = Path(".brushloop")
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+
+    # Learning
+    min_pixels_per_class: int = Field(5000, ge=1)
+    quiet_time_s: float = Field(2.0, ge=0)
+    round_budget_s: float = Field(20.0, gt=0)
+    training_threads: int | None = Field(None, ge=1)
+
+    # What is sent back
+    regions: Literal["classes", "objects"] = "classes"
+    send_background: bool = False
+    max_questions: int = Field(5, ge=0, le=50)
+    predict_deadline_s: float = Field(80.0, gt=0)
+    predict_threads: int | None = Field(None, ge=1)
+
+    # Limits
+    max_body_mb: int = Field(250, ge=1)
+    max_image_mb: int = Field(512, ge=1)
+    max_image_megapixels: int = Field(120, ge=1)
+    image_cache_gb: float = Field(10.0, gt=0)
+    allowed_image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+
+    # Running
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    web_threads: int = Field(16, ge=4)
+
+    @field_validator("allowed_image_hosts", "allowed_image_folders", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator(
+        "label_studio_api_key",
+        "basic_auth_user",
+        "basic_auth_pass",
+        "database_url",
+        "redis_url",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value or None

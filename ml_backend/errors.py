@@ -1,0 +1,71 @@
+"""The errors of the service, below the core's root.
+
+::
+
+    core.errors.BrushloopError
+    └── ServiceError
+        ├── PayloadError              400  a body that cannot be understood
+        ├── UnauthorizedError         401  credentials missing or wrong
+        ├── NotFoundError             404  no such project, task, round or model version
+        ├── ConflictError             409  the state of the project does not allow it
+        ├── TooLargeError             413  a body or an image above its limit
+        ├── LabelConfigError          422  a labeling setup that Brushloop cannot work with
+        ├── ImageRefusedError         an image address that is not allowed
+        └── LabelStudioError
+            ├── LabelStudioUnavailableError  503  the server cannot be reached, or is failing
+            └── LabelStudioRefusedError      the server answered no, with `status`
+
+`web/app.py` holds the one table that maps them to HTTP.
+"""
+
+from __future__ import annotations
+
+from core.errors import BrushloopError, ImageError
+
+
+class ServiceError(BrushloopError):
+    """Anything the service refuses; the message says what and where, without secrets."""
+
+
+class PayloadError(ServiceError):
+    """A body that is not JSON or lacks what its call needs."""
+
+
+class UnauthorizedError(ServiceError):
+    """Credentials are missing or wrong."""
+
+
+class NotFoundError(ServiceError):
+    """No such project, task, round or model version."""
+
+
+class ConflictError(ServiceError):
+    """The call is right but the state of the project does not allow it."""
+
+
+class TooLargeError(ServiceError):
+    """A body above its limit."""
+
+
+class LabelConfigError(ServiceError):
+    """A labeling setup that Brushloop cannot work with; the message names the tag."""
+
+
+class ImageRefusedError(ServiceError, ImageError):
+    """An image address that no setting allows."""
+
+
+class LabelStudioError(ServiceError):
+    """A call to Label Studio did not work."""
+
+
+class LabelStudioUnavailableError(LabelStudioError):
+    """Label Studio cannot be reached, or answers with a server error."""
+
+
+class LabelStudioRefusedError(LabelStudioError):
+    """Label Studio answered no; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,104 @@
+"""What the learning loop needs from the world outside, as protocols and plain records.
+
+The real ones are chosen in `bootstrap.py`; the tests bring fakes that pass the same contract suites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AnnotationRecord:
+    """One submitted annotation as Label Studio keeps it; `result` is its JSON list of regions."""
+
+    annotation_id: int
+    task_id: int
+    user_id: int | None
+    updated_at: str
+    was_cancelled: bool
+    result: Sequence[Mapping[str, Any]]
+    lead_time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One image to annotate, with everything people submitted for it."""
+
+    task_id: int
+    project_id: int
+    data: Mapping[str, Any]
+    updated_at: str
+    annotations: tuple[AnnotationRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskDigest:
+    """Just enough of a task to see whether anything about it changed."""
+
+    task_id: int
+    updated_at: str
+    annotation_ids: tuple[int, ...]
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProjectRecord:
+    """A Label Studio project; `created_at` tells two projects apart that got the same id."""
+
+    project_id: int
+    title: str
+    label_config: str
+    model_version: str | None
+    created_at: str
+
+
+class LabelStudio(Protocol):
+    """Label Studio's API, as far as the loop needs it.
+
+    Every call raises `LabelStudioUnavailableError` when the server cannot be reached and
+    `LabelStudioRefusedError` (with the status) when it says no.
+    """
+
+    def get_project(self, project_id: int) -> ProjectRecord: ...
+
+    def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
+        """All tasks of the project, without region data; cheap per task."""
+        ...
+
+    def get_task(self, task_id: int) -> TaskRecord:
+        """One task with its annotations in full."""
+        ...
+
+    def push_predictions(self, project_id: int, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> int:
+        """Store predictions `(task_id, {"result", "score", "model_version"})`; returns how many were kept."""
+        ...
+
+
+class ImageSource(Protocol):
+    """Pixels of a task's image, in the frame that the browser shows."""
+
+    def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
+        """`(H, W, C)` uint8 or uint16, possibly a memory map; raises `ImageError`."""
+        ...
+
+    def shape(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> tuple[int, int]:
+        """`(H, W)` without decoding when the cache or the header knows it."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentRegion:
+    """A brush region as it was sent to Label Studio, cut to its box; `mask` is bool."""
+
+    region_id: str
+    class_name: str
+    model_version: str
+    top: int
+    left: int
+    mask: NDArray[np.bool_]
