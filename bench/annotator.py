@@ -117,11 +117,9 @@ def paint(
         if left == before:
             raise ValueError(f"{n_objects} objects wanted, only {n_objects - left} in {len(images)} images")
     return [
-        PaintedImage(
-            labelled.name, labelled.image, _label_map(labelled, painted[labelled.name], rng), len(done)
-        )
-        for labelled in order
-        if (done := painted.get(labelled.name))
+        PaintedImage(labelled.name, labelled.image, _label_map(labelled, chosen, rng), len(chosen))
+        for labelled, chosen in ((labelled, painted.get(labelled.name, set())) for labelled in order)
+        if chosen
     ]
 
 
