@@ -1,0 +1,65 @@
+"""What a model says about one image, pixel by pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Maps of one image, all `(H, W)` and in the frame of the image.
+
+    Attributes
+    ----------
+    label_map : uint8
+        Index of the most probable class; every pixel has one.
+    runner_up : uint8
+        Index of the second most probable class.
+    confidence : float16
+        Calibrated probability of `label_map`, in 0..1.
+    predictive_entropy, expected_entropy, mutual_information : float16
+        In nats. `mutual_information = predictive_entropy - expected_entropy`, never below 0 (BALD,
+        Houlsby et al. 2011, arXiv:1112.5745).
+    margin : float16
+        Probability of the first class minus that of the second, in 0..1.
+    probabilities : float16 or None
+        `(C, H, W)`, kept only when the caller asked for it.
+
+    Raises
+    ------
+    ValueError
+        The maps differ in shape.
+    """
+
+    label_map: NDArray[np.uint8]
+    runner_up: NDArray[np.uint8]
+    confidence: NDArray[np.float16]
+    predictive_entropy: NDArray[np.float16]
+    expected_entropy: NDArray[np.float16]
+    mutual_information: NDArray[np.float16]
+    margin: NDArray[np.float16]
+    probabilities: NDArray[np.float16] | None = None
+
+    def __post_init__(self) -> None:
+        maps = (
+            self.label_map,
+            self.runner_up,
+            self.confidence,
+            self.predictive_entropy,
+            self.expected_entropy,
+            self.mutual_information,
+            self.margin,
+        )
+        shapes = {values.shape for values in maps}
+        if self.probabilities is not None:
+            shapes.add(self.probabilities.shape[1:])
+        if len(shapes) != 1 or len(self.label_map.shape) != 2:
+            raise ValueError(f"the maps of a prediction must share one (H, W), got {sorted(shapes)}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        height, width = self.label_map.shape
+        return height, width
