@@ -1,0 +1,43 @@
+"""Benchmarks. `python -m bench NAME` runs the one in `bench/NAME.py`; `python -m bench --list` names them.
+
+A benchmark is a module of this package with a top-level function `run(options: Options) -> BenchmarkResult`.
+Modules without one (a simulated annotator, for instance) are material for benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. `data` is a folder of real data; benchmarks that need none ignore it."""
+
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Something the benchmark has to show: `text` holds the wanted and the measured value."""
+
+    text: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """A table for people and a record for programs.
+
+    `rows` hold one value per column; floats are shown with three significant digits.
+    `record` is plain JSON with everything worth keeping, in units named by its keys.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    record: Mapping[str, Any] = field(default_factory=dict)
+    goals: tuple[Goal, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,133 @@
+"""`python -m bench NAME [--data DIR] [--json FILE]`: run one benchmark, print its table, keep its record.
+
+The exit status is 1 when a goal of the benchmark was missed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bench import BenchmarkResult, Options
+
+REPORTED_PACKAGES = (
+    "numpy",
+    "numba",
+    "torch",
+    "scikit-learn",
+    "label-studio-sdk",
+    "label-studio-brush-rle-rs",
+)
+"""Packages whose version decides about the numbers."""
+
+
+def find_benchmarks() -> dict[str, str]:
+    """Name and first docstring line of each benchmark; read from the source, so nothing heavy is imported."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def describe_environment() -> dict[str, Any]:
+    """What a stranger has to know to compare the numbers with their own."""
+    return {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu_count": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in REPORTED_PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _show(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
+
+
+def print_result(result: BenchmarkResult, environment: dict[str, Any], console: Console) -> None:
+    table = Table(title=result.title)
+    for column in result.columns:
+        table.add_column(column)
+    for row in result.rows:
+        table.add_row(*map(_show, row))
+    console.print(table)
+    packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items() if number)
+    console.print(f"{environment['cpu_count']} CPUs, Python {environment['python']}, {packages}", style="dim")
+    for note in result.notes:
+        console.print(note)
+    for goal in result.goals:
+        console.print(
+            f"{'met   ' if goal.met else 'MISSED'} {goal.text}", style="green" if goal.met else "red"
+        )
+
+
+def to_document(
+    name: str, result: BenchmarkResult, environment: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    return {
+        "benchmark": name,
+        "environment": environment,
+        "seconds": round(seconds, 3),
+        "title": result.title,
+        "columns": result.columns,
+        "rows": result.rows,
+        "goals": [{"text": goal.text, "met": goal.met} for goal in result.goals],
+        "notes": result.notes,
+        "record": result.record,
+    }
+
+
+@click.command(help=__doc__)
+@click.argument("name", required=False)
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of real data."
+)
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the record here."
+)
+@click.option("--list", "listing", is_flag=True, help="Name the benchmarks and stop.")
+def main(name: str | None, data: Path | None, json_path: Path | None, listing: bool) -> None:
+    benchmarks = find_benchmarks()
+    if listing or name is None:
+        for known, summary in benchmarks.items():
+            click.echo(f"{known:<14} {summary}")
+        return
+    if name not in benchmarks:
+        raise click.BadParameter(f"there is no benchmark {name!r}; there are: {', '.join(benchmarks)}")
+    environment = describe_environment()
+    began = time.perf_counter()
+    result: BenchmarkResult = importlib.import_module(f"bench.{name}").run(Options(data=data))
+    seconds = time.perf_counter() - began
+    print_result(result, environment, Console())
+    if json_path is not None:
+        document = to_document(name, result, environment, seconds)
+        json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if not all(goal.met for goal in result.goals):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench")

@@ -1,0 +1,80 @@
+"""The benchmarks' frame: how benchmarks are found, shown and recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import BenchmarkResult, Goal, Options
+from bench.__main__ import find_benchmarks, main
+
+RESULT = BenchmarkResult("Clocks", ("clock", "ticks"), (("wall", 1.23456), ("sand", 7)), {"ticks": [1, 7]})
+
+
+@pytest.fixture
+def run_bench(monkeypatch: pytest.MonkeyPatch):
+    """The command line over one benchmark `clocks` that gives the result it is told to give."""
+
+    class Clocks:
+        result = RESULT
+        seen: Options
+
+        def run(self, options: Options) -> BenchmarkResult:
+            self.seen = options
+            return self.result
+
+    clocks = Clocks()
+    monkeypatch.setattr("bench.__main__.find_benchmarks", lambda: {"clocks": "How clocks tick."})
+    monkeypatch.setattr("bench.__main__.importlib.import_module", lambda name: clocks)
+
+    def invoke(*arguments: str, result: BenchmarkResult = RESULT):
+        clocks.result = result
+        return CliRunner().invoke(main, arguments), clocks
+
+    return invoke
+
+
+def test_a_module_with_a_run_function_is_a_benchmark_and_others_are_not() -> None:
+    found = find_benchmarks()
+    assert "annotator" not in found
+    assert "__main__" not in found
+
+
+def test_the_table_shows_three_digits_of_a_float(run_bench) -> None:
+    outcome, _ = run_bench("clocks")
+    assert outcome.exit_code == 0, outcome.output
+    assert "1.23 " in outcome.output
+    assert "sand" in outcome.output
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(run_bench) -> None:
+    outcome, _ = run_bench("clock")
+    assert outcome.exit_code == 2
+    assert "clocks" in outcome.output
+
+
+def test_the_list_names_each_benchmark_with_its_summary(run_bench) -> None:
+    outcome, _ = run_bench("--list")
+    assert outcome.output.split() == ["clocks", "How", "clocks", "tick."]
+
+
+def test_the_json_file_holds_record_table_and_environment(run_bench, tmp_path: Path) -> None:
+    outcome, clocks = run_bench("clocks", "--json", str(tmp_path / "clocks.json"), "--data", str(tmp_path))
+    assert outcome.exit_code == 0, outcome.output
+    document = json.loads((tmp_path / "clocks.json").read_text())
+    assert document["record"] == {"ticks": [1, 7]}
+    assert document["rows"] == [["wall", 1.23456], ["sand", 7]]
+    assert document["environment"]["packages"]["numpy"]
+    assert clocks.seen == Options(data=tmp_path)
+
+
+def test_a_missed_goal_is_said_and_gives_exit_status_1(run_bench) -> None:
+    missed = BenchmarkResult(
+        "Clocks", ("clock",), (), goals=(Goal("ticks: 10 wanted, 7 measured", met=False),)
+    )
+    outcome, _ = run_bench("clocks", result=missed)
+    assert outcome.exit_code == 1
+    assert "MISSED ticks: 10 wanted, 7 measured" in outcome.output
