@@ -1,0 +1,186 @@
+"""The labeling setup: which classes a project has, and where its questions and answers live."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.schema import LabelClass
+from ml_backend.errors import LabelConfigError
+from ml_backend.label_studio.label_config import MAX_CONFIG_CHARS, find_image_address, parse_label_config
+
+IMAGE = '<Image name="image" value="$image"/>'
+BRUSH = '<BrushLabels name="brush" toName="image"><Label value="Nucleus"/></BrushLabels>'
+
+
+def brush(*labels: str, name: str = "b") -> str:
+    """A brush whose labels have these attributes."""
+    inner = "".join(f"<Label {label}/>" for label in labels)
+    return f'<BrushLabels name="{name}" toName="image">{inner}</BrushLabels>'
+
+
+def view(*tags: str) -> str:
+    return f"<View>{''.join(tags)}</View>"
+
+
+def test_the_plain_setup_gives_classes_and_names() -> None:
+    config = parse_label_config(
+        view(
+            IMAGE,
+            brush('value="Background"', 'value="Nucleus"', name="brush"),
+            '<RectangleLabels name="ask" toName="image">',
+            '<Label value="Uncertain"/><Label value="Reviewed"/></RectangleLabels>',
+            '<Choices name="done" toName="image"><Choice value="Whole image reviewed"/></Choices>',
+        )
+    )
+    assert config.schema.names == ("Background", "Nucleus")
+    assert config.schema.background_index == 0
+    assert (config.image_tag, config.image_key, config.brush_tag) == ("image", "image", "brush")
+    assert (config.uncertain_tag, config.uncertain_label) == ("ask", "Uncertain")
+    assert (config.reviewed_tag, config.reviewed_label) == ("ask", "Reviewed")
+    assert (config.review_tag, config.review_choice) == ("done", "Whole image reviewed")
+
+
+def test_the_setup_that_comes_with_the_project_offers_everything() -> None:
+    config = parse_label_config(Path("label_config.xml").read_text(encoding="utf-8"))
+    assert config.schema.names == ("Background", "Nucleus")
+    assert config.uncertain_tag == config.reviewed_tag is not None
+    assert config.review_choice == "Whole image reviewed"
+
+
+def test_what_a_project_does_not_offer_is_none() -> None:
+    config = parse_label_config(view(IMAGE, BRUSH))
+    assert config.uncertain_tag is config.uncertain_label is None
+    assert config.reviewed_tag is config.reviewed_label is None
+    assert config.review_tag is config.review_choice is None
+    assert config.schema.background_index is None
+
+
+@pytest.mark.parametrize("label", ['value="BACKGROUND"', 'value="Stroma" role="background"'])
+def test_background_is_found_by_name_in_any_case_or_by_role(label: str) -> None:
+    config = parse_label_config(view(IMAGE, brush('value="X"', label)))
+    assert config.schema.background_index == 1
+
+
+def test_a_label_named_background_can_be_made_an_object() -> None:
+    labels = brush('value="Background" role="object"', 'value="Void" role="background"')
+    assert parse_label_config(view(IMAGE, labels)).schema.background_index == 1
+
+
+def test_autofill_is_off_unless_asked_for() -> None:
+    labels = brush('value="A"', 'value="B" autofill="true"', 'value="C" autofill="false"')
+    assert parse_label_config(view(IMAGE, labels)).schema.classes == (
+        LabelClass("A"),
+        LabelClass("B", autofill=True),
+        LabelClass("C"),
+    )
+
+
+def test_an_alias_is_what_results_will_hold() -> None:
+    labels = brush('value="Zellkern" alias="Nucleus"')
+    assert parse_label_config(view(IMAGE, labels)).schema.names == ("Nucleus",)
+
+
+def test_tags_and_attributes_are_read_in_any_case() -> None:
+    brushes = '<brushlabels name="b" toname="i"><label value="A"/></brushlabels>'
+    config = parse_label_config(f'<view><image NAME="i" Value="$img"/>{brushes}</view>')
+    assert (config.image_key, config.schema.names) == ("img", ("A",))
+
+
+def test_labels_inside_views_of_the_brush_are_found_in_their_order() -> None:
+    inner = '<View><Label value="A"/></View><!-- note --><Label value="B"/>'
+    labels = f'<BrushLabels name="b" toName="image">{inner}</BrushLabels>'
+    assert parse_label_config(view(IMAGE, labels)).schema.names == ("A", "B")
+
+
+def test_labels_of_other_controls_are_not_classes() -> None:
+    boxes = '<RectangleLabels name="r" toName="image"><Label value="Car"/></RectangleLabels>'
+    assert parse_label_config(view(IMAGE, boxes, BRUSH)).schema.names == ("Nucleus",)
+
+
+def test_a_brush_on_another_image_is_left_alone() -> None:
+    second = (
+        '<Image name="other" value="$other"/>'
+        '<BrushLabels name="brush2" toName="other"><Label value="Cell"/></BrushLabels>'
+    )
+    config = parse_label_config(view(IMAGE, BRUSH, second))
+    assert (config.brush_tag, config.image_tag) == ("brush", "image")
+    assert config.other_brush_tags == ("brush2",)
+
+
+def test_questions_on_another_image_do_not_count() -> None:
+    other = (
+        '<Image name="other" value="$other"/>'
+        '<RectangleLabels name="ask" toName="other"><Label value="Uncertain"/></RectangleLabels>'
+    )
+    assert parse_label_config(view(IMAGE, BRUSH, other)).uncertain_tag is None
+
+
+@pytest.mark.parametrize(
+    ("xml", "named"),
+    [
+        ("", "not XML"),
+        ("<View>", "not XML"),
+        ("<View>\ud800</View>", "not XML"),
+        (view(BRUSH), "<Image"),
+        (view(IMAGE), "<BrushLabels>"),
+        (view(IMAGE, '<Brush name="b" toName="image"/>'), "<BrushLabels>"),
+        (view(IMAGE, '<BrushLabels name="b" toName="text"><Label value="A"/></BrushLabels>'), 'name="b"'),
+        (view(IMAGE, '<BrushLabels name="b" toName="image"/>'), 'name="b"'),
+        (view(IMAGE, '<BrushLabels name="b" toName="image" value="$labels"/>'), 'name="b"'),
+        (view(IMAGE, '<BrushLabels name="b" toName="image"><Label/></BrushLabels>'), "<Label>"),
+        (view(IMAGE, BRUSH, BRUSH.replace("brush", "second")), 'name="second"'),
+        (view('<Image name="image" valueList="$pages"/>', BRUSH), '<Image name="image">'),
+        (view('<Image name="image" value="fixed.png"/>', BRUSH), '<Image name="image">'),
+        (view(IMAGE, BRUSH.replace('"Nucleus"', '"Nucleus" role="thing"')), 'role="thing"'),
+        (
+            view(
+                IMAGE,
+                '<BrushLabels name="b" toName="image"><Label value="A"/><Label value="A"/></BrushLabels>',
+            ),
+            "same name",
+        ),
+        (
+            view(IMAGE, brush('value="Background"', 'value="X" role="background"')),
+            "only one class",
+        ),
+    ],
+)
+def test_a_setup_that_cannot_work_is_refused_with_the_tag_to_change(xml: str, named: str) -> None:
+    with pytest.raises(LabelConfigError, match=re.escape(named)):
+        parse_label_config(xml)
+
+
+@pytest.mark.parametrize(
+    "prologue",
+    [
+        '<!DOCTYPE View [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>',
+        '<!DOCTYPE View SYSTEM "http://127.0.0.1/evil.dtd">',
+        '<!DOCTYPE View [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
+    ],
+)
+def test_entities_and_document_types_are_refused(prologue: str) -> None:
+    with pytest.raises(LabelConfigError, match="DOCTYPE"):
+        parse_label_config(prologue + view(IMAGE, BRUSH))
+
+
+def test_a_huge_setup_is_refused_before_it_is_read() -> None:
+    with pytest.raises(LabelConfigError, match="characters"):
+        parse_label_config("<View>" + " " * MAX_CONFIG_CHARS + "</View>")
+
+
+def test_deep_nesting_does_no_harm() -> None:
+    depth = 50_000
+    with pytest.raises(LabelConfigError, match="<Image"):
+        parse_label_config("<a>" * depth + "</a>" * depth)
+
+
+def test_the_image_address_is_found_at_the_top_or_deeper() -> None:
+    assert find_image_address({"image": "/data/a.png"}, "image") == "/data/a.png"
+    assert find_image_address({"views": {"front": "b.png"}}, "views.front") == "b.png"
+    assert find_image_address({"views.front": "c.png"}, "views.front") == "c.png"
+    assert find_image_address({"views": "b.png"}, "views.front") is None
+    assert find_image_address({"image": 3}, "image") is None
+    assert find_image_address({"image": ""}, "image") is None
