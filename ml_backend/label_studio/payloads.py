@@ -1,0 +1,247 @@
+"""Label Studio's JSON read into plain records: what it posts to us, and what its API answers.
+
+Unknown keys are ignored, what is needed is checked, and a `PayloadError` names the field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ml_backend.errors import PayloadError
+from ml_backend.label_studio.rows import (
+    AnnotationRow,
+    CreatedTasks,
+    DeletedAnnotations,
+    DeletedTasks,
+    EventHead,
+    PredictBody,
+    ProjectRow,
+    SavedAnnotations,
+    SetupBody,
+    TaskRow,
+)
+from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskRecord
+
+EventKind = Literal[
+    "annotations-saved",
+    "annotations-deleted",
+    "tasks-created",
+    "tasks-deleted",
+    "project-updated",
+    "start-training",
+    "ignored",
+]
+
+_KINDS: Mapping[str, EventKind] = {
+    "ANNOTATION_CREATED": "annotations-saved",
+    "ANNOTATIONS_CREATED": "annotations-saved",
+    "ANNOTATION_UPDATED": "annotations-saved",
+    "ANNOTATIONS_UPDATED": "annotations-saved",
+    "ANNOTATION_DELETED": "annotations-deleted",
+    "ANNOTATIONS_DELETED": "annotations-deleted",
+    "TASK_CREATED": "tasks-created",
+    "TASKS_CREATED": "tasks-created",
+    "TASK_DELETED": "tasks-deleted",
+    "TASKS_DELETED": "tasks-deleted",
+    "PROJECT_UPDATED": "project-updated",
+    "START_TRAINING": "start-training",
+}
+
+
+@dataclass(frozen=True)
+class SetupRequest:
+    """`POST /setup`. `access_token` is a legacy key, which Label Studio itself refuses by default."""
+
+    project_id: int
+    created_at: str
+    label_config: str
+    hostname: str
+    access_token: str | None
+    extra_params: Any = None
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """`POST /predict`. `context` is what an interactive call brings, else None."""
+
+    project_id: int
+    created_at: str
+    tasks: tuple[TaskRecord, ...]
+    label_config: str | None = None
+    context: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """`POST /webhook`. `kind` says which of the fields are filled; `action` is Label Studio's own word.
+
+    `tasks` of `annotations-saved` are the images that were annotated, each once. No task of an event lists
+    its annotations: an empty tuple there means "not told", and imported tasks may well have some.
+    """
+
+    action: str
+    kind: EventKind
+    project: ProjectRecord
+    annotations: tuple[AnnotationRecord, ...] = ()
+    deleted_annotation_ids: tuple[int, ...] = ()
+    tasks: tuple[TaskRecord, ...] = ()
+    deleted_task_ids: tuple[int, ...] = ()
+
+
+def parse_setup(body: object) -> SetupRequest:
+    """Read the body of `/setup`."""
+    setup = _validate(SetupBody, body)
+    project_id, created_at = _split_project(setup.project)
+    token = setup.access_token or None
+    return SetupRequest(project_id, created_at, setup.label_config, setup.hostname, token, setup.extra_params)
+
+
+def parse_predict(body: object) -> PredictRequest:
+    """Read the body of `/predict`, batch or interactive."""
+    predict = _validate(PredictBody, body)
+    project_id, created_at = _split_project(predict.project)
+    tasks = tuple(_to_task(task, project_id) for task in predict.tasks)
+    context = predict.params.context if predict.params else None
+    return PredictRequest(project_id, created_at, tasks, predict.label_config, context)
+
+
+def parse_webhook(body: object) -> WebhookEvent:
+    """Read the body of `/webhook`; an action that Brushloop does not know is of kind `ignored`."""
+    head = _validate(EventHead, body)
+    event = WebhookEvent(head.action, _KINDS.get(head.action, "ignored"), _to_project(head.project))
+    if event.kind == "annotations-saved":
+        return _with_saved(event, _validate(SavedAnnotations, body))
+    if event.kind == "annotations-deleted":
+        rows = _validate(DeletedAnnotations, body).annotations
+        return replace(event, deleted_annotation_ids=tuple(row.id for row in rows))
+    if event.kind == "tasks-created":
+        tasks = _validate(CreatedTasks, body).tasks
+        return replace(event, tasks=tuple(_to_task(task, event.project.project_id) for task in tasks))
+    if event.kind == "tasks-deleted":
+        return replace(event, deleted_task_ids=tuple(row.id for row in _validate(DeletedTasks, body).tasks))
+    return event
+
+
+def parse_project(body: object) -> ProjectRecord:
+    """Read a project row of the API."""
+    return _to_project(_validate(ProjectRow, body))
+
+
+def parse_task(body: object, project_id: int | None = None) -> TaskRecord:
+    """Read a task row of the API; `project_id` counts where the row names none."""
+    task = _validate(TaskRow, body)
+    owner = task.project or project_id
+    if owner is None:
+        raise PayloadError("project: Field required")
+    return _to_task(task, owner)
+
+
+def to_unix_time(moment: str) -> str:
+    """Whole unix seconds of an ISO time: the form in which `/setup` and `/predict` name a project's birth.
+
+    Examples
+    --------
+    >>> to_unix_time("2026-11-22T07:18:49.192769Z")
+    '1795331929'
+    """
+    try:
+        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        raise PayloadError(f"created_at: {moment[:40]!r} is not an ISO time") from None
+    if parsed.tzinfo is None:  # Label Studio's clock is UTC
+        parsed = parsed.replace(tzinfo=timezone.utc)
+    return str(int(parsed.timestamp()))
+
+
+_PROJECT = re.compile(r"(?P<id>[1-9][0-9]{0,17})(\.(?P<created_at>[0-9]{0,20}))?")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validate(model: type[_Model], body: object) -> _Model:
+    """Validate, and turn the first complaint into one line with the field's path and without its content."""
+    if not isinstance(body, Mapping):
+        raise PayloadError(f"the body must be a JSON object, not {type(body).__name__}")
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        complaint = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        path = ".".join(str(step) for step in complaint["loc"])
+        raise PayloadError(f"{path}: {complaint['msg']}") from None
+    except RecursionError:
+        raise PayloadError("the body is nested too deeply") from None
+
+
+def _split_project(value: str | int) -> tuple[int, str]:
+    """`"<id>.<unix time of creation>"`; the time may be missing."""
+    match = _PROJECT.fullmatch(str(value))
+    if match is None:
+        raise PayloadError('project: expected "<id>.<unix time of creation>"')
+    return int(match["id"]), match["created_at"] or ""
+
+
+def _with_saved(event: WebhookEvent, saved: SavedAnnotations) -> WebhookEvent:
+    """Lists of annotations come with a parallel list of tasks, in which a task may repeat."""
+    tasks = {task.id: _to_task(task, event.project.project_id) for task in saved.tasks}
+    parallel = [task.id for task in saved.tasks] if len(saved.tasks) == len(saved.annotations) else []
+    annotations = tuple(
+        _to_annotation(annotation, parallel[i] if parallel else None, f"annotation.{i}.task")
+        for i, annotation in enumerate(saved.annotations)
+    )
+    return replace(event, annotations=annotations, tasks=tuple(tasks.values()))
+
+
+def _to_project(project: ProjectRow) -> ProjectRecord:
+    return ProjectRecord(
+        project_id=project.id,
+        title=project.title or "",
+        label_config=project.label_config or "",
+        model_version=project.model_version or None,
+        created_at=to_unix_time(project.created_at),
+    )
+
+
+def _to_task(task: TaskRow, project_id: int) -> TaskRecord:
+    annotations = tuple(
+        _to_annotation(annotation, task.id, f"annotations.{i}.task")
+        for i, annotation in enumerate(task.annotations)
+    )
+    return TaskRecord(task.id, project_id, task.data, task.updated_at or "", annotations)
+
+
+def _to_annotation(annotation: AnnotationRow, task_id: int | None, path: str) -> AnnotationRecord:
+    task = annotation.task or task_id
+    if task is None:
+        raise PayloadError(f"{path}: Field required")
+    return AnnotationRecord(
+        annotation_id=annotation.id,
+        task_id=task,
+        user_id=annotation.completed_by,
+        updated_at=annotation.updated_at or annotation.created_at or "",
+        was_cancelled=bool(annotation.was_cancelled),
+        result=_with_origins(annotation.result, annotation.parent_prediction),
+        lead_time_s=annotation.lead_time,
+    )
+
+
+def _with_origins(result: Sequence[Any], parent_prediction: int | None) -> list[Any]:
+    """Mark copies of model output as such.
+
+    The browser writes an `origin` into every region. "Create annotations from predictions" copies the
+    prediction's regions as they are: no `origin`, but the annotation names its parent. Without the mark
+    they would count as painted by hand, and the model would learn from itself.
+    """
+    if parent_prediction is None:
+        return list(result)
+    return [
+        {**region, "origin": "prediction"}
+        if isinstance(region, dict) and not region.get("origin")
+        else region
+        for region in result
+    ]
