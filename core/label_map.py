@@ -1,0 +1,270 @@
+"""Brush regions of one submitted annotation to a partial label map: the rules of partial annotation.
+
+In short: nobody painted it, it says nothing; Background gives way to every object; two different
+objects on one pixel say nothing; objects of one class are kept one pixel apart. Which pixels of a
+region a person vouched for is read in `core.truth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.painting import Box, Finding, Painting
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.touching import PaintedObject, Separation, find_contacts
+from core.truth import Claim, Mask, SentMask, read_claim, shared_box
+
+__all__ = ["PartialLabelMap", "SentMask", "build_label_map", "combine_annotators"]
+
+_CONTRADICTION = 254
+"""Marks a pixel that two object classes claim, while a map is built; no class has this index."""
+
+_BACKGROUND, _UNSURE = np.uint8(1), np.uint8(2)
+"""Flags of a pixel without an object: somebody says Background; a soft edge says: do not believe it."""
+
+
+@dataclass(frozen=True)
+class PartialLabelMap:
+    """Truth of one annotation.
+
+    Attributes
+    ----------
+    label_map : (H, W) uint8
+        Class index, or `IGNORE_INDEX` where nothing is known.
+    findings : remarks for the annotator about how the regions fit together
+    contradicting_px : pixels that two object classes claim
+    carved_px : pixels turned to Background between touching objects
+    touching_objects : objects that had to give way to a neighbour of their class
+    """
+
+    label_map: NDArray[np.uint8]
+    findings: tuple[Finding, ...] = ()
+    contradicting_px: int = 0
+    carved_px: int = 0
+    touching_objects: int = 0
+
+
+def build_label_map(
+    painting: Painting, schema: LabelSchema, sent: Mapping[str, SentMask] | None = None
+) -> PartialLabelMap:
+    """Turn one person's annotation of one image into a partial label map.
+
+    Parameters
+    ----------
+    painting : Painting
+        Regions in the order of the annotation; never changed.
+    schema : LabelSchema
+        Without a background class nothing is treated as background and nothing is carved.
+    sent : mapping of region id to SentMask
+        What the model had drawn under these ids.
+
+    Returns
+    -------
+    PartialLabelMap
+        With the findings `overlapping-classes`, `objects-without-gap`, `original-gone` and
+        `background-over-prediction`.
+
+    Raises
+    ------
+    ValueError
+        A region reaches outside the image, or names a class that the schema does not have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from core.painting import BrushRegion
+    >>> nucleus = BrushRegion("n", 1, "manual", 0, 1, np.array([[255, 60]], np.uint8))
+    >>> ground = BrushRegion("b", 0, "manual", 0, 0, np.full((1, 4), 255, np.uint8))
+    >>> painting = Painting((1, 5), (nucleus, ground))
+    >>> build_label_map(painting, LabelSchema.of("Background", "Nucleus")).label_map.tolist()
+    [[0, 1, 255, 0, 255]]
+    """
+    sent = sent or {}
+    claims = [read_claim(r, schema, sent.get(r.region_id), painting.shape) for r in painting.regions]
+    objects = [c for c in claims if schema.classes[c.class_index].role == "object"]
+    reviewed = _reviewed_area(painting)
+    label_map = _object_classes(objects, reviewed, painting.shape)
+    _fill_background(label_map, claims, reviewed, painting, schema)
+    separation = _keep_apart(label_map, objects, reviewed, schema)
+    contradicting = label_map == _CONTRADICTION
+    label_map[contradicting] = IGNORE_INDEX
+    partial = PartialLabelMap(
+        label_map,
+        contradicting_px=int(np.count_nonzero(contradicting)),
+        carved_px=separation.carved_px,
+        touching_objects=separation.touching_objects,
+    )
+    n_hidden = _background_over_model(label_map, objects, reviewed, schema)
+    return replace(partial, findings=tuple(_findings(partial, claims, n_hidden)))
+
+
+def combine_annotators(label_maps: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], int]:
+    """Combine what several people say of one image.
+
+    A pixel that only some of them labelled takes their label; one that they label differently is
+    unlabelled.
+
+    Parameters
+    ----------
+    label_maps : one or more (H, W) uint8 of one shape
+
+    Returns
+    -------
+    label_map : (H, W) uint8
+    disagreement_px : how many pixels they label differently
+
+    Raises
+    ------
+    ValueError
+        No map, or maps of different shapes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> combined, n = combine_annotators([np.array([[0, 1, 255]], np.uint8), np.array([[0, 2, 1]], np.uint8)])
+    >>> combined.tolist(), n
+    ([[0, 255, 1]], 1)
+    """
+    shapes = {label_map.shape for label_map in label_maps}
+    if len(shapes) != 1:
+        raise ValueError(f"label maps of one image must have one shape, got {sorted(shapes)}")
+    combined = label_maps[0].copy()
+    differs = np.zeros(combined.shape, bool)
+    for label_map in label_maps[1:]:
+        differs |= (label_map != combined) & (label_map != IGNORE_INDEX) & (combined != IGNORE_INDEX)
+        np.copyto(combined, label_map, where=combined == IGNORE_INDEX)
+    combined[differs] = IGNORE_INDEX
+    return combined, int(np.count_nonzero(differs))
+
+
+def _reviewed_area(painting: Painting) -> Mask | None:
+    """Return `(H, W)` bool of the reviewed boxes, cut to the image; None without any."""
+    if not painting.reviewed:
+        return None
+    area = np.zeros(painting.shape, bool)
+    image = Box(0, 0, *painting.shape)
+    for box in painting.reviewed:
+        area[shared_box(box, image).slices] = True
+    return area
+
+
+def _object_classes(
+    objects: Sequence[Claim], reviewed: Mask | None, shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return the object class per pixel, `_CONTRADICTION`, or `IGNORE_INDEX`."""
+    by_people = np.full(shape, IGNORE_INDEX, np.uint8)
+    for claim in objects:
+        _write(by_people[claim.box.slices], claim.taught, claim.class_index)
+    if reviewed is None:
+        return by_people
+    by_model = np.full(shape, IGNORE_INDEX, np.uint8)
+    for claim in objects:
+        _write(by_model[claim.box.slices], _truth_as_shown(claim, reviewed), claim.class_index)
+    # What a person painted beats what the model drew, also inside a reviewed area.
+    np.copyto(by_people, by_model, where=by_people == IGNORE_INDEX)
+    return by_people
+
+
+def _write(target: NDArray[np.uint8], mask: Mask, class_index: int) -> None:
+    other = mask & (target != IGNORE_INDEX) & (target != class_index)
+    target[mask] = class_index
+    target[other] = _CONTRADICTION
+
+
+def _truth_as_shown(claim: Claim, reviewed: Mask) -> Mask:
+    return claim.shown & reviewed[claim.box.slices]
+
+
+def _fill_background(
+    label_map: NDArray[np.uint8],
+    claims: Sequence[Claim],
+    reviewed: Mask | None,
+    painting: Painting,
+    schema: LabelSchema,
+) -> None:
+    """Write Background where it is said and no object, nor an object's soft edge, is there."""
+    background = schema.background_index
+    if background is None:
+        return
+    ground = np.zeros(painting.shape, np.uint8)
+    if reviewed is not None:
+        ground[reviewed] = _BACKGROUND
+    for claim in claims:
+        here = ground[claim.box.slices]
+        here[claim.erased] |= _BACKGROUND
+        if claim.class_index == background:
+            here[claim.taught] |= _BACKGROUND
+        else:
+            here[_doubt(claim, reviewed)] |= _UNSURE
+    label_map[(ground == _BACKGROUND) & (label_map == IGNORE_INDEX)] = background
+
+
+def _doubt(claim: Claim, reviewed: Mask | None) -> Mask:
+    if not claim.by_model:
+        return claim.unsure
+    # The model's untouched region says nothing, not even at its edge, unless it was reviewed.
+    return claim.unsure & reviewed[claim.box.slices] if reviewed is not None else np.zeros_like(claim.unsure)
+
+
+def _keep_apart(
+    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: Mask | None, schema: LabelSchema
+) -> Separation:
+    """Carve Background between touching objects of one class, people's strokes first."""
+    background = schema.background_index
+    if background is None:
+        return Separation(np.zeros((0, 0), bool), 0, 0)
+    in_order = sorted(objects, key=lambda claim: claim.by_model)
+    things = [_painted_object(claim, label_map, reviewed) for claim in in_order]
+    separation = find_contacts(things, (label_map.shape[0], label_map.shape[1]))
+    label_map[separation.carved] = background
+    return separation
+
+
+def _painted_object(claim: Claim, label_map: NDArray[np.uint8], reviewed: Mask | None) -> PaintedObject:
+    mask = claim.taught if reviewed is None else claim.taught | _truth_as_shown(claim, reviewed)
+    return PaintedObject(
+        claim.class_index, claim.box, mask & (label_map[claim.box.slices] == claim.class_index)
+    )
+
+
+def _background_over_model(
+    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: Mask | None, schema: LabelSchema
+) -> int:
+    """Count pixels that a person painted Background although the model's object is shown there."""
+    if schema.background_index is None:
+        return 0
+    n_pixels = 0
+    for claim in objects:
+        if claim.by_model:
+            covered = claim.shown & (label_map[claim.box.slices] == schema.background_index)
+            if reviewed is not None:
+                covered &= ~reviewed[claim.box.slices]
+            n_pixels += int(np.count_nonzero(covered))
+    return n_pixels
+
+
+def _findings(partial: PartialLabelMap, claims: Sequence[Claim], n_hidden: int) -> list[Finding]:
+    findings = []
+    if partial.contradicting_px:
+        message = f"{partial.contradicting_px} pixels carry two different object classes and are not used."
+        findings.append(Finding("overlapping-classes", message))
+    if partial.touching_objects:
+        message = f"{partial.touching_objects} objects touch a neighbour of their class; a line was carved."
+        findings.append(Finding("objects-without-gap", message))
+    for claim in claims:
+        if claim.is_gone:
+            message = (
+                f"Region {claim.region_id} changes a prediction that is no longer known; it is not used."
+            )
+            findings.append(Finding("original-gone", message))
+    if n_hidden:
+        message = (
+            f"{n_hidden} pixels of Background cover objects that the model drew, and say that these are"
+            " wrong. To keep such an object, review it or paint it."
+        )
+        findings.append(Finding("background-over-prediction", message))
+    return findings
