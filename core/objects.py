@@ -1,0 +1,207 @@
+"""Objects as connected components: number them, measure them, clean them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.painting import Box
+from core.schema import LabelSchema
+from core.splitting import separate_touching
+from core.truth import Mask, fill_holes
+
+__all__ = [
+    "ObjectLimits",
+    "ObjectStats",
+    "clean_mask",
+    "label_objects",
+    "learn_limits",
+    "object_areas",
+    "object_stats",
+    "separate_touching",
+]
+
+MIN_OBJECTS_TO_LEARN = 3
+"""Fewer objects than this say nothing about a class: the defaults hold."""
+
+CRUMB_SHARE = 0.05
+"""Components below this share of the typical area are left over from brush work, not objects."""
+
+SMALL_QUANTILE, SPECK_SHARE = 0.1, 0.3
+"""A speck is smaller than this share of the small objects that a person painted."""
+
+HOLE_SHARE = 0.1
+"""A hole up to this share of the typical object is an error of the prediction."""
+
+MIN_SPECK_PX = 4
+"""No limit is below this: a person cannot see such a region, nor click on it."""
+
+
+@dataclass(frozen=True)
+class ObjectLimits:
+    """How large the objects of one class are; the defaults suit cells at common magnifications.
+
+    `min_object_px` and `max_hole_px` are areas: smaller components are specks, holes up to that are filled.
+    """
+
+    min_object_px: int = 20
+    max_hole_px: int = 20
+    typical_diameter_px: float = 24.0
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain JSON form, for checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ObjectLimits:
+        """Read what `to_record` wrote."""
+        return cls(
+            int(record["min_object_px"]), int(record["max_hole_px"]), float(record["typical_diameter_px"])
+        )
+
+
+@dataclass(frozen=True)
+class ObjectStats:
+    """One object: `centroid` is (row, column) in pixels."""
+
+    instance: int
+    class_index: int
+    area_px: int
+    box: Box
+    centroid: tuple[float, float]
+
+
+def label_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> NDArray[np.int32]:
+    """Number the objects of a label map: 8-connected components of each object class.
+
+    Parameters
+    ----------
+    label_map : (H, W) uint8
+        Class index, or `IGNORE_INDEX`.
+
+    Returns
+    -------
+    (H, W) int32
+        0 where there is no object, 1..n one object each; numbers follow the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> label_map = np.array([[1, 0, 1, 2, 255]], np.uint8)
+    >>> label_objects(label_map, LabelSchema.of("Background", "A", "B")).tolist()
+    [[1, 0, 2, 3, 0]]
+    """
+    instances = np.zeros(label_map.shape, np.int32)
+    n_before = 0
+    for class_index in _present(label_map, schema):
+        mask = label_map == class_index
+        n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        np.copyto(instances, labels + n_before, where=mask)
+        n_before += n_labels - 1
+    return instances
+
+
+def object_stats(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[ObjectStats, ...]:
+    """Measure the objects of a label map; `instance` is the number that `label_objects` gives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stats, = object_stats(np.array([[0, 1, 1]], np.uint8), LabelSchema.of("Background", "A"))
+    >>> stats.area_px, stats.box, stats.centroid
+    (2, Box(top=0, left=1, height=1, width=2), (0.0, 1.5))
+    """
+    found: list[ObjectStats] = []
+    for class_index in _present(label_map, schema):
+        mask = (label_map == class_index).astype(np.uint8)
+        _, _, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        for (left, top, width, height, area), (x, y) in zip(stats[1:], centroids[1:], strict=True):
+            box = Box(int(top), int(left), int(height), int(width))
+            number = len(found) + 1
+            found.append(ObjectStats(number, class_index, int(area), box, (float(y), float(x))))
+    return tuple(found)
+
+
+def object_areas(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[tuple[int, ...], ...]:
+    """Return the areas in pixels of the objects of each class; empty for the background."""
+    areas: list[list[int]] = [[] for _ in schema.classes]
+    for stats in object_stats(label_map, schema):
+        areas[stats.class_index].append(stats.area_px)
+    return tuple(tuple(of_class) for of_class in areas)
+
+
+def learn_limits(areas: Sequence[Sequence[int]]) -> tuple[ObjectLimits, ...]:
+    """Learn how large objects are from the ones that people painted.
+
+    Parameters
+    ----------
+    areas : per class, the areas in pixels of annotated objects
+        As `object_areas` gives them, put together over several images.
+
+    Returns
+    -------
+    tuple of ObjectLimits
+        One per class; the defaults for a class with fewer than `MIN_OBJECTS_TO_LEARN` objects.
+
+    Examples
+    --------
+    >>> limits, unknown = learn_limits([[300, 320, 310, 2], [500]])
+    >>> round(limits.typical_diameter_px), limits.min_object_px, unknown == ObjectLimits()
+    (20, 91, True)
+    """
+    return tuple(_limits_of(np.asarray(of_class, float)) for of_class in areas)
+
+
+def clean_mask(mask: Mask, limits: ObjectLimits) -> Mask:
+    """Remove specks and fill holes below the limits of a class.
+
+    Objects are 8-connected, holes 4-connected. A hole that touches the border of the image is none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, 1], [1, 1, 1, 0, 0]], bool)
+    >>> clean_mask(mask, ObjectLimits(min_object_px=2, max_hole_px=1)).astype(int).tolist()
+    [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+    """
+    cleaned = mask & ~_small_components(mask, limits.min_object_px - 1, connectivity=8)
+    return cleaned | _small_components(_holes(cleaned), limits.max_hole_px, connectivity=4)
+
+
+def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
+    counts = np.bincount(label_map.ravel(), minlength=len(schema))
+    return [index for index in schema.object_indices if counts[index]]
+
+
+def _limits_of(areas: NDArray[np.float64]) -> ObjectLimits:
+    if areas.size < MIN_OBJECTS_TO_LEARN:
+        return ObjectLimits()
+    # Half of all painted pixels lie in objects at least this large: crumbs cannot move it.
+    ordered = np.sort(areas)[::-1]
+    half_point = ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)]
+    objects = areas[areas >= CRUMB_SHARE * half_point]
+    typical_area = float(np.median(objects))
+    small = float(np.quantile(objects, SMALL_QUANTILE))
+    return ObjectLimits(
+        min_object_px=max(MIN_SPECK_PX, round(SPECK_SHARE * small)),
+        max_hole_px=max(MIN_SPECK_PX, round(HOLE_SHARE * typical_area)),
+        typical_diameter_px=float(np.sqrt(4 * typical_area / np.pi)),
+    )
+
+
+def _holes(mask: Mask) -> Mask:
+    return fill_holes(mask) & ~mask
+
+
+def _small_components(mask: Mask, max_area_px: int, connectivity: int) -> Mask:
+    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity
+    )
+    is_small = stats[:, cv2.CC_STAT_AREA] <= max_area_px
+    is_small[0] = False
+    return np.asarray(is_small[labels]) if n_labels > 1 else np.zeros(mask.shape, bool)

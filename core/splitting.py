@@ -1,0 +1,169 @@
+"""Cut predicted blobs where two objects of one class have grown together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import watershed
+
+from core.touching import carve_line
+from core.truth import Mask
+
+NECK_SHARE = 0.82
+"""A neck narrower than this part of the thinner side is a contact between two objects. Outlines that
+wobble by a tenth of the radius, and long objects of even width, stay whole."""
+
+MIN_PART_SHARE = 0.35
+"""A part thinner than this share of the typical diameter is a bump, not an object."""
+
+MIN_CLUMP_SHARE = 0.5
+"""Blobs below this share of the typical area are too small to be two objects."""
+
+LARGE_SHARE = 1.4
+"""From this many typical areas on, a blob may hold two objects even if its outline shows no dent."""
+
+SOLIDITY = 0.96
+"""Area over area of the convex hull, from which an outline has no dent worth a look."""
+
+MAX_CLUMP_PX = 16_000_000
+"""Blobs with a larger box are sheets, not clumps: they stay whole, so that memory stays bounded."""
+
+MIN_PART_RADIUS_PX = 2.5
+"""Thinner parts are a pixel staircase: nobody can tell two of them from one."""
+
+_SOFTENING_PX = 1.5
+"""Added to distances before they are compared: half a pixel of staircase on either side is no neck."""
+
+_ALL, _LATER, _EARLIER = slice(None), slice(1, None), slice(None, -1)
+_NEIGHBOURS = (
+    ((_LATER, _ALL), (_EARLIER, _ALL)),
+    ((_ALL, _LATER), (_ALL, _EARLIER)),
+    ((_LATER, _LATER), (_EARLIER, _EARLIER)),
+    ((_LATER, _EARLIER), (_EARLIER, _LATER)),
+)
+"""Slices that lay an array over itself, moved by one pixel in each of four directions."""
+
+
+def separate_touching(
+    mask: Mask, typical_diameter_px: float, *, landscape: NDArray[np.floating[Any]] | None = None
+) -> Mask:
+    """Carve one pixel line between objects that touch.
+
+    Each blob that is large or has a dent is cut by a watershed on its distance transform (Soille and
+    Ansoult 1990). Two basins are two objects when the ridge between them falls below `NECK_SHARE` of
+    the lower peak: a rule on the ratio does not depend on the size of the objects.
+
+    Parameters
+    ----------
+    mask : (H, W) bool
+        All objects of one class.
+    typical_diameter_px : float
+        Of an object of this class, from `core.objects.ObjectLimits`.
+    landscape : (H, W) float, optional
+        How sure a model is that a pixel is inside an object and not at its border, in 0..1; the
+        distances are weighed with it.
+
+    Returns
+    -------
+    (H, W) bool
+        `mask` without the lines, so that 8-connected components are objects.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows, columns = np.mgrid[:40, :60]
+    >>> mask = np.hypot(rows - 20, columns - 20) < 11
+    >>> mask |= np.hypot(rows - 20, columns - 38) < 11
+    >>> parts = separate_touching(mask, 22)
+    >>> cv2.connectedComponents(parts.astype(np.uint8), connectivity=8)[0] - 1
+    2
+    """
+    separated = mask.copy()
+    for box, blob in _suspects(mask, typical_diameter_px):
+        parts = _parts(blob, typical_diameter_px, None if landscape is None else landscape[box])
+        if parts is not None:
+            separated[box] &= ~(blob & carve_line(parts))
+    return separated
+
+
+def _suspects(mask: Mask, typical_diameter_px: float) -> Iterator[tuple[tuple[slice, slice], Mask]]:
+    """Yield the box and the pixels of each blob that may hold more than one object."""
+    typical_area = np.pi / 4 * typical_diameter_px**2
+    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large_enough = stats[:, cv2.CC_STAT_AREA] >= MIN_CLUMP_SHARE * typical_area
+    for index in range(1, n_labels):
+        left, top, width, height, area = (int(v) for v in stats[index])
+        if not large_enough[index] or width * height > MAX_CLUMP_PX:
+            continue
+        box = slice(top, top + height), slice(left, left + width)
+        blob = labels[box] == index
+        if area > LARGE_SHARE * typical_area or _solidity(blob) < SOLIDITY:
+            yield box, blob
+
+
+def _solidity(blob: Mask) -> float:
+    outlines, _ = cv2.findContours(blob.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=len)
+    hull_area = float(cv2.contourArea(cv2.convexHull(outline)))
+    return float(cv2.contourArea(outline)) / hull_area if hull_area > 0 else 1.0
+
+
+def _parts(
+    blob: Mask, typical_diameter_px: float, landscape: NDArray[np.floating[Any]] | None
+) -> NDArray[np.int32] | None:
+    """Return labels of the objects in one blob, or None when it is one object."""
+    padded = np.pad(blob, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    if landscape is not None:
+        distance = distance * np.clip(landscape, 0, 1).astype(np.float32)
+    # Pixels without a higher neighbour: all peaks, and some flat slopes, which join their peak below.
+    tops = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & blob
+    n_seeds, seeds = cv2.connectedComponents(tops.astype(np.uint8), connectivity=8)
+    if n_seeds <= 2:
+        return None
+    flooded = watershed(-distance, seeds, connectivity=2, mask=blob)  # type: ignore[no-untyped-call]
+    basins = np.asarray(flooded, np.int32)
+    joined = _join_basins(basins, distance, max(MIN_PART_RADIUS_PX, MIN_PART_SHARE * typical_diameter_px / 2))
+    return joined if joined.max() > joined[blob].min() else None
+
+
+def _join_basins(
+    basins: NDArray[np.int32], distance: NDArray[Any], min_radius_px: float
+) -> NDArray[np.int32]:
+    """Join basins over their highest ridges first, until only real necks are left between them."""
+    n_basins = int(basins.max()) + 1
+    peaks = np.zeros(n_basins, np.float32)
+    np.maximum.at(peaks, basins.ravel(), distance.ravel())
+    root = list(range(n_basins))
+    for ridge, one, other in _ridges(basins, distance, n_basins):
+        high, low = sorted((_root(root, one), _root(root, other)), key=lambda r: -float(peaks[r]))
+        is_neck = ridge + _SOFTENING_PX <= NECK_SHARE * (peaks[low] + _SOFTENING_PX)
+        if high != low and not (is_neck and peaks[low] >= min_radius_px):
+            root[low] = high
+    return np.array([_root(root, basin) for basin in range(n_basins)], np.int32)[basins]
+
+
+def _ridges(basins: NDArray[np.int32], distance: NDArray[Any], n_basins: int) -> list[tuple[float, int, int]]:
+    """Return the highest pass between each pair of adjacent basins, highest first."""
+    codes, heights = [], []
+    for here, there in _NEIGHBOURS:
+        one, other = basins[here], basins[there]
+        differs = (one != other) & (one > 0) & (other > 0)
+        low, high = np.minimum(one, other)[differs], np.maximum(one, other)[differs]
+        codes.append(low.astype(np.int64) * n_basins + high)
+        heights.append(np.minimum(distance[here], distance[there])[differs])
+    code, inverse = np.unique(np.concatenate(codes), return_inverse=True)
+    passes = np.zeros(code.size, np.float32)
+    np.maximum.at(passes, inverse, np.concatenate(heights))
+    order = np.argsort(-passes, kind="stable")
+    return [(float(passes[i]), int(code[i] // n_basins), int(code[i] % n_basins)) for i in order]
+
+
+def _root(root: list[int], index: int) -> int:
+    while root[index] != index:
+        index = root[index]
+    return index
