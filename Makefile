@@ -1,0 +1,81 @@
+# The words that the README, CI and people use. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first of these that runs and is new enough; choose another with `make PYTHON=... setup`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Label Studio has requirements of its own, so it lives in its own environment. Somebody who has one already
+# names it with LABEL_STUDIO_VENV; that one is used as it is.
+ifeq ($(origin LABEL_STUDIO_VENV),undefined)
+LABEL_STUDIO_VENV := .venv-label-studio
+LABEL_STUDIO := $(LABEL_STUDIO_VENV)/.installed
+endif
+export LABEL_STUDIO_VENV
+
+# Idle threads of torch sleep instead of burning the cores that the others need.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+TEST_PACKAGES := chromium redis-server postgresql
+
+.PHONY: help setup up check lint test bench e2e constraints system-packages clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(INSTALLED)  ## install Brushloop and its development tools into .venv
+
+up: $(INSTALLED) $(LABEL_STUDIO)  ## start Label Studio, the backend, its worker and a demo project
+	@exec $(BIN)/brushloop up
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no server
+	$(BIN)/pytest tests/unit core
+
+test: lint $(LABEL_STUDIO) system-packages  ## everything that CI runs, with real servers and a real browser
+	$(BIN)/pytest
+
+e2e: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## the real Label Studio in a real browser
+	$(BIN)/pytest tests/e2e
+
+bench: $(INSTALLED)  ## run a benchmark: make bench NAME=rle (ARGS="--data DIR --json FILE")
+	$(BIN)/python -m bench $(NAME) $(ARGS)
+
+system-packages:  ## what the tests need besides Python: a browser, Redis, PostgreSQL
+	@.ci/system-packages $(TEST_PACKAGES)
+
+constraints: $(INSTALLED) $(LABEL_STUDIO)  ## write what is installed now into both constraints files
+	$(BIN)/python .ci/freeze.py $(BIN)/python > constraints.txt
+	$(BIN)/python .ci/freeze.py $(LABEL_STUDIO_VENV)/bin/python > constraints-label-studio.txt
+
+clean:  ## remove the environments and what tools left behind; .brushloop (your data) stays
+	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info test-artifacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A fresh Debian has no module venv: it is in a package of its own.
+define create_venv
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; name yours with make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1) 2>/dev/null \
+		|| { .ci/system-packages python3-venv && $(PYTHON) -m venv --clear $(1); }
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(call create_venv,$(VENV))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+.venv-label-studio/.installed: constraints-label-studio.txt
+	$(call create_venv,.venv-label-studio)
+	.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-label-studio.txt label-studio setuptools
+	@touch $@
