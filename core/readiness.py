@@ -1,0 +1,222 @@
+"""Is there enough truth to train on, and what would the annotator better do otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.holdout import count_pixels
+from core.label_map import PartialLabelMap
+from core.objects import label_objects, object_stats
+from core.painting import BrushRegion, Finding, Painting
+from core.schema import LabelSchema, Role
+from core.truth import Mask, fill_holes
+
+ADVISED_OBJECTS = 50
+"""So many objects per class are advised before a first real training; nothing waits for them."""
+
+MIN_CLASSES = 2
+"""A model that knows one class has nothing to tell apart."""
+
+MAX_CLASS_RATIO = 100
+"""A class this many times larger than another drowns it."""
+
+BACKGROUND_NEAR_PX = 12
+"""Background within this distance shows where an object ends; soft edges take some pixels of it."""
+
+SCRIBBLE_RATIO = 12
+"""Length over width from which a stroke is a scribble and not an object painted whole."""
+
+MIN_SCRIBBLE_PX = 100
+"""Smaller components are too short to be called a scribble."""
+
+LINT_CODES = {
+    "overlapping-classes": "Two different object classes on one pixel; the pixel is not used.",
+    "objects-without-gap": "Objects of one class touch; a line of Background was carved between them.",
+    "original-gone": "A changed prediction whose original is not known any more; it is not used.",
+    "background-over-prediction": "Background painted over an object that the model drew.",
+    "no-background-near": "An object has no Background near it, so its border teaches nothing.",
+    "class-imbalance": f"A class has more than {MAX_CLASS_RATIO} times the pixels of another.",
+    "scribble": "A long thin stroke in an object class; objects should be painted whole.",
+    "annotators-disagree": "Two people gave a pixel different classes; the pixel is not used.",
+    "image-unreadable": "The image cannot be read, so nothing on it can be used.",
+    "unlabelled-region": "A region without a label, as the magic wand makes them; it is not used.",
+    "unknown-label": "A region with a label that the project does not have; it is not used.",
+    "size-mismatch": "A region that was painted on an image of another size; it is not used.",
+    "rotated-region": "A region that was painted on a rotated image; its place is not certain.",
+    "several-labels": "A region with more than one label; a pixel has one class.",
+    "unknown-origin": "A region that says neither that a person nor that the model made it.",
+    "broken-region": "A region that cannot be understood; it is not used.",
+    "broken-rle": "A region whose mask cannot be decoded; it is not used.",
+    "rotated-rectangle": "A Reviewed rectangle that is turned; it is not used.",
+    "empty-rectangle": "A Reviewed rectangle without a pixel inside the image.",
+}
+"""Everything that can be said about an annotation. Codes are stable; the messages carry the numbers."""
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How far one class is. `needed_pixels` is 0 where nothing is required, as for Background."""
+
+    name: str
+    role: Role
+    pixels: int
+    objects: int
+    needed_pixels: int
+    advised_objects: int = ADVISED_OBJECTS
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a project can train by itself; `missing` says in a sentence what it waits for, or is empty."""
+
+    ready: bool
+    classes: tuple[ClassCount, ...]
+    lint: tuple[Finding, ...]
+    missing: str
+
+
+def count_truth(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[tuple[int, int], ...]:
+    """Count what one label map holds: `(pixels, objects)` per class; objects are 8-connected components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> count_truth(np.array([[1, 0, 1, 255]], np.uint8), LabelSchema.of("Background", "A"))
+    ((1, 0), (2, 2))
+    """
+    objects = [0] * len(schema)
+    for stats in object_stats(label_map, schema):
+        objects[stats.class_index] += 1
+    return tuple(zip(count_pixels(label_map, schema), objects, strict=True))
+
+
+def assess(
+    counts: Sequence[tuple[int, int]], schema: LabelSchema, min_pixels: int, lint: Sequence[Finding] = ()
+) -> Readiness:
+    """Say whether there is enough truth to train on.
+
+    Every object class that somebody painted needs `min_pixels`, and two classes need pixels at all.
+    Background, and classes that nobody has painted yet, are not required.
+
+    Parameters
+    ----------
+    counts : (pixels, objects) per class of the schema
+        Of the whole project: the sum of what `count_truth` gives for its images.
+    min_pixels : int
+        Per object class.
+    lint : findings of the images
+        Passed on; what concerns the whole project is added.
+
+    Raises
+    ------
+    ValueError
+        There is not one count per class.
+
+    Examples
+    --------
+    >>> readiness = assess([(100, 0), (4000, 9)], LabelSchema.of("Background", "Nucleus"), 5000)
+    >>> readiness.ready, readiness.missing
+    (False, 'Nucleus needs 1000 more pixels (4000 of 5000).')
+    """
+    if len(counts) != len(schema):
+        raise ValueError(f"{len(schema)} classes need as many counts, got {len(counts)}")
+    classes = tuple(
+        ClassCount(c.name, c.role, pixels, objects, 0 if c.role == "background" else min_pixels)
+        for c, (pixels, objects) in zip(schema.classes, counts, strict=True)
+    )
+    missing = " ".join(_missing(classes))
+    return Readiness(not missing, classes, (*lint, *_imbalance(classes)), missing)
+
+
+def lint_painting(painting: Painting, partial: PartialLabelMap, schema: LabelSchema) -> tuple[Finding, ...]:
+    """Collect everything there is to say about one annotation.
+
+    Remarks from reading it, then from putting its regions together, then on how it was painted.
+
+    Parameters
+    ----------
+    painting : Painting
+    partial : PartialLabelMap
+        What `core.label_map.build_label_map` made of it.
+
+    Returns
+    -------
+    tuple of Finding
+        With codes of `LINT_CODES`.
+    """
+    return (
+        *painting.findings,
+        *partial.findings,
+        *_no_background_near(partial.label_map, schema),
+        *_scribbles(painting, schema),
+    )
+
+
+def _missing(classes: Sequence[ClassCount]) -> Iterator[str]:
+    painted = [c for c in classes if c.pixels]
+    if not painted:
+        yield "Nothing is painted yet."
+    elif len(painted) < MIN_CLASSES:
+        others = " or ".join(c.name for c in classes if not c.pixels)
+        yield f"Only {painted[0].name} is painted: paint some {others or 'pixels of a second class'} too."
+    for c in painted:
+        if c.pixels < c.needed_pixels:
+            lacking = c.needed_pixels - c.pixels
+            yield f"{c.name} needs {lacking} more pixels ({c.pixels} of {c.needed_pixels})."
+
+
+def _imbalance(classes: Sequence[ClassCount]) -> Iterator[Finding]:
+    painted = [c for c in classes if c.pixels]
+    if not painted:
+        return
+    smallest = min(painted, key=lambda c: c.pixels)
+    for c in painted:
+        if c.pixels > MAX_CLASS_RATIO * smallest.pixels:
+            ratio = c.pixels // smallest.pixels
+            message = f"{c.name} has {ratio} times the pixels of {smallest.name}: paint more {smallest.name}."
+            yield Finding("class-imbalance", message)
+
+
+def _no_background_near(label_map: NDArray[np.uint8], schema: LabelSchema) -> Iterator[Finding]:
+    if schema.background_index is None:
+        return
+    instances = label_objects(label_map, schema)
+    n_objects = int(instances.max(initial=0))
+    if n_objects == 0:
+        return
+    no_background = (label_map != schema.background_index).astype(np.uint8)
+    if no_background.all():
+        n_alone = n_objects
+    else:
+        distance = cv2.distanceTransform(no_background, cv2.DIST_L2, cv2.DIST_MASK_3)
+        near = np.unique(instances[distance <= BACKGROUND_NEAR_PX])
+        n_alone = n_objects - int(np.count_nonzero(near))
+    if n_alone:
+        message = f"{n_alone} of {n_objects} objects have no Background near them: paint some around them."
+        yield Finding("no-background-near", message)
+
+
+def _scribbles(painting: Painting, schema: LabelSchema) -> Iterator[Finding]:
+    for region in painting.regions:
+        label = schema.classes[region.class_index]
+        if label.role == "object" and region.origin == "manual" and _has_scribble(region, label.autofill):
+            message = f"A stroke of {label.name} is long and thin: objects should be painted whole."
+            yield Finding("scribble", message)
+
+
+def _has_scribble(region: BrushRegion, autofill: bool) -> bool:
+    painted: Mask = fill_holes(region.painted) if autofill else region.painted
+    if np.count_nonzero(painted) < MIN_SCRIBBLE_PX:
+        return False
+    padded = np.pad(painted, 1).astype(np.uint8)
+    _, labels = cv2.connectedComponents(padded, connectivity=8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)
+    area = np.bincount(labels.ravel())[1:]
+    # Across a stroke of width w the mean distance to its edge is w / 4, whatever its length.
+    width = 4 * np.bincount(labels.ravel(), weights=distance.ravel())[1:] / area
+    return bool(np.any((area >= MIN_SCRIBBLE_PX) & (area > SCRIBBLE_RATIO * width**2)))
