@@ -5,6 +5,8 @@ Every field is documented in the README's table of settings; a test compares the
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +22,7 @@ class Settings(BaseSettings):
     # Label Studio
     label_studio_url: str = "http://127.0.0.1:8080"
     label_studio_api_key: SecretStr | None = None
+    label_studio_venv: Path = Path(".venv-label-studio")
 
     # Who may call
     basic_auth_user: str | None = None
@@ -34,6 +37,7 @@ class Settings(BaseSettings):
     min_pixels_per_class: int = Field(5000, ge=1)
     quiet_time_s: float = Field(2.0, ge=0)
     round_budget_s: float = Field(20.0, gt=0)
+    round_warm_budget_s: float = Field(8.0, gt=0)  # the same for a round that goes on from the current model
     training_threads: int | None = Field(None, ge=1)
 
     # What is sent back
@@ -52,6 +56,9 @@ class Settings(BaseSettings):
     allowed_image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
 
     # Running
+    brushloop_url: str = "http://127.0.0.1:9090"
+    training_slots: int = Field(1, ge=1)  # rounds that one worker trains at the same time
+    reconcile_every_s: float = Field(300.0, gt=0)  # how often Label Studio is asked for what webhooks missed
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     web_threads: int = Field(16, ge=4)
 
@@ -64,7 +71,7 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "brushloop_url")
     @classmethod
     def _without_slash(cls, value: str) -> str:
         return value.rstrip("/")
@@ -80,3 +87,9 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+
+def child_environment(changes: Mapping[str, str], without: Collection[str] = ()) -> dict[str, str]:
+    """The environment of this process with some changes, for a process that it starts."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return {**kept, **changes}

@@ -1,0 +1,168 @@
+"""What an annotator does in Label Studio's editor, with mouse and keyboard.
+
+Rows and columns are those of the image. Looking is done through the editor's own store and list of
+regions; acting is done by clicks, keys and mouse moves alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+WINDOW = {"width": 1440, "height": 900}
+TIMEOUT_MS = 60_000
+
+BRUSH_DIAMETERS_PX = range(10, 51, 5)
+"""Diameters on the screen that the keys [ and ] step through; where the editor starts differs."""
+
+READ_IMAGE = """() => {
+    const image = Htx.annotationStore.selected.names.get('image')
+    return {ready: image.imageIsLoaded, height: image.naturalHeight, width: image.naturalWidth,
+            stageHeight: image.stageHeight, stageWidth: image.stageWidth}
+}"""
+
+READ_REGIONS = """() => Htx.annotationStore.selected.regions.map(region => ({
+    id: region.cleanId, type: region.type, label: region.labels[0], origin: region.origin,
+    selected: region.inSelection}))"""
+
+READ_DIAMETER = """() => {
+    const tools = Htx.annotationStore.selected.names.get('image').getToolsManager().allTools()
+    return tools.find(tool => tool.selected).strokeWidth
+}"""
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass(frozen=True)
+class ShownRegion:
+    """A region as the editor has it."""
+
+    id: str
+    type: str
+    label: str
+    origin: str
+    selected: bool
+
+
+class Annotator:
+    """A person in front of Label Studio."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.url = url
+        self.page: Page = browser.new_page(viewport=WINDOW)
+        self.page.set_default_timeout(TIMEOUT_MS)
+        self.script_errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.script_errors.append(str(error)))
+
+    def log_in(self, email: str, password: str) -> None:
+        self.page.goto(f"{self.url}/user/login/")
+        self.page.fill("input[name=email]", email)
+        self.page.fill("input[name=password]", password)
+        self.page.click("button[type=submit]")
+        self.page.wait_for_url(lambda address: "/user/login" not in address)
+
+    def open_task(self, project_id: int, task_id: int) -> None:
+        """Open a task from the Data Manager and wait until the picture is there."""
+        self.page.goto(f"{self.url}/projects/{project_id}/data?task={task_id}")
+        self.page.wait_for_selector(".lsf-label")
+        self.page.wait_for_function(f"() => ({READ_IMAGE})().ready")
+        self.page.wait_for_timeout(1500)  # the editor draws predictions after the picture, without a sign
+
+    # What is on the screen.
+
+    def regions(self) -> list[ShownRegion]:
+        return [ShownRegion(**region) for region in self.page.evaluate(READ_REGIONS)]
+
+    def listed_regions(self) -> list[str]:
+        """The rows of the region list as a person reads them: `Nucleus 0.83`."""
+        rows = self.page.locator(".lsf-outliner-item").all_inner_texts()
+        return [" ".join(row.split("\n")[1:]) for row in rows]
+
+    def save_picture(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)
+
+    # What a hand does.
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+        self.page.wait_for_timeout(150)
+
+    def choose_brush(self, hotkey: str, diameter_px: float) -> float:
+        """Take the label of a hotkey, with a brush of about that diameter in image pixels.
+
+        Returns the diameter in image pixels that the brush really has.
+        """
+        self.press("Escape")
+        self.press(hotkey)
+        return self.resize_brush(diameter_px)
+
+    def resize_brush(self, diameter_px: float) -> float:
+        """Make the tool at hand as thick as wanted, as near as its steps allow."""
+        scale = self._scale()
+        wanted = min(BRUSH_DIAMETERS_PX, key=lambda size: abs(size - diameter_px * scale))
+        for _ in range(len(BRUSH_DIAMETERS_PX) + 1):
+            now = self.page.evaluate(READ_DIAMETER)
+            if now == wanted:
+                break
+            self.press("]" if now < wanted else "[")
+        return float(self.page.evaluate(READ_DIAMETER)) / scale
+
+    def stroke(self, path: Sequence[tuple[float, float]]) -> None:
+        """Press the mouse button on the first point, pass the others, let go on the last."""
+        self.page.mouse.move(*self._on_screen(*path[0]))
+        self.page.mouse.down()
+        for point in path[1:] or path:
+            self.page.mouse.move(*self._on_screen(*point), steps=4)
+        self.page.mouse.up()
+        self.page.wait_for_timeout(250)
+
+    def select_region(self, region_id: str) -> None:
+        """Click the region's row in the list."""
+        self.press("Escape")
+        ids = [region.id for region in self.regions()]
+        self.page.locator(".lsf-outliner-item").nth(ids.index(region_id)).click()
+        self.page.wait_for_timeout(300)
+        assert [region.id for region in self.regions() if region.selected] == [region_id]
+
+    def submit(self) -> dict[str, Any]:
+        """Press Submit; returns the annotation as Label Studio stored it."""
+        self.press("Escape")
+        with self.page.expect_response(
+            lambda answer: "/annotations" in answer.url and answer.request.method == "POST"
+        ) as stored:
+            self.page.get_by_test_id("bottombar-submit-button").click()
+        assert stored.value.status == 201, stored.value.text()
+        return dict(stored.value.json())
+
+    def _scale(self) -> float:
+        """Screen pixels per image pixel."""
+        image = self.page.evaluate(READ_IMAGE)
+        return float(image["stageWidth"]) / float(image["width"])
+
+    def _on_screen(self, row: float, column: float) -> tuple[float, float]:
+        box = self.page.locator(".konvajs-content").bounding_box()
+        assert box is not None
+        scale = self._scale()
+        return box["x"] + column * scale, box["y"] + row * scale
