@@ -157,13 +157,18 @@ def scan(data, n_bits, at_bit, word_bits, count_sizes, n_values, width):  # type
 @_compiled
 def _end_of_run(flat, start):  # type: ignore[no-untyped-def]
     """Index after the last of the equal values that begin at `start`; eight at a time."""
-    n = flat.size
     value = flat[start]
     pattern = np.uint64(value) * _EVERY_BYTE
     at = start + 1
-    while at + 8 <= n and _load64(flat, at) == pattern:
+    while at + 8 <= flat.size:
+        differs = _load64(flat, at) ^ pattern
+        if differs != np.uint64(0):
+            # The equal bytes come first, hence highest. A sum of comparisons has no branch to mispredict.
+            for k in range(1, 8):
+                at += np.int64(differs < np.uint64(1 << (_WINDOW_BITS - 8 * k)))
+            return at
         at += 8
-    while at < n and flat[at] == value:
+    while at < flat.size and flat[at] == value:
         at += 1
     return at
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from bench import BenchmarkResult, Goal, Options
 from bench.__main__ import find_benchmarks, main
+from bench.rle import Case, measure
 
 RESULT = BenchmarkResult("Clocks", ("clock", "ticks"), (("wall", 1.23456), ("sand", 7)), {"ticks": [1, 7]})
 
@@ -39,6 +40,7 @@ def run_bench(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_module_with_a_run_function_is_a_benchmark_and_others_are_not() -> None:
     found = find_benchmarks()
+    assert "rle" in found
     assert "annotator" not in found
     assert "__main__" not in found
 
@@ -78,3 +80,11 @@ def test_a_missed_goal_is_said_and_gives_exit_status_1(run_bench) -> None:
     outcome, _ = run_bench("clocks", result=missed)
     assert outcome.exit_code == 1
     assert "MISSED ticks: 10 wanted, 7 measured" in outcome.output
+
+
+def test_the_brush_stream_benchmark_measures_three_codecs_that_agree() -> None:
+    found = measure(Case("soft", 64, 1))
+    assert found["stream_bytes"] > 7
+    assert found["soft_share"] > 0
+    assert set(found["encode_ms"]) == {"ours", "sdk", "rust"}
+    assert min(*found["encode_ms"].values(), *found["decode_ms"].values()) > 0
