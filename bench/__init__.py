@@ -31,7 +31,7 @@ class Goal:
 class BenchmarkResult:
     """A table for people and a record for programs.
 
-    `rows` hold one value per column; floats are shown with three significant digits.
+    `rows` hold one value per column; floats are shown with three digits, or as many as come before the point.
     `record` is plain JSON with everything worth keeping, in units named by its keys.
     """
 

@@ -64,7 +64,9 @@ def _version(package: str) -> str | None:
 
 
 def _show(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def print_result(result: BenchmarkResult, environment: dict[str, Any], console: Console) -> None:

@@ -12,7 +12,9 @@ from bench import BenchmarkResult, Goal, Options
 from bench.__main__ import find_benchmarks, main
 from bench.rle import Case, measure
 
-RESULT = BenchmarkResult("Clocks", ("clock", "ticks"), (("wall", 1.23456), ("sand", 7)), {"ticks": [1, 7]})
+RESULT = BenchmarkResult(
+    "Clocks", ("clock", "ticks"), (("wall", 1.23456), ("sand", 7), ("sun", 5359.88)), {"ticks": [1, 7]}
+)
 
 
 @pytest.fixture
@@ -45,11 +47,12 @@ def test_a_module_with_a_run_function_is_a_benchmark_and_others_are_not() -> Non
     assert "__main__" not in found
 
 
-def test_the_table_shows_three_digits_of_a_float(run_bench) -> None:
+def test_the_table_shows_three_digits_of_a_float_or_all_before_the_point(run_bench) -> None:
     outcome, _ = run_bench("clocks")
     assert outcome.exit_code == 0, outcome.output
     assert "1.23 " in outcome.output
     assert "sand" in outcome.output
+    assert "5360 " in outcome.output
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(run_bench) -> None:
@@ -68,7 +71,7 @@ def test_the_json_file_holds_record_table_and_environment(run_bench, tmp_path: P
     assert outcome.exit_code == 0, outcome.output
     document = json.loads((tmp_path / "clocks.json").read_text())
     assert document["record"] == {"ticks": [1, 7]}
-    assert document["rows"] == [["wall", 1.23456], ["sand", 7]]
+    assert document["rows"] == [["wall", 1.23456], ["sand", 7], ["sun", 5359.88]]
     assert document["environment"]["packages"]["numpy"]
     assert clocks.seen == Options(data=tmp_path)
 
