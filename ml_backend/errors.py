@@ -11,6 +11,7 @@
         ├── TooLargeError             413  a body or an image above its limit
         ├── LabelConfigError          422  a labeling setup that Brushloop cannot work with
         ├── ImageRefusedError         an image address that is not allowed
+        ├── BusyError                 503  too much at once; the same call works later
         └── LabelStudioError
             ├── LabelStudioUnavailableError  503  the server cannot be reached, or is failing
             └── LabelStudioRefusedError      the server answered no, with `status`
@@ -49,6 +50,10 @@ class TooLargeError(ServiceError):
 
 class LabelConfigError(ServiceError):
     """A labeling setup that Brushloop cannot work with; the message names the tag."""
+
+
+class BusyError(ServiceError):
+    """Too much is being computed at once; the same call works later."""
 
 
 class ImageRefusedError(ServiceError, ImageError):

@@ -1,0 +1,92 @@
+"""A page for people: what the model knows, what it is doing, and where it is unsure.
+
+The page is made here from the same records that `/api` serves; `dashboard.js` asks for the status every two
+seconds and, when it changed, fetches this page again and swaps the sections that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from ml_backend.web.api_routes import PROJECT
+from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
+from ml_backend.web.loop import Loop
+from ml_backend.web.metrics import round_outcome
+
+SHOWN_ROUNDS = 10
+SHOWN_TASKS = 6
+SHOWN_LINT = 50
+
+STATE_WORDS = {
+    "waiting": "Waiting for more annotations",
+    "queued": "A round is queued",
+    "training": "Training",
+    "idle": "Up to date",
+    "error": "The last round failed",
+}
+
+OUTCOME_WORDS = {"promoted": "better, in use", "kept": "old model kept"}
+
+
+def dashboard_routes(loop: Loop) -> Blueprint:
+    """`/` and `/projects/<id>`. Links are relative, so the page works below any path prefix."""
+    routes = Blueprint("dashboard", __name__)
+
+    @routes.get("/")
+    def index() -> ResponseReturnValue:
+        return render_template("index.html", projects=loop.projects(), words=STATE_WORDS, root="")
+
+    @routes.get(PROJECT)
+    def project(project_id: int) -> ResponseReturnValue:
+        status = loop.status(project_id)
+        reports = list(loop.rounds(project_id))
+        return render_template(
+            "project.html",
+            root="../",
+            status=status,
+            words=STATE_WORDS,
+            rounds=[to_round_row(report) for report in reports[:SHOWN_ROUNDS]],
+            n_rounds=len(reports),
+            lint=status["readiness"]["lint"][:SHOWN_LINT],
+            tasks=list(loop.ranked_tasks(project_id, "uncertainty", SHOWN_TASKS)),
+            chart=(WIDTH, HEIGHT),
+        )
+
+    return routes
+
+
+def to_round_row(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the table of rounds shows of one report; what a failed round lacks is left empty."""
+    outcome = round_outcome(report)
+    losses = [_loss(point) for point in report.get("loss_curve") or ()]
+    return {
+        "round": report.get("round"),
+        "model_version": report.get("model_version"),
+        "outcome": OUTCOME_WORDS.get(outcome, outcome),
+        "promoted": outcome == "promoted",
+        "draft": bool(report.get("draft")),
+        "reason": report.get("error") or report.get("reason") or "",
+        "seconds": report.get("seconds"),
+        "dice": _dice_rows(report.get("held_out") or {}),
+        "curve": sparkline([loss for loss in losses if loss is not None]),
+        "last_loss": losses[-1] if losses else None,
+    }
+
+
+def _loss(point: Any) -> float | None:
+    """A point of a loss curve is a number, or `[step, loss]`."""
+    if isinstance(point, Sequence) and not isinstance(point, str) and point:
+        point = point[-1]
+    return float(point) if isinstance(point, (int, float)) else None
+
+
+def _dice_rows(held_out: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "dice": scores.get("dice"), "interval": scores.get("interval")}
+        for name, scores in held_out.items()
+        if isinstance(scores, Mapping)
+    ]

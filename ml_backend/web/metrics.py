@@ -1,0 +1,137 @@
+"""Prometheus metrics of one web process.
+
+Every app has a registry of its own. Counters and histograms count what *this* process answered: run each
+web process as a scrape target of its own, and let Prometheus add them up. The gauges about projects and
+rounds are read from the loop's store at scrape time, so every web process reports the same numbers: take
+`max`, not `sum`, over them. The training worker serves no HTTP; what it did shows in those gauges.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from core.errors import BrushloopError
+from ml_backend.web.loop import Loop
+
+log = logging.getLogger(__name__)
+
+REQUEST_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0, 100.0)
+"""Label Studio's limits are among the edges: 1 s for webhooks, 3 s for setup, 100 s for predict."""
+
+PREDICT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 100.0)
+
+STATES = ("waiting", "queued", "training", "idle", "error")
+
+
+class Metrics:
+    """The counters of one app and the registry that shows them."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.registry = CollectorRegistry()
+        self.webhooks = Counter("brushloop_webhooks", "Webhooks recorded", ["action"], registry=self.registry)
+        self.predict_s = Histogram(
+            "brushloop_predict_seconds",
+            "Time to answer one /predict call",
+            buckets=PREDICT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.predicted_tasks = Counter(
+            "brushloop_predicted_tasks",
+            "Tasks of /predict calls, by what was answered",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.request_s = Histogram(
+            "brushloop_request_seconds",
+            "Time to answer a request",
+            ["route", "status"],
+            buckets=REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_ProjectGauges(loop))
+
+
+class _ProjectGauges(Collector):
+    """What the loop knows of each project, read when somebody looks."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def describe(self) -> list[Metric]:
+        return []  # nothing is read at registration
+
+    def collect(self) -> Iterator[Metric]:
+        annotations = GaugeMetricFamily(
+            "brushloop_annotations", "Annotations of a project", labels=["project", "kind"]
+        )
+        pool = GaugeMetricFamily("brushloop_pool_tasks", "Tasks in the pool", labels=["project", "kind"])
+        state = GaugeMetricFamily(
+            "brushloop_project_state", "1 for the current state", labels=["project", "state"]
+        )
+        progress = GaugeMetricFamily(
+            "brushloop_round_progress", "Share of the running round that is done", labels=["project"]
+        )
+        rounds = GaugeMetricFamily(
+            "brushloop_rounds", "Rounds by how they ended", labels=["project", "outcome"]
+        )
+        for project, status, outcomes in self._read():
+            for kind, count in status["annotations"].items():
+                annotations.add_metric([project, kind], count)
+            for kind, count in status["pool"].items():
+                pool.add_metric([project, kind], count)
+            for name in STATES:
+                state.add_metric([project, name], status["state"] == name)
+            if status["training"]:
+                progress.add_metric([project], status["training"]["progress"])
+            for outcome, count in outcomes.items():
+                rounds.add_metric([project, outcome], count)
+        yield from (annotations, pool, state, progress, rounds)
+
+    def _read(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, int]]]:
+        try:
+            for project in self._loop.projects():
+                project_id = project["project"]
+                outcomes = Tally(round_outcome(report) for report in self._loop.rounds(project_id))
+                yield str(project_id), self._loop.status(project_id), outcomes
+        except BrushloopError as error:
+            # The counters of this process are still worth showing.
+            log.warning("left out project gauges error=%r", str(error))
+
+
+def round_outcome(report: Mapping[str, Any]) -> str:
+    """One word for how a round ended; of a round that was done, whether its model became current."""
+    if report["state"] != "done":
+        return str(report["state"])
+    return "promoted" if report.get("promoted") else "kept"
+
+
+def install_metrics(app: Flask, metrics: Metrics) -> None:
+    """Time every request by its route, and serve `GET /metrics`."""
+
+    def start_clock() -> None:
+        g.started = time.perf_counter()
+
+    def observe(answer: Response) -> Response:
+        # The rule, not the path: strangers may ask for any number of paths.
+        route = request.url_rule.rule if request.url_rule else "none"
+        elapsed = time.perf_counter() - g.get("started", time.perf_counter())
+        metrics.request_s.labels(route, str(answer.status_code)).observe(elapsed)
+        return answer
+
+    def show() -> Response:
+        return Response(generate_latest(metrics.registry), content_type=CONTENT_TYPE_LATEST)
+
+    app.before_request(start_clock)
+    app.after_request(observe)
+    app.add_url_rule("/metrics", "metrics", show)

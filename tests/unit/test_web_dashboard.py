@@ -1,0 +1,153 @@
+"""The page for people: complete, escaped, self-contained, and right below any path."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from urllib.parse import urljoin
+
+import pytest
+
+from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
+from ml_backend.web.dashboard import to_round_row
+
+
+class Page(HTMLParser):
+    """Tags and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def values(self, *names: str) -> list[str]:
+        return [
+            value
+            for _, attributes in self.tags
+            for name, value in attributes.items()
+            if name in names and value
+        ]
+
+
+@pytest.fixture
+def page(client):
+    return client.get("/projects/3").text
+
+
+def test_the_index_lists_the_projects(client):
+    text = client.get("/").text
+    assert 'href="projects/3"' in text
+    assert "Up to date" in text
+
+
+def test_the_index_says_how_to_connect_when_there_is_no_project(client, loop):
+    loop.known.clear()
+    assert "brushloop setup" in client.get("/").text
+
+
+def test_the_page_shows_state_missing_pixels_remarks_rounds_and_pictures(page):
+    for words in (
+        "Training",
+        "42 %",
+        "about 12 s left",
+        "1,180 of 5,000 px",
+        "3,820 px missing",
+        "41 of 50 advised",
+        "A long thin stroke of Nucleus",
+        "r0007-0a1b2c3d",
+        "0.84",
+        "worse on the held-out part",
+        "the loss stopped being a number",
+        "confidence 0.30, 1 question<",
+        "2 questions",
+        "api/projects/3/tasks/11/uncertainty.png",
+    ):
+        assert words in page
+    assert page.count("<polyline") == 7
+
+
+def test_names_from_outside_are_escaped(client, page):
+    assert "<script>alert" not in client.get("/").text
+    assert "Mitosis &lt;b&gt;" in page
+    assert "Mitosis <b>" not in page
+
+
+@pytest.mark.parametrize("path", ["/", "/projects/3"])
+def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path):
+    text = client.get(path).text
+    page = Page(text)
+    for address in page.values("href", "src", "data-status", "data-post"):
+        assert not re.match(r"([a-z]+:|/)", address), address
+    assert not page.values("style", "onclick", "onload", "onerror")
+    assert all(attributes.get("src") for tag, attributes in page.tags if tag == "script")
+    assert "<style" not in text
+
+
+@pytest.mark.parametrize("path", ["/", "/projects/3"])
+@pytest.mark.parametrize("prefix", ["", "/behind/a/proxy"])
+def test_every_address_on_the_page_exists_below_any_prefix(client, path, prefix):
+    page = Page(client.get(path, environ_overrides={"SCRIPT_NAME": prefix}).text)
+    addresses = page.values("href", "src", "data-status")
+    assert len(addresses) >= 6
+    for address in addresses:
+        target = urljoin(f"http://host{prefix}{path}", address).removeprefix("http://host")
+        assert target.startswith(f"{prefix}/")
+        assert client.get(target.removeprefix(prefix), buffered=True).status_code == 200, target
+
+
+def test_pictures_and_bars_have_words_for_those_who_do_not_see_them(page):
+    parsed = Page(page)
+    ids = set(parsed.values("id"))
+    for tag, attributes in parsed.tags:
+        if tag == "img":
+            assert "alt" in attributes
+        if tag == "progress":
+            assert attributes.get("aria-labelledby") in ids or attributes.get("id") in parsed.values("for")
+        if tag == "svg":
+            assert attributes["role"] == "img"
+            assert attributes["aria-label"]
+
+
+def test_live_sections_have_ids_by_which_they_are_swapped(page):
+    live = [attributes["id"] for _, attributes in Page(page).tags if "data-live" in attributes]
+    assert live == ["state", "readiness", "lint", "rounds", "tasks"]
+
+
+def test_an_unknown_project_has_no_page(client):
+    assert client.get("/projects/99").status_code == 404
+
+
+def test_a_project_without_anything_has_a_page(client, loop, monkeypatch):
+    bare = loop.status(3) | {"model_version": None, "training": None, "advice": "", "state": "waiting"}
+    bare["readiness"] = {"ready": False, "classes": [], "lint": []}
+    monkeypatch.setattr(loop, "status", lambda _: bare)
+    monkeypatch.setattr(loop, "rounds", lambda _: [])
+    monkeypatch.setattr(loop, "ranked_tasks", lambda *_: [])
+    text = client.get("/projects/3").text
+    for words in (
+        "none yet",
+        "No round yet",
+        "No task has been scored yet",
+        "No class is known yet",
+        "Nothing to remark",
+    ):
+        assert words in text
+
+
+def test_a_sparkline_stays_inside_its_picture_and_keeps_the_last_value():
+    points = [tuple(map(float, p.split(","))) for p in sparkline([float(i) for i in range(1000)]).split()]
+    assert len(points) <= 81
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in points)
+    assert points[0] == (2.0, HEIGHT - 2.0)
+    assert points[-1] == (WIDTH - 2.0, 2.0)
+
+
+def test_loss_curves_may_be_numbers_or_pairs_of_step_and_loss():
+    rows = [
+        to_round_row({"state": "done", "loss_curve": curve}) for curve in ([1.0, 0.5], [[0, 1.0], [10, 0.5]])
+    ]
+    assert rows[0]["curve"] == rows[1]["curve"] != ""
+    assert rows[0]["last_loss"] == rows[1]["last_loss"] == 0.5
