@@ -170,7 +170,10 @@ def clean_mask(mask: Mask, limits: ObjectLimits) -> Mask:
     [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
     """
     cleaned = mask & ~_small_components(mask, limits.min_object_px - 1, connectivity=8)
-    return cleaned | _small_components(_holes(cleaned), limits.max_hole_px, connectivity=4)
+    if limits.max_hole_px < 1:
+        return cleaned
+    holes = fill_holes(cleaned) & ~cleaned
+    return cleaned | _small_components(holes, limits.max_hole_px, connectivity=4)
 
 
 def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
@@ -194,11 +197,9 @@ def _limits_of(areas: NDArray[np.float64]) -> ObjectLimits:
     )
 
 
-def _holes(mask: Mask) -> Mask:
-    return fill_holes(mask) & ~mask
-
-
 def _small_components(mask: Mask, max_area_px: int, connectivity: int) -> Mask:
+    if max_area_px < 1:
+        return np.zeros(mask.shape, bool)
     n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=connectivity
     )
