@@ -1,0 +1,195 @@
+"""What a model's prediction becomes for the annotator: clean masks, questions, and one score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.objects import ObjectLimits, clean_mask, separate_touching
+from core.painting import Box
+from core.prediction import Prediction
+from core.regions import Region, propose_regions
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth import Mask
+
+MAX_OBJECTS = 50
+"""So many regions of objects Label Studio still shows and edits at ease."""
+
+
+@dataclass(frozen=True)
+class SuggestionSettings:
+    """What is sent. `regions`: one mask per class, or one per object with at most `max_objects`."""
+
+    regions: Literal["classes", "objects"] = "classes"
+    send_background: bool = False
+    max_questions: int = 5
+    max_objects: int = MAX_OBJECTS
+
+
+@dataclass(frozen=True)
+class SuggestedMask:
+    """One region to send, cut to its box; `confidence` is the mean over its pixels, in 0..1."""
+
+    class_index: int
+    mask: Mask
+    top: int
+    left: int
+    confidence: float
+
+    @property
+    def box(self) -> Box:
+        return Box(self.top, self.left, *self.mask.shape)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Everything to send for one image.
+
+    `masks` of object classes never overlap. `score` is in 0..1, low = look here first.
+    """
+
+    shape: tuple[int, int]
+    masks: tuple[SuggestedMask, ...]
+    regions: tuple[Region, ...]
+    score: float
+
+
+def build_suggestion(
+    prediction: Prediction,
+    schema: LabelSchema,
+    annotated: Mask,
+    limits: Sequence[ObjectLimits],
+    settings: SuggestionSettings | None = None,
+) -> Suggestion:
+    """Turn a prediction into masks and questions.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    schema : LabelSchema
+        Of the model. Touching objects are separated only where it has a Background class.
+    annotated : (H, W) bool
+        Nothing is asked where something is known.
+    limits : ObjectLimits per class
+        The defaults for classes beyond its end.
+    settings : SuggestionSettings, optional
+
+    Returns
+    -------
+    Suggestion
+        Its score is 1 minus the uncertainty of the worst region, and 1 where nothing is unsure.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((60, 60), np.uint8)
+    >>> labels[20:40, 20:40] = 1
+    >>> zeros, ones = np.zeros((60, 60), np.float16), np.ones((60, 60), np.float16)
+    >>> maps = Prediction(labels, 1 - labels, ones, zeros, zeros, zeros, ones)
+    >>> schema = LabelSchema.of("Background", "Nucleus")
+    >>> suggestion = build_suggestion(maps, schema, labels > 9, [])
+    >>> [(m.class_index, m.box, m.confidence) for m in suggestion.masks], suggestion.score
+    ([(1, Box(top=20, left=20, height=20, width=20), 1.0)], 1.0)
+    """
+    settings = settings or SuggestionSettings()
+    known = tuple(limits[: len(schema)]) + (ObjectLimits(),) * (len(schema) - len(limits))
+    masks = _object_masks(prediction, schema, known, settings)
+    if settings.send_background and schema.background_index is not None:
+        ground = prediction.label_map == schema.background_index
+        masks = [*_cut(schema.background_index, ground, prediction), *masks]
+    size_px = _object_size(prediction, schema, known)
+    # The score needs the worst region, even where no question is sent.
+    regions = propose_regions(prediction, annotated, schema, size_px, max(1, settings.max_questions))
+    worst = max((region.acquisition_score for region in regions), default=0.0)
+    return Suggestion(
+        prediction.shape, tuple(masks), regions[: settings.max_questions], float(np.clip(1 - worst, 0, 1))
+    )
+
+
+def tidy_map(
+    label_map: NDArray[np.uint8], schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> NDArray[np.uint8]:
+    """Return the object classes of a predicted map without specks and holes, `IGNORE_INDEX` elsewhere.
+
+    A hole is filled only where no other object is: objects inside others stay.
+    """
+    tidy = np.full(label_map.shape, IGNORE_INDEX, np.uint8)
+    for index in _present(label_map, schema):
+        kept = clean_mask(label_map == index, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
+        tidy[kept] = index
+    for index in _present(tidy, schema):
+        mask = tidy == index
+        filled = clean_mask(mask, ObjectLimits(1, limits[index].max_hole_px))
+        tidy[filled & (tidy == IGNORE_INDEX)] = index
+    return tidy
+
+
+def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
+    counts = np.bincount(label_map.ravel(), minlength=len(schema))
+    return [index for index in schema.object_indices if counts[index]]
+
+
+def _object_masks(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits], settings: SuggestionSettings
+) -> list[SuggestedMask]:
+    tidy = tidy_map(prediction.label_map, schema, limits)
+    masks: list[SuggestedMask] = []
+    for index in _present(tidy, schema):
+        mask: Mask = tidy == index
+        if schema.background_index is not None:
+            apart = separate_touching(mask, limits[index].typical_diameter_px)
+            mask = clean_mask(apart, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
+        if settings.regions == "classes":
+            masks += _cut(index, mask, prediction)
+        else:
+            masks += _cut_objects(index, mask, prediction, settings.max_objects)
+    if settings.regions == "classes":
+        return masks
+    return sorted(masks, key=_weight, reverse=True)[: settings.max_objects]
+
+
+def _weight(mask: SuggestedMask) -> float:
+    """Large and sure objects first: the pixels that are probably right."""
+    return mask.confidence * float(np.count_nonzero(mask.mask))
+
+
+def _cut(class_index: int, mask: Mask, prediction: Prediction) -> Iterator[SuggestedMask]:
+    """Yield `mask` cut to the box it fills; nothing when it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return
+    top, left = int(rows[0]), int(columns[0])
+    box = slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1)
+    yield _suggested(class_index, mask[box].copy(), top, left, prediction)
+
+
+def _cut_objects(
+    class_index: int, mask: Mask, prediction: Prediction, max_objects: int
+) -> Iterator[SuggestedMask]:
+    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    # Sizes differ far more than confidences: the chosen ones are among the largest few hundred.
+    by_size = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[: 4 * max_objects]
+    for label in by_size[: n_labels - 1]:
+        left, top, width, height = (int(v) for v in stats[label, :4])
+        cut = labels[top : top + height, left : left + width] == label
+        yield _suggested(class_index, cut, top, left, prediction)
+
+
+def _suggested(class_index: int, mask: Mask, top: int, left: int, prediction: Prediction) -> SuggestedMask:
+    height, width = mask.shape
+    confidence = prediction.confidence[top : top + height, left : left + width][mask]
+    return SuggestedMask(
+        class_index, mask, top, left, float(np.clip(confidence.mean(dtype=np.float64), 0, 1))
+    )
+
+
+def _object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:
+    """Typical diameter of the objects that the image shows; of any class where it shows none."""
+    present = _present(prediction.label_map, schema) or list(schema.object_indices)
+    sizes = [limits[index].typical_diameter_px for index in present]
+    return float(np.median(sizes or [ObjectLimits().typical_diameter_px]))
