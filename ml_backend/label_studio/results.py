@@ -1,0 +1,141 @@
+"""What the model suggests, written as a prediction that Label Studio accepts with all its checks on."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.painting import Box
+from core.regions import Region
+from core.rle import encode
+from core.schema import LabelSchema
+from core.suggestion import SuggestedMask, Suggestion
+from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.ports import SentRegion
+
+ID_LENGTH = 10
+"""Characters of a region id, as the browser makes them: 60 bits."""
+
+
+def to_prediction(
+    suggestion: Suggestion, config: LabelConfig, model_version: str, task_key: str
+) -> tuple[dict[str, Any], tuple[SentRegion, ...]]:
+    """Build the prediction of one task, and the brush regions in it to be remembered.
+
+    Scores are confidences: low = look here first. Every region says `origin: prediction`, so that copies
+    which the server makes of it are not taken for a person's. Questions are left out where the project has no
+    tag for them. The same arguments give the same ids; another mask gets another id.
+
+    Raises
+    ------
+    ValueError
+        No model version, or a score that is not a number in 0..1: Label Studio would refuse the whole batch.
+    """
+    if not model_version:
+        raise ValueError("a prediction needs a model version")
+    canvas = np.zeros(suggestion.shape, np.bool_)
+    result: list[dict[str, Any]] = []
+    sent: list[SentRegion] = []
+    for index, mask in enumerate(suggestion.masks):
+        if mask.mask.any():
+            region_id = _region_id(task_key, model_version, index, mask.box, mask.mask.tobytes())
+            result.append(_brush_region(region_id, mask, config, canvas))
+            name = config.schema.names[mask.class_index]
+            sent.append(SentRegion(region_id, name, model_version, mask.top, mask.left, mask.mask))
+    if config.uncertain_tag is not None:
+        for index, region in enumerate(suggestion.regions):
+            box = _cut_to(region.box, suggestion.shape)
+            if box.height > 0 and box.width > 0:
+                region_id = _region_id(task_key, model_version, index, box, b"question")
+                result.append(_question(region_id, region, box, config, suggestion.shape))
+    prediction = {
+        "result": result,
+        "score": _checked_score(suggestion.score),
+        "model_version": model_version,
+    }
+    return prediction, tuple(sent)
+
+
+def _brush_region(
+    region_id: str, mask: SuggestedMask, config: LabelConfig, canvas: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """One brush region; `canvas` is `(H, W)` of False, used and given back as it was."""
+    canvas[mask.box.slices] = mask.mask
+    stream = encode(canvas)
+    canvas[mask.box.slices] = False
+    value = {"format": "rle", "rle": stream, "brushlabels": [config.schema.names[mask.class_index]]}
+    score = _checked_score(mask.confidence)
+    return _region(region_id, "brushlabels", config.brush_tag, config, canvas.shape, value, score)
+
+
+def _question(
+    region_id: str, region: Region, box: Box, config: LabelConfig, shape: tuple[int, int]
+) -> dict[str, Any]:
+    """One rectangle that asks; it can be edited, because locked ones could never be removed."""
+    height, width = shape
+    left, top = 100 * box.left / width, 100 * box.top / height
+    value = {
+        "x": left,
+        "y": top,
+        "width": min(100 * box.width / width, 100 - left),
+        "height": min(100 * box.height / height, 100 - top),
+        "rotation": 0,
+        "rectanglelabels": [config.uncertain_label],
+    }
+    score = _checked_score(1 - region.acquisition_score)
+    rectangle = _region(region_id, "rectanglelabels", str(config.uncertain_tag), config, shape, value, score)
+    return {**rectangle, "meta": {"text": [_reason(region, config.schema)]}}
+
+
+def _region(
+    region_id: str,
+    kind: str,
+    from_name: str,
+    config: LabelConfig,
+    shape: tuple[int, ...],
+    value: dict[str, Any],
+    score: float,
+) -> dict[str, Any]:
+    return {
+        "id": region_id,
+        "type": kind,
+        "from_name": from_name,
+        "to_name": config.image_tag,
+        "original_width": shape[1],
+        "original_height": shape[0],
+        "image_rotation": 0,
+        "origin": "prediction",
+        "value": value,
+        "score": score,
+    }
+
+
+def _reason(region: Region, schema: LabelSchema) -> str:
+    """`Nucleus or Background? 52 %`"""
+    first, second = schema.names[region.class_index], schema.names[region.runner_up_index]
+    return f"{first} or {second}? {100 * _checked_score(region.confidence):.0f} %"
+
+
+def _cut_to(box: Box, shape: tuple[int, int]) -> Box:
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.top + box.height, shape[0]), min(box.left + box.width, shape[1])
+    return Box(top, left, bottom - top, right - left)
+
+
+def _checked_score(score: float) -> float:
+    """A plain float in 0..1; rounding errors just outside are cut."""
+    tolerance = 1e-3  # float16 maps
+    if not math.isfinite(score) or not -tolerance <= score <= 1 + tolerance:
+        raise ValueError(f"a score must be in 0..1, got {score}")
+    return min(max(float(score), 0.0), 1.0)
+
+
+def _region_id(task_key: str, model_version: str, index: int, box: Box, content: bytes) -> str:
+    text = "\n".join((task_key, model_version, str(index), repr(box)))
+    digest = hashlib.blake2b(text.encode() + content, digest_size=15).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:ID_LENGTH]
