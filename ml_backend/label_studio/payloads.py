@@ -20,13 +20,14 @@ from ml_backend.label_studio.rows import (
     DeletedAnnotations,
     DeletedTasks,
     EventHead,
+    ListedTaskRow,
     PredictBody,
     ProjectRow,
     SavedAnnotations,
     SetupBody,
     TaskRow,
 )
-from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskRecord
+from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskDigest, TaskRecord
 
 EventKind = Literal[
     "annotations-saved",
@@ -140,6 +141,14 @@ def parse_task(body: object, project_id: int | None = None) -> TaskRecord:
     if owner is None:
         raise PayloadError("project: Field required")
     return _to_task(task, owner)
+
+
+def parse_digest(body: object) -> TaskDigest:
+    """Read a row of the task listing."""
+    row = _validate(ListedTaskRow, body)
+    return TaskDigest(
+        row.id, row.updated_at, tuple(annotation.id for annotation in row.annotations), row.data
+    )
 
 
 def to_unix_time(moment: str) -> str:

@@ -64,6 +64,15 @@ class TaskRow(Row):
     annotations: Annotated[list[AnnotationRow], BeforeValidator(_or_empty)] = Field(default_factory=list)
 
 
+class ListedTaskRow(Row):
+    """A task as the Data Manager lists it, its annotations by id alone."""
+
+    id: RowId
+    data: dict[str, Any]
+    updated_at: str
+    annotations: list[IdRow]
+
+
 class SetupBody(Row):
     project: str | int
     label_config: str = Field(validation_alias=AliasChoices("schema", "label_config"))

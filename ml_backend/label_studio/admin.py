@@ -1,0 +1,238 @@
+"""Setting a project up in Label Studio: project, images, backend, webhook, and what goes with a new model."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
+from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.payloads import parse_project
+from ml_backend.ports import ProjectRecord
+
+BACKEND_TITLE = "Brushloop"
+PAGE_SIZE = 100
+
+UPLOAD_FILES = 50
+UPLOAD_BYTES = 64_000_000
+"""Label Studio refuses more than 100 files or 250 MiB in one body."""
+
+_FORBIDDEN = 403
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+_DROPPED_IN_NAMES = re.compile(r"[^-\w.]")
+
+_SWITCHES = (
+    "Label Studio refuses addresses of private networks by default: start it with ML_BLOCK_LOCAL_IP=false "
+    "and SSRF_PROTECTION_ENABLED=false, or give it a public address of Brushloop"
+)
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """A connected ML backend. Label Studio asks only the first one of a project: `is_first`."""
+
+    backend_id: int
+    url: str
+    title: str
+    state: str
+    error_message: str | None
+    is_first: bool
+
+
+class LabelStudioAdmin:
+    """What `brushloop setup` does to a Label Studio server; every method may be repeated."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def check_token(self) -> str:
+        """Who the credential belongs to, as an e-mail address; raises when it is refused."""
+        user = self._connection.call(lambda sdk: sdk.users.whoami())
+        return str(user.email or user.username or user.id)
+
+    def ensure_project(self, title: str, label_config: str) -> ProjectRecord:
+        """The project of this title, made or brought to this labeling setup; the oldest one of several."""
+        for row in self._list_projects(title):
+            if row.get("title") == title:
+                if row.get("label_config") == label_config:
+                    return parse_project(row)
+                return self.set_project_fields(int(row["id"]), label_config=label_config)
+        new = {"title": title, "label_config": label_config, "show_collab_predictions": True}
+        return parse_project(self._connection.request("POST", "/api/projects", json=new))
+
+    def set_project_fields(self, project_id: int, **fields: Any) -> ProjectRecord:
+        """Change fields of the project row, such as `model_version`, `sampling` or `label_config`."""
+        row = self._connection.request("PATCH", f"/api/projects/{int(project_id)}", json=fields)
+        return parse_project(row)
+
+    def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
+        """Upload images as tasks; files whose name the project has already are left out. Returns how many."""
+        present = self._uploaded_names(project_id)
+        missing = [path for path in paths if stored_name(path.name) not in present]
+        return sum(self._upload(project_id, batch) for batch in _upload_batches(missing))
+
+    def list_backends(self, project_id: int) -> tuple[BackendRow, ...]:
+        rows = self._connection.call(lambda sdk: sdk.ml.list(project=project_id))
+        ordered = sorted(rows, key=lambda row: row.id)
+        return tuple(_to_backend(row, is_first=position == 0) for position, row in enumerate(ordered))
+
+    def ensure_backend(
+        self, project_id: int, url: str, basic_auth: tuple[str, str] | None = None, title: str = BACKEND_TITLE
+    ) -> BackendRow:
+        """Connect the backend at `url`, or repair its row; `/health` and `/setup` are called meanwhile."""
+        fields: dict[str, Any] = {"project": project_id, "url": url, "title": title, "auth_method": "NONE"}
+        if basic_auth is not None:
+            user, password = basic_auth
+            fields |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+        known = [row for row in self.list_backends(project_id) if _same_address(row.url, url)]
+        try:
+            if known:
+                self._connection.call(lambda sdk: sdk.ml.update(known[0].backend_id, **fields))
+            else:
+                self._connection.call(lambda sdk: sdk.ml.create(**fields))
+        except LabelStudioRefusedError as refusal:
+            raise _explained(refusal) from None
+        for row in self.list_backends(project_id):
+            if _same_address(row.url, url):
+                return row
+        raise LabelStudioUnavailableError(f"Label Studio did not keep the backend {url}")
+
+    def ensure_webhook(self, project_id: int, url: str, headers: Mapping[str, str] | None = None) -> int:
+        """One active webhook to `url` with all actions and these headers; returns its id.
+
+        Connecting a backend makes a webhook without credentials, and removing a backend leaves it behind:
+        doubles of the same address are deleted.
+        """
+        fields = {
+            "url": url,
+            "headers": dict(headers or {}),
+            "is_active": True,
+            "send_payload": True,
+            "send_for_all_actions": True,
+        }
+        rows = self._connection.call(lambda sdk: sdk.webhooks.list(project=str(project_id)))
+        same = sorted(row.id for row in rows if _same_address(row.url, url))
+        for double in same[1:]:
+            self.delete_webhook(double)
+        try:
+            if same:
+                self._connection.call(lambda sdk: sdk.webhooks.update(same[0], **fields))
+                return int(same[0])
+            return int(
+                self._connection.call(lambda sdk: sdk.webhooks.create(project=project_id, **fields)).id
+            )
+        except LabelStudioRefusedError as refusal:
+            raise _explained(refusal) from None
+
+    def list_webhooks(self, project_id: int) -> dict[int, str]:
+        """Address by id of the project's webhooks."""
+        rows = self._connection.call(lambda sdk: sdk.webhooks.list(project=str(project_id)))
+        return {int(row.id): str(row.url) for row in rows}
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        self._connection.call(lambda sdk: sdk.webhooks.delete(webhook_id))
+
+    def list_predictions(self, task_id: int) -> dict[int, str]:
+        """Model version by id of the predictions that a task has, from anybody."""
+        rows = self._connection.request("GET", "/api/predictions/", params={"task": int(task_id)})
+        return {int(row["id"]): str(row.get("model_version") or "") for row in rows}
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete one prediction.
+
+        Deleting a whole version through the project would empty `project.model_version`, and the Data
+        Manager's action deletes everybody's.
+        """
+        self._connection.request("DELETE", f"/api/predictions/{int(prediction_id)}/")
+
+    def ensure_view(self, project_id: int, data: Mapping[str, Any]) -> int:
+        """One Data Manager tab of the title in `data`, made or brought to `data`; returns its id."""
+        for row in self._connection.request("GET", "/api/dm/views", params={"project": int(project_id)}):
+            if row["data"].get("title") == data["title"]:
+                body = {"project": int(project_id), "data": {**row["data"], **data}}
+                self._connection.request("PATCH", f"/api/dm/views/{row['id']}/", json=body)
+                return int(row["id"])
+        body = {"project": int(project_id), "data": {"type": "list", "target": "tasks", **data}}
+        return int(self._connection.request("POST", "/api/dm/views", json=body)["id"])
+
+    def _list_projects(self, title: str) -> Iterator[Mapping[str, Any]]:
+        """Projects whose title contains `title`, oldest first."""
+        page = 1
+        while True:
+            params = {"title": title, "ordering": "id", "page": page, "page_size": PAGE_SIZE}
+            answer = self._connection.request("GET", "/api/projects", params=params)
+            yield from answer["results"]
+            if not answer.get("next"):
+                return
+            page += 1
+
+    def _uploaded_names(self, project_id: int) -> set[str]:
+        rows = self._connection.request(
+            "GET", f"/api/projects/{int(project_id)}/file-uploads", params={"all": "true"}
+        )
+        names = (PurePosixPath(str(row.get("file", ""))).name for row in rows)
+        return {_UPLOAD_PREFIX.sub("", name) for name in names}
+
+    def _upload(self, project_id: int, paths: Sequence[Path]) -> int:
+        with ExitStack() as files:
+            parts = [
+                (f"file{i}", (path.name, files.enter_context(path.open("rb")), _mime_type(path)))
+                for i, path in enumerate(paths)
+            ]
+            answer = self._connection.request("POST", f"/api/projects/{int(project_id)}/import", files=parts)
+        return int(answer["task_count"])
+
+
+def stored_name(name: str) -> str:
+    """The name that Label Studio gives to an uploaded file, after its eight hex digits.
+
+    Examples
+    --------
+    >>> stored_name("my cell (1).png")
+    'my_cell_1.png'
+    """
+    return _DROPPED_IN_NAMES.sub("", name.strip().replace(" ", "_"))
+
+
+def _upload_batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    n_bytes = 0
+    for path in paths:
+        size = path.stat().st_size
+        if batch and (len(batch) == UPLOAD_FILES or n_bytes + size > UPLOAD_BYTES):
+            yield batch
+            batch, n_bytes = [], 0
+        batch.append(path)
+        n_bytes += size
+    if batch:
+        yield batch
+
+
+def _mime_type(path: Path) -> str:
+    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def _same_address(one: object, other: str) -> bool:
+    return str(one).rstrip("/") == other.rstrip("/")
+
+
+def _to_backend(row: Any, *, is_first: bool) -> BackendRow:
+    return BackendRow(
+        backend_id=int(row.id),
+        url=str(row.url),
+        title=str(row.title or ""),
+        state=str(row.readable_state or row.state or ""),
+        error_message=row.error_message or None,
+        is_first=is_first,
+    )
+
+
+def _explained(refusal: LabelStudioRefusedError) -> LabelStudioRefusedError:
+    if refusal.status != _FORBIDDEN:
+        return refusal
+    return LabelStudioRefusedError(f"{refusal}. {_SWITCHES}", refusal.status)
