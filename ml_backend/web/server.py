@@ -1,0 +1,119 @@
+"""The web process: waitress with a fixed number of threads, which finishes its answers before it stops.
+
+waitress reads a request whole before a thread sees it, so a slow client holds no thread. Predictions run in
+these threads too; `gate.py` keeps some of them free for `/health` and webhooks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from flask import Flask
+from waitress import create_server
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
+from waitress.task import ErrorTask
+
+from ml_backend.config import Settings
+from ml_backend.web.app import BYTES_PER_MB, error_document
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 20.0
+"""How long running requests may go on after SIGTERM; docker compose waits 30 s."""
+
+BODY_SLACK_BYTES = 64 * BYTES_PER_MB
+"""A body somewhat above the limit is read and thrown away, so that its sender can read the 413."""
+
+CONNECTION_LIMIT = 1000
+LOOP_STEP_S = 1.0
+THREADS_END_S = 1.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the listening socket; port 0 takes a free one. Raises `OSError` when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def serve(
+    app: Flask, settings: Settings, listener: socket.socket, stop: threading.Event | None = None
+) -> None:
+    """Answer requests until `stop` is set, or until SIGTERM or SIGINT when called in the main thread."""
+    stop = stop or threading.Event()
+    server = create_server(
+        app,
+        sockets=[listener],
+        threads=settings.web_threads,
+        connection_limit=CONNECTION_LIMIT,
+        asyncore_use_poll=True,
+        max_request_body_size=settings.max_body_mb * BYTES_PER_MB + BODY_SLACK_BYTES,
+        clear_untrusted_proxy_headers=True,
+        ident=None,
+    )
+    server.channel_class = _Channel
+    _stop_on_signals(server, stop)
+    log.info("serving address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
+    while not stop.is_set():
+        _step(server)
+    _drain(server)
+    log.info("stopped serving")
+
+
+class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
+    """What waitress refuses before the app sees it, in the form of all other failures."""
+
+    def execute(self) -> None:
+        refused = self.request.error
+        document = error_document(
+            f"{refused.reason}: {refused.body}" if refused.code < 500 else refused.reason
+        )
+        log.warning("refused status=%d id=%s error=%r", refused.code, document["id"], document["error"])
+        body = json.dumps(document).encode()
+        self.status = f"{refused.code} {refused.reason}"
+        self.response_headers.append(("Content-Type", "application/json"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    error_task_class = _ErrorTask
+
+
+def _stop_on_signals(server: BaseWSGIServer, stop: threading.Event) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        server.pull_trigger()  # wake the loop
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+
+
+def _step(server: BaseWSGIServer) -> None:
+    server.asyncore.loop(timeout=LOOP_STEP_S, map=server._map, use_poll=True, count=1)
+
+
+def _drain(server: BaseWSGIServer) -> None:
+    """Take no new connections, and let begun requests end."""
+    server.del_channel()
+    server.socket.close()
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and any(_is_busy(c) for c in list(server.active_channels.values())):
+        _step(server)
+    server.task_dispatcher.shutdown(timeout=THREADS_END_S)
+    server.asyncore.close_all(server._map)
+
+
+def _is_busy(channel: Any) -> bool:
+    return bool(channel.requests) or channel.total_outbufs_len > 0
