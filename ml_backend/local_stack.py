@@ -1,0 +1,173 @@
+"""`brushloop up`: Label Studio, the backend, its worker and a demo project on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.config import Settings, child_environment
+from ml_backend.demo_project import TITLE, write_demo_images
+from ml_backend.errors import ServiceError
+from ml_backend.label_studio.connection import Connection
+from ml_backend.local_label_studio import (
+    HOST,
+    Login,
+    find_label_studio,
+    load_login,
+    save_login,
+    start_label_studio,
+    wait_until_healthy,
+    with_access_token,
+)
+from ml_backend.setup_project import ProjectPlan, read_default_config, set_up_project
+
+LABEL_STUDIO_PORT = 8080
+WEB_PORT = 9090
+WATCH_S = 0.5
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is running, and where."""
+
+    label_studio_url: str
+    web_url: str
+    login: Login
+    children: tuple[ChildProcess, ...]
+
+
+def run_stack(settings: Settings, ports: tuple[int, int], console: Console, stop: threading.Event) -> None:
+    """Start everything, say where it is, and wait until `stop` is set or a part ends by itself."""
+    folder = settings.data_dir.absolute()
+    with _only_one(folder), _children() as children:
+        stack = _start(settings, folder, ports, console, children, stop)
+        if stack is None:
+            return
+        project_id = _prepare_demo(settings, folder, stack, console)
+        console.print(_summary(stack, project_id, folder))
+        while not stop.wait(WATCH_S):
+            for child in stack.children:
+                if not child.is_running:
+                    raise ServiceError(f"{child.name} ended. Its log ends so:\n{child.last_lines()}")
+        console.print("stopping")
+
+
+def _start(
+    settings: Settings,
+    folder: Path,
+    ports: tuple[int, int],
+    console: Console,
+    children: list[ChildProcess],
+    stop: threading.Event,
+) -> Stack | None:
+    """Start Label Studio, get a token, start the backend; None when asked to stop meanwhile."""
+    command = find_label_studio(settings.label_studio_venv)
+    login_path = folder / "login.json"
+    login = load_login(login_path)
+    port = _choose_port("Label Studio", ports[0], console)
+    url = f"http://{HOST}:{port}"
+    label_studio = start_label_studio(
+        command, folder / "label-studio", port, login, folder / "logs" / "label-studio.log"
+    )
+    children.append(label_studio)
+    with console.status("starting Label Studio (the first time takes about a minute)"):
+        if not wait_until_healthy(label_studio, url, should_stop=stop.is_set):
+            return None
+    login = with_access_token(login, url)
+    save_login(login, login_path)
+    web_port = _choose_port("Brushloop", ports[1], console)
+    web_url = f"http://{HOST}:{web_port}"
+    backend = _start_backend(folder, url, web_port, login)
+    children.append(backend)
+    with console.status("starting the backend and its worker"):
+        if not wait_until_healthy(backend, web_url, should_stop=stop.is_set):
+            return None
+    return Stack(url, web_url, login, (label_studio, backend))
+
+
+def _start_backend(folder: Path, label_studio_url: str, port: int, login: Login) -> ChildProcess:
+    environment = child_environment(
+        {
+            "LABEL_STUDIO_URL": label_studio_url,
+            "LABEL_STUDIO_API_KEY": login.access_token or login.legacy_key,
+            "DATA_DIR": str(folder),
+        }
+    )
+    serve = ["serve", "--host", HOST, "--port", str(port), "--with-worker"]
+    return ChildProcess(
+        "the backend",
+        [sys.executable, "-m", "ml_backend.cli", *serve],
+        environment,
+        folder / "logs" / "brushloop.log",
+    )
+
+
+def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Console) -> int:
+    with console.status("preparing the demo project"):
+        plan = ProjectPlan(
+            title=TITLE,
+            label_config=read_default_config(),
+            images=write_demo_images(folder / "demo-images"),
+            backend_url=stack.web_url,
+        )
+        token = stack.login.access_token or stack.login.legacy_key
+        return set_up_project(Connection(stack.label_studio_url, token), plan, settings)
+
+
+def _choose_port(name: str, wanted: int, console: Console) -> int:
+    port = find_free_port(HOST, wanted)
+    if port != wanted:
+        console.print(f"[yellow]port {wanted} is taken, {name} gets {port}[/]")
+    return port
+
+
+def _summary(stack: Stack, project_id: int, folder: Path) -> Panel:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row("Label Studio", f"{stack.label_studio_url}/projects/{project_id}/data")
+    rows.add_row("  log in as", stack.login.email)
+    rows.add_row("  password", stack.login.password)
+    rows.add_row("Brushloop", stack.web_url)
+    rows.add_row("data and logs", str(folder))
+    rows.add_row("", "")
+    rows.add_row("now", "open an image, press 2 and paint some nuclei, press 1 and paint some background,")
+    rows.add_row("", "submit; when the status is idle, open the next image")
+    rows.add_row("watch it", f"brushloop status {project_id} --watch --url {stack.web_url}")
+    rows.add_row("stop", "Ctrl-C; the next start goes on from here")
+    return Panel(rows, title="Brushloop is up", title_align="left", expand=False)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two stacks on one folder would share a database that only one Label Studio may write."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ServiceError(
+                f"`brushloop up` runs already on {folder}; stop it, or give this one another --data-dir"
+            ) from None
+        yield
+
+
+@contextmanager
+def _children() -> Iterator[list[ChildProcess]]:
+    """Everything that was started ends with the block, the last one first; all are asked at once."""
+    children: list[ChildProcess] = []
+    try:
+        yield children
+    finally:
+        for child in reversed(children):
+            child.ask_to_stop()
+        for child in reversed(children):
+            child.stop()

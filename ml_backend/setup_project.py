@@ -1,0 +1,167 @@
+"""A project in Label Studio that works with Brushloop: made new, or repaired; every step may be repeated."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from ml_backend.config import Settings
+from ml_backend.errors import LabelConfigError, ServiceError
+from ml_backend.label_studio.admin import BACKEND_TITLE, LabelStudioAdmin
+from ml_backend.label_studio.client import LabelStudioClient
+from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.label_config import parse_label_config
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+DEFAULT_CONFIG = Path(__file__).with_name("label_config.xml")
+
+CONNECTED = "Connected"
+
+SETUP_TIMEOUT_S = 120.0
+"""Label Studio asks the backend several times while it connects, and unpacks uploads before it answers."""
+
+
+@dataclass(frozen=True)
+class ProjectPlan:
+    """What the project should be like. With `project_id`, that project is repaired.
+
+    A `label_config` of None leaves the one that the project has.
+    """
+
+    title: str
+    backend_url: str
+    label_config: str | None = None
+    images: Path | None = None
+    project_id: int | None = None
+
+
+def set_up_project(
+    connection: Connection,
+    plan: ProjectPlan,
+    settings: Settings,
+    report: Callable[[str], None] = lambda message: None,
+) -> int:
+    """Labeling setup, images, backend, webhook, in this order; returns the project's id."""
+    admin = LabelStudioAdmin(connection)
+    report(f"Label Studio at {connection.url} knows the token: it belongs to {admin.check_token()}")
+    project_id = _ensure_project(admin, connection, plan)
+    report(f"project {project_id} has a labeling setup that Brushloop can work with")
+    if plan.images is not None:
+        n_uploaded = admin.upload_images(project_id, find_images(plan.images))
+        report(f"{n_uploaded} images of {plan.images} were uploaded, all others were there")
+    _connect(admin, connection, project_id, plan.backend_url, settings)
+    report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
+    return project_id
+
+
+def run_setup(
+    settings: Settings,
+    project_id: int | None,
+    title: str,
+    config_path: Path | None,
+    images: Path | None,
+    backend_url: str,
+    console: Console,
+) -> None:
+    """`brushloop setup`: the same, for a person who watches."""
+    if settings.label_studio_api_key is None:
+        raise ServiceError(
+            "a token of Label Studio is needed: make a personal access token at "
+            f"{settings.label_studio_url}/user/account and set LABEL_STUDIO_API_KEY to it; LABEL_STUDIO_URL "
+            "names the server"
+        )
+    config = config_path.read_text() if config_path else None
+    if config is None and project_id is None:
+        config = read_default_config()
+    plan = ProjectPlan(title, backend_url.rstrip("/"), config, images, project_id)
+    key = settings.label_studio_api_key.get_secret_value()
+    connection = Connection(settings.label_studio_url, key, timeout_s=SETUP_TIMEOUT_S)
+
+    def report(line: str) -> None:
+        console.print(f"[green]✓[/] {escape(line)}", highlight=False)
+
+    found = set_up_project(connection, plan, settings, report)
+    console.print(f"annotate at {connection.url}/projects/{found}/data", highlight=False)
+
+
+def read_default_config() -> str:
+    """The labeling setup with Background, Nucleus, Uncertain and Reviewed."""
+    return DEFAULT_CONFIG.read_text()
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images right in a folder, by name; raises when there is none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ServiceError(f"no images in {folder}; these count: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return found
+
+
+def webhook_headers(settings: Settings) -> dict[str, str]:
+    """Label Studio sends no credentials with webhooks unless they are written into the webhook itself."""
+    auth = basic_auth(settings)
+    if auth is None:
+        return {}
+    return {"Authorization": "Basic " + base64.b64encode(":".join(auth).encode()).decode("ascii")}
+
+
+def basic_auth(settings: Settings) -> tuple[str, str] | None:
+    """User and password that the backend asks for, when both are set."""
+    if settings.basic_auth_user is None or settings.basic_auth_pass is None:
+        return None
+    return settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+
+
+def _ensure_project(admin: LabelStudioAdmin, connection: Connection, plan: ProjectPlan) -> int:
+    if plan.project_id is None:
+        if plan.label_config is None:
+            raise ValueError("a new project needs a label_config")
+        parse_label_config(plan.label_config)
+        return admin.ensure_project(plan.title, plan.label_config).project_id
+    current = LabelStudioClient(connection).get_project(plan.project_id).label_config
+    try:
+        parse_label_config(plan.label_config or current)
+    except LabelConfigError as error:
+        raise LabelConfigError(
+            f"{error}. Give project {plan.project_id} a labeling setup with --config"
+        ) from None
+    fields: dict[str, object] = {"show_collab_predictions": True}
+    if plan.label_config is not None:
+        fields["label_config"] = plan.label_config
+    return admin.set_project_fields(plan.project_id, **fields).project_id
+
+
+def _connect(
+    admin: LabelStudioAdmin, connection: Connection, project_id: int, backend_url: str, settings: Settings
+) -> None:
+    """Backend and webhook. Label Studio asks one backend only, so an earlier address of Brushloop goes."""
+    for row in admin.list_backends(project_id):
+        if row.title == BACKEND_TITLE and row.url.rstrip("/") != backend_url:
+            connection.request("DELETE", f"/api/ml/{row.backend_id}")
+            _delete_webhooks(admin, project_id, f"{row.url.rstrip('/')}/webhook")
+    backend = admin.ensure_backend(project_id, backend_url, basic_auth(settings))
+    if backend.state != CONNECTED:
+        raise ServiceError(
+            f"Label Studio cannot use the backend at {backend_url}: "
+            f"{backend.error_message or backend.state}. Is it running, and can Label Studio's machine "
+            "reach that address?"
+        )
+    if not backend.is_first:
+        raise ServiceError(
+            f"project {project_id} has another backend before this one, and Label Studio asks the first "
+            "only; remove it in the project's settings, under Model, and run this again"
+        )
+    admin.ensure_webhook(project_id, f"{backend_url}/webhook", webhook_headers(settings))
+
+
+def _delete_webhooks(admin: LabelStudioAdmin, project_id: int, url: str) -> None:
+    """Removing a backend leaves its webhook behind."""
+    for webhook_id, address in admin.list_webhooks(project_id).items():
+        if address.rstrip("/") == url:
+            admin.delete_webhook(webhook_id)
