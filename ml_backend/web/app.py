@@ -137,8 +137,7 @@ def _last_resort(error: Exception) -> Response:
 
 def _answer(status: int, message: str) -> Response:
     document = error_document(message)
-    log.log(
-        logging.ERROR if status >= 500 else logging.WARNING,
+    log.warning(
         "refused method=%s path=%r status=%d id=%s error=%r",
         request.method,
         request.path[:200],

@@ -29,7 +29,7 @@ STATE_WORDS = {
     "error": "The last round failed",
 }
 
-OUTCOME_WORDS = {"promoted": "better, in use", "kept": "old model kept"}
+OUTCOME_WORDS = {"promoted": "new model", "kept": "old model kept"}
 
 
 def dashboard_routes(loop: Loop) -> Blueprint:
@@ -49,7 +49,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             root="../",
             status=status,
             words=STATE_WORDS,
-            rounds=[to_round_row(report) for report in reports[:SHOWN_ROUNDS]],
+            rounds=[to_round_row(report, status["model_version"]) for report in reports[:SHOWN_ROUNDS]],
             n_rounds=len(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
             tasks=list(loop.ranked_tasks(project_id, "uncertainty", SHOWN_TASKS)),
@@ -59,7 +59,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
     return routes
 
 
-def to_round_row(report: Mapping[str, Any]) -> dict[str, Any]:
+def to_round_row(report: Mapping[str, Any], current: str | None) -> dict[str, Any]:
     """What the table of rounds shows of one report; what a failed round lacks is left empty."""
     outcome = round_outcome(report)
     losses = [_loss(point) for point in report.get("loss_curve") or ()]
@@ -67,7 +67,8 @@ def to_round_row(report: Mapping[str, Any]) -> dict[str, Any]:
         "round": report.get("round"),
         "model_version": report.get("model_version"),
         "outcome": OUTCOME_WORDS.get(outcome, outcome),
-        "promoted": outcome == "promoted",
+        "mark": {"promoted": "good", "failed": "bad"}.get(outcome, ""),
+        "is_current": current is not None and report.get("model_version") == current,
         "draft": bool(report.get("draft")),
         "reason": report.get("error") or report.get("reason") or "",
         "seconds": report.get("seconds"),

@@ -113,9 +113,12 @@ def make_rounds() -> list[dict[str, Any]]:
                 "error": None,
             }
         )
-    reports.insert(
-        3, {"round": 4, "state": "failed", "model_version": None, "error": "the loss stopped being a number"}
-    )
+    reports[3] = {
+        "round": 4,
+        "state": "failed",
+        "model_version": None,
+        "error": "the loss stopped being a number",
+    }
     return reports
 
 

@@ -66,7 +66,7 @@ def test_the_page_shows_state_missing_pixels_remarks_rounds_and_pictures(page):
         "api/projects/3/tasks/11/uncertainty.png",
     ):
         assert words in page
-    assert page.count("<polyline") == 7
+    assert page.count("<polyline") == 6
 
 
 def test_names_from_outside_are_escaped(client, page):
@@ -79,7 +79,7 @@ def test_names_from_outside_are_escaped(client, page):
 def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path):
     text = client.get(path).text
     page = Page(text)
-    for address in page.values("href", "src", "data-status", "data-post"):
+    for address in page.values("href", "src", "data-src", "data-status", "data-post"):
         assert not re.match(r"([a-z]+:|/)", address), address
     assert not page.values("style", "onclick", "onload", "onerror")
     assert all(attributes.get("src") for tag, attributes in page.tags if tag == "script")
@@ -90,7 +90,7 @@ def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path)
 @pytest.mark.parametrize("prefix", ["", "/behind/a/proxy"])
 def test_every_address_on_the_page_exists_below_any_prefix(client, path, prefix):
     page = Page(client.get(path, environ_overrides={"SCRIPT_NAME": prefix}).text)
-    addresses = page.values("href", "src", "data-status")
+    addresses = page.values("href", "src", "data-src", "data-status")
     assert len(addresses) >= 6
     for address in addresses:
         target = urljoin(f"http://host{prefix}{path}", address).removeprefix("http://host")
@@ -114,6 +114,11 @@ def test_pictures_and_bars_have_words_for_those_who_do_not_see_them(page):
 def test_live_sections_have_ids_by_which_they_are_swapped(page):
     live = [attributes["id"] for _, attributes in Page(page).tags if "data-live" in attributes]
     assert live == ["state", "readiness", "lint", "rounds", "tasks"]
+
+
+def test_the_round_whose_model_is_in_use_says_so(page):
+    assert page.count("in use</span>") == 1
+    assert page.index("in use</span>") < page.index("r0006-")
 
 
 def test_an_unknown_project_has_no_page(client):
@@ -147,7 +152,8 @@ def test_a_sparkline_stays_inside_its_picture_and_keeps_the_last_value():
 
 def test_loss_curves_may_be_numbers_or_pairs_of_step_and_loss():
     rows = [
-        to_round_row({"state": "done", "loss_curve": curve}) for curve in ([1.0, 0.5], [[0, 1.0], [10, 0.5]])
+        to_round_row({"state": "done", "loss_curve": curve}, None)
+        for curve in ([1.0, 0.5], [[0, 1.0], [10, 0.5]])
     ]
     assert rows[0]["curve"] == rows[1]["curve"] != ""
     assert rows[0]["last_loss"] == rows[1]["last_loss"] == 0.5

@@ -4,10 +4,11 @@
 
 const PERIOD_MS = 2000;
 const PICTURE_PAUSE_MS = 3000;
-const MOST_PICTURE_CALLS = 10;
+const MOST_PICTURE_CALLS = 3;
 const connection = document.getElementById("connection");
 const made = new Map(); // section id -> the HTML it was last made from
 let known = null;
+let showing = false;
 
 async function refresh() {
   const answer = await fetch(document.body.dataset.status, { cache: "no-store" });
@@ -30,6 +31,7 @@ async function swapSections() {
       made.set(old.id, fresh.innerHTML);
     }
   }
+  startPictures();
 }
 
 async function watch() {
@@ -60,21 +62,28 @@ document.addEventListener("click", (event) => {
   if (button) post(button);
 });
 
-// The server computes few pictures at once and says so to the others, which ask again. Errors of images do not
-// bubble: capture them.
-document.addEventListener("error", (event) => {
-  const image = event.target;
-  if (!(image instanceof HTMLImageElement)) return;
-  const asked = Number(image.dataset.asked ?? 0) + 1;
-  image.dataset.asked = asked;
-  if (asked >= MOST_PICTURE_CALLS) return;
-  image.classList.add("missing");
-  const address = image.src;
-  setTimeout(() => { image.src = address; }, PICTURE_PAUSE_MS);
-}, true);
-document.addEventListener("load", (event) => {
-  if (event.target instanceof HTMLImageElement) event.target.classList.remove("missing");
-}, true);
+// The server computes few pictures at once, so they are asked for one after the other; one that is refused, because
+// somebody else looks too, is asked for again.
+async function showPictures() {
+  let image;
+  while ((image = document.querySelector("img[data-src]"))) {
+    const address = image.dataset.src;
+    for (let calls = 0; calls < MOST_PICTURE_CALLS && image.isConnected; calls += 1) {
+      image.src = address;
+      if (await image.decode().then(() => true, () => false)) break;
+      await new Promise((resolve) => setTimeout(resolve, PICTURE_PAUSE_MS));
+    }
+    image.removeAttribute("data-src");
+  }
+  showing = false;
+}
+
+function startPictures() {
+  if (showing) return;
+  showing = true;
+  showPictures();
+}
 
 for (const section of document.querySelectorAll("[data-live]")) made.set(section.id, section.innerHTML);
 watch();
+startPictures();
