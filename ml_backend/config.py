@@ -34,33 +34,37 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
 
     # Learning
-    min_pixels_per_class: int = Field(5000, ge=1)
-    quiet_time_s: float = Field(2.0, ge=0)
-    round_budget_s: float = Field(20.0, gt=0)
-    round_warm_budget_s: float = Field(8.0, gt=0)  # the same for a round that goes on from the current model
-    training_threads: int | None = Field(None, ge=1)
+    min_pixels_per_class: int = Field(default=5000, ge=1)
+    quiet_time_s: float = Field(default=2.0, ge=0)
+    round_budget_s: float = Field(default=20.0, gt=0)
+    round_warm_budget_s: float = Field(
+        default=8.0, gt=0
+    )  # the same for a round that goes on from the current model
+    training_threads: int | None = Field(default=None, ge=1)
 
     # What is sent back
     regions: Literal["classes", "objects"] = "classes"
     send_background: bool = False
-    max_questions: int = Field(5, ge=0, le=50)
-    predict_deadline_s: float = Field(80.0, gt=0)
-    predict_threads: int | None = Field(None, ge=1)
+    max_questions: int = Field(default=5, ge=0, le=50)
+    predict_deadline_s: float = Field(default=80.0, gt=0)
+    predict_threads: int | None = Field(default=None, ge=1)
 
     # Limits
-    max_body_mb: int = Field(250, ge=1)
-    max_image_mb: int = Field(512, ge=1)
-    max_image_megapixels: int = Field(120, ge=1)
-    image_cache_gb: float = Field(10.0, gt=0)
+    max_body_mb: int = Field(default=250, ge=1)
+    max_image_mb: int = Field(default=512, ge=1)
+    max_image_megapixels: int = Field(default=120, ge=1)
+    image_cache_gb: float = Field(default=10.0, gt=0)
     allowed_image_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_image_folders: Annotated[tuple[Path, ...], NoDecode] = ()
 
     # Running
     brushloop_url: str = "http://127.0.0.1:9090"
-    training_slots: int = Field(1, ge=1)  # rounds that one worker trains at the same time
-    reconcile_every_s: float = Field(300.0, gt=0)  # how often Label Studio is asked for what webhooks missed
+    training_slots: int = Field(default=1, ge=1)  # rounds that one worker trains at the same time
+    reconcile_every_s: float = Field(
+        default=300.0, gt=0
+    )  # how often Label Studio is asked for what webhooks missed
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    web_threads: int = Field(16, ge=4)
+    web_threads: int = Field(default=16, ge=4)
 
     @field_validator("allowed_image_hosts", "allowed_image_folders", mode="before")
     @classmethod
@@ -93,3 +97,12 @@ def child_environment(changes: Mapping[str, str], without: Collection[str] = ())
     """The environment of this process with some changes, for a process that it starts."""
     kept = {name: value for name, value in os.environ.items() if name not in without}
     return {**kept, **changes}
+
+
+def calm_idle_threads() -> None:
+    """Have OpenMP's idle threads sleep instead of spin, in the children of this process.
+
+    Call it before any child is started. Spinning threads of a training take the cores from the web process
+    even when they have nothing to do.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,0 +1,1 @@
+"""What Brushloop remembers: rows in SQLite or PostgreSQL, and files in one folder. SQL lives only here."""

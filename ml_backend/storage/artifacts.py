@@ -1,0 +1,111 @@
+"""Files: weights, label maps, pictures. Everything is written beside its place and then renamed into it.
+
+::
+
+    data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
+                                     truth/<task>-<seq>.npy  (2, H, W) uint8: training and hold-out label map
+                                     pictures/<version>/     PNGs, made when somebody asks
+                                     scratch/                what a killed process left half-done
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+ORPHAN_LIFE_S = 900.0
+"""A file that no row names after this long belongs to nobody: rows are written right after their file."""
+
+
+class Artifacts:
+    """The files of one project, below its own folder."""
+
+    def __init__(self, data_dir: Path, folder: str) -> None:
+        self.root = data_dir / "projects" / folder
+        self.models = self.root / "models"
+        self.truth = self.root / "truth"
+        self.pictures = self.root / "pictures"
+        self.scratch = self.root / "scratch"
+
+    def new_scratch(self) -> Path:
+        """A path that nobody uses, on the same file system as its later place."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return self.scratch / uuid.uuid4().hex
+
+    def save_truth(self, task_id: int, seq: int, maps: NDArray[np.uint8]) -> str:
+        """Store `(2, H, W)`; returns the name under which `load_truth` finds it."""
+        name = f"{task_id}-{seq}.npy"
+        scratch = self.new_scratch()
+        with scratch.open("wb") as file:
+            np.save(file, maps)
+        self.truth.mkdir(exist_ok=True)
+        scratch.replace(self.truth / name)
+        return name
+
+    def load_truth(self, name: str) -> NDArray[np.uint8]:
+        """Memory-mapped `(2, H, W)` uint8."""
+        maps: NDArray[np.uint8] = np.load(self.truth / name, mmap_mode="r")
+        return maps
+
+    def save_picture(self, model_version: str, name: str, png: bytes) -> None:
+        folder = self.pictures / model_version
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = self.new_scratch()
+        scratch.write_bytes(png)
+        scratch.replace(folder / name)
+
+    def publish(self, scratch: Path, model_version: str) -> None:
+        """Make the folder of a trained model final; its bytes are on the disk before its name is."""
+        for file in scratch.iterdir():
+            _sync(file)
+        self.models.mkdir(parents=True, exist_ok=True)
+        scratch.rename(self.models / model_version)  # fails where the version exists: versions never change
+        _sync(self.models)
+
+    def sweep(self, truth_names: Collection[str], model_versions: Collection[str], now: float) -> None:
+        """Remove label maps, models and scratch that no row names; for the holder of the round's lease."""
+        for folder, keep in (
+            (self.truth, truth_names),
+            (self.models, model_versions),
+            (self.pictures, model_versions),
+            (self.scratch, ()),
+        ):
+            for path in _entries(folder):
+                if path.name not in keep and _age_s(path, now) > ORPHAN_LIFE_S:
+                    _remove(path)
+
+    def remove(self) -> None:
+        """Drop everything of the project."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

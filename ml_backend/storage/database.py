@@ -1,0 +1,114 @@
+"""One database for all processes: SQLite beside the artifacts, or PostgreSQL by `DATABASE_URL`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from filelock import FileLock
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+
+SQLITE_NAME = "brushloop.sqlite3"
+BUSY_TIMEOUT_MS = 15_000
+"""How long a writer waits for another one; every write here takes milliseconds."""
+MIGRATION_LOCK = 0x42525553
+"""Key of PostgreSQL's advisory lock while the schema is brought up to date ("BRUS")."""
+POOL_SIZE, POOL_OVERFLOW = 8, 24
+
+
+class Database:
+    """Owns the engine. Reads see one moment; writes are one after the other and all or nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees the database as it was at its first query."""
+        with self.engine.connect() as connection:
+            if self.is_postgres:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may change things; SQLite takes its write lock at the start, not half-way."""
+        options = {} if self.is_postgres else {"immediate": True}
+        with self.engine.connect() as connection, connection.execution_options(**options).begin():
+            yield connection
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(data_dir: Path, database_url: str | None = None) -> Database:
+    """Connect, bring the schema up to date (several processes may do so at once), and return it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    engine = _postgres(database_url) if database_url else _sqlite(data_dir / SQLITE_NAME)
+    database = Database(engine)
+    if database.is_postgres:
+        _migrate_postgres(engine)
+    else:
+        with FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"), engine.connect() as connection:
+            _migrate(connection)
+    return database
+
+
+def _sqlite(path: Path) -> Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it would begin them as readers, and a reader that
+        # turns into a writer fails at once when somebody else wrote meanwhile.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",  # a killed process loses nothing, a power cut what reconciliation finds
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _postgres(url: str) -> Engine:
+    parsed = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
+    return sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW, pool_pre_ping=True)
+
+
+def _migrate_postgres(engine: Engine) -> None:
+    with engine.connect() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
+        connection.commit()
+        try:
+            _migrate(connection)
+        finally:
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(MIGRATION_LOCK)))
+            connection.commit()
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", "ml_backend.storage:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.commit()

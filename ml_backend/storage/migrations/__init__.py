@@ -1,0 +1,1 @@
+"""Alembic's changes of the schema, applied at every start."""

@@ -1,0 +1,128 @@
+"""Projects as rows: who they are, how to reach their Label Studio, and how far their truth has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ml_backend.errors import NotFoundError
+from ml_backend.storage import tables
+from ml_backend.storage.upserts import insert_or_ignore
+
+CREATED_TOLERANCE_S = 1
+"""`/setup` names the creation of a project in whole seconds, the API in microseconds."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """One row. `created_s` is empty until Label Studio told it; `access_token` is a secret."""
+
+    project_id: int
+    created_s: int | None
+    folder: str
+    title: str
+    label_config: str
+    hostname: str
+    access_token: str
+    current_version: str | None
+    truth_seq: int
+    attempted_seq: int
+    last_truth_at: float | None
+    train_requested_at: float | None
+    cancel_requested_at: float | None
+    reconciled_at: float | None
+    last_error: str | None
+
+    def __repr__(self) -> str:
+        """Short, and without the secret: records end up in logs and tracebacks."""
+        return f"Project({self.project_id}, {self.title!r}, {self.current_version!r})"
+
+
+_COLUMNS = [tables.projects.c[field.name] for field in fields(Project)]
+
+
+def find_project(connection: Connection, project_id: int) -> Project | None:
+    row = connection.execute(sa.select(*_COLUMNS).where(tables.projects.c.project_id == project_id)).first()
+    return Project(*row) if row else None
+
+
+def get_project(connection: Connection, project_id: int) -> Project:
+    project = find_project(connection, project_id)
+    if project is None:
+        raise NotFoundError(
+            f"project {project_id} is not known here: connect this backend to it in Label Studio"
+        )
+    return project
+
+
+def list_projects(connection: Connection) -> list[Project]:
+    query = sa.select(*_COLUMNS).order_by(tables.projects.c.project_id)
+    return [Project(*row) for row in connection.execute(query)]
+
+
+def remember_project(connection: Connection, project_id: int, created_s: int | None) -> Project | None:
+    """Find the project, or make its row; another creation time means that the id was given out again.
+
+    Returns None for a stamp older than the known one: a late message about a project that is gone.
+    """
+    known = find_project(connection, project_id)
+    if known and created_s is not None and known.created_s is not None:
+        if created_s < known.created_s - CREATED_TOLERANCE_S:
+            return None
+        if created_s > known.created_s + CREATED_TOLERANCE_S:
+            forget_project(connection, project_id)
+            known = None
+    if known is None:
+        values = {
+            "project_id": project_id,
+            "created_s": created_s,
+            "folder": f"{project_id}-{created_s or 0}",
+        }
+        insert_or_ignore(connection, tables.projects, [values])
+    elif known.created_s is None and created_s is not None:
+        update_project(connection, project_id, created_s=created_s)
+    return get_project(connection, project_id)
+
+
+def forget_project(connection: Connection, project_id: int) -> None:
+    """Drop the project with all that hangs on it."""
+    connection.execute(sa.delete(tables.projects).where(tables.projects.c.project_id == project_id))
+
+
+def update_project(connection: Connection, project_id: int, **values: Any) -> None:
+    connection.execute(
+        sa.update(tables.projects).where(tables.projects.c.project_id == project_id).values(**values)
+    )
+
+
+def set_label_config(connection: Connection, project: Project, label_config: str, now: float) -> bool:
+    """Store the labeling setup; another one makes the truth of every task stale. True when it changed."""
+    if not label_config or label_config == project.label_config:
+        return False
+    update_project(connection, project.project_id, label_config=label_config)
+    if project.label_config:
+        seq = next_seq(connection, project.project_id, now)
+        tasks = tables.tasks
+        painted = sa.exists().where(
+            tables.annotation_table.c.project_id == tasks.c.project_id,
+            tables.annotation_table.c.task_id == tasks.c.task_id,
+        )
+        connection.execute(
+            sa.update(tasks).where(tasks.c.project_id == project.project_id, painted).values(truth_seq=seq)
+        )
+    return True
+
+
+def next_seq(connection: Connection, project_id: int, now: float) -> int:
+    """Count one change of the project's truth; holds the row until the transaction ends."""
+    projects = tables.projects
+    changed = (
+        sa.update(projects)
+        .where(projects.c.project_id == project_id)
+        .values(truth_seq=projects.c.truth_seq + 1, last_truth_at=now)
+        .returning(projects.c.truth_seq)
+    )
+    return int(connection.execute(changed).scalar_one())

@@ -1,0 +1,175 @@
+"""Rounds as rows. The row of a running round is its lease: one per project, over any number of workers.
+
+Its owner beats while it works. A lease that stopped beating, or whose owner is known to be gone, is taken
+over, and everything the late owner then tries to write is refused: the row is no longer running and its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ml_backend.moments import to_iso
+from ml_backend.storage import tables
+
+RoundState = Literal["running", "done", "failed", "cancelled", "interrupted"]
+
+
+MAX_LOOK_BACK = 20
+"""Rounds that are looked at when interruptions in a row are counted."""
+
+
+@dataclass(frozen=True)
+class StoredRound:
+    """One row; `report` is JSON text."""
+
+    number: int
+    state: RoundState
+    owner: str
+    truth_seq: int
+    started_at: float
+    heartbeat_at: float
+    finished_at: float | None
+    progress: float
+    eta_s: float | None
+    model_version: str | None
+    report: str | None
+    error: str | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain JSON for the API: the report, with what the row knows besides."""
+        end = self.finished_at if self.finished_at is not None else self.heartbeat_at
+        return {
+            **(json.loads(self.report) if self.report else {}),
+            "round": self.number,
+            "state": self.state,
+            "started_at": to_iso(self.started_at),
+            "finished_at": to_iso(self.finished_at),
+            "round_seconds": round(end - self.started_at, 3),
+            "model_version": self.model_version,
+            "error": self.error,
+        }
+
+
+_COLUMNS = [tables.rounds.c[field.name] for field in fields(StoredRound)]
+
+
+def begin(
+    connection: Connection,
+    project_id: int,
+    owner: str,
+    truth_seq: int,
+    now: float,
+    is_lost: Callable[[StoredRound], bool],
+) -> int | None:
+    """Take the project's lease and return the number of the new round; None when somebody else works.
+
+    A running round that `is_lost` is recorded as interrupted and gives way.
+    """
+    projects = tables.projects.c.project_id
+    connection.execute(sa.select(projects).where(projects == project_id).with_for_update())
+    running = find_running(connection, project_id)
+    if running and not is_lost(running):
+        return None
+    if running:
+        finish(
+            connection,
+            project_id,
+            running.number,
+            running.owner,
+            "interrupted",
+            now,
+            error="its worker went away",
+        )
+    number = (_last_number(connection, project_id) or 0) + 1
+    connection.execute(
+        sa.insert(tables.rounds).values(
+            project_id=project_id,
+            number=number,
+            state="running",
+            owner=owner,
+            truth_seq=truth_seq,
+            started_at=now,
+            heartbeat_at=now,
+        )
+    )
+    return number
+
+
+def beat(connection: Connection, project_id: int, number: int, owner: str, now: float, **values: Any) -> bool:
+    """Show that the round goes on (`progress`, `eta_s`, `truth_seq`); False when the lease was lost."""
+    r = tables.rounds
+    beaten = sa.update(r).where(_mine(project_id, number, owner)).values(heartbeat_at=now, **values)
+    return connection.execute(beaten).rowcount == 1
+
+
+def finish(
+    connection: Connection,
+    project_id: int,
+    number: int,
+    owner: str,
+    state: RoundState,
+    now: float,
+    *,
+    report: Mapping[str, Any] | None = None,
+    error: str | None = None,
+    model_version: str | None = None,
+) -> bool:
+    """End the round; False when the lease was lost, and then the caller's transaction must not go on."""
+    ended = (
+        sa.update(tables.rounds)
+        .where(_mine(project_id, number, owner))
+        .values(
+            state=state,
+            finished_at=now,
+            progress=1.0 if state == "done" else tables.rounds.c.progress,
+            eta_s=None,
+            report=json.dumps(report) if report is not None else None,
+            error=error,
+            model_version=model_version,
+        )
+    )
+    return connection.execute(ended).rowcount == 1
+
+
+def find_running(connection: Connection, project_id: int) -> StoredRound | None:
+    query = sa.select(*_COLUMNS).where(
+        tables.rounds.c.project_id == project_id, tables.rounds.c.state == "running"
+    )
+    row = connection.execute(query).first()
+    return StoredRound(*row) if row else None
+
+
+def list_rounds(connection: Connection, project_id: int, limit: int | None = None) -> list[StoredRound]:
+    """Newest first."""
+    r = tables.rounds.c
+    query = sa.select(*_COLUMNS).where(r.project_id == project_id).order_by(r.number.desc()).limit(limit)
+    return [StoredRound(*row) for row in connection.execute(query)]
+
+
+def count_interruptions(connection: Connection, project_id: int, truth_seq: int) -> tuple[int, float]:
+    """How many of the newest rounds, all over one truth, were interrupted; and when the last one was."""
+    interrupted, last = 0, 0.0
+    for stored in list_rounds(connection, project_id, MAX_LOOK_BACK):
+        if stored.state != "interrupted" or stored.truth_seq != truth_seq:
+            break
+        interrupted, last = interrupted + 1, max(last, stored.finished_at or 0.0)
+    return interrupted, last
+
+
+def _last_number(connection: Connection, project_id: int) -> int | None:
+    r = tables.rounds.c
+    last: int | None = connection.execute(
+        sa.select(sa.func.max(r.number)).where(r.project_id == project_id)
+    ).scalar_one()
+    return last
+
+
+def _mine(project_id: int, number: int, owner: str) -> sa.ColumnElement[bool]:
+    r = tables.rounds.c
+    return sa.and_(r.project_id == project_id, r.number == number, r.owner == owner, r.state == "running")

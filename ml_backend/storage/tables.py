@@ -1,0 +1,202 @@
+"""The tables, one noun each.
+
+Two counters carry the whole bookkeeping of a project:
+
+`seq`
+    A project's truth has a number, `projects.truth_seq`, that grows with every change: an annotation that
+    is new, edited or deleted, a task that went, another labeling setup. The annotation and the task keep the
+    number of their last change. Whoever works on truth reads the number first and writes down up to which
+    number the work is done, so a change that arrives meanwhile is never mistaken for done.
+    So a task is *built* up to `built_seq` (its label map is on disk) and *settled* up to `settled_seq` (a
+    round that ended well accounted for it); it waits for either while the number is below its `truth_seq`.
+`settled_round`
+    The round that accounted for an annotation as it is now; empty means pending. `trained_round` is set
+    besides when it was part of the training set.
+
+Times are Unix seconds as float; Label Studio's own stamps are kept as its text, which sorts by time.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+def _project_key() -> Column[int]:
+    return Column(
+        "project_id", BigInteger, ForeignKey("projects.project_id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("project_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("created_s", Integer),  # Label Studio's creation time; another one means another project
+    Column("folder", String, nullable=False),  # below `data_dir/projects`
+    Column("title", Text, nullable=False, server_default=""),
+    Column("label_config", Text, nullable=False, server_default=""),
+    Column("hostname", Text, nullable=False, server_default=""),
+    Column("access_token", Text, nullable=False, server_default=""),  # secret: read by the client alone
+    Column("current_version", String),
+    Column("truth_seq", Integer, nullable=False, server_default="0"),
+    Column("attempted_seq", Integer, nullable=False, server_default="0"),  # what the last finished round saw
+    Column("last_truth_at", Float),
+    Column("train_requested_at", Float),
+    Column("cancel_requested_at", Float),
+    Column("reconciled_at", Float),
+    Column("last_error", Text),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("data", Text, nullable=False, server_default="{}"),
+    Column("ls_updated_at", String),  # as of the last reconciliation; events leave it alone
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("seen_at", Float, nullable=False),
+    Column("truth_seq", Integer, nullable=False, server_default="0"),
+    Column("built_seq", Integer, nullable=False, server_default="0"),
+    Column("settled_seq", Integer, nullable=False, server_default="0"),
+    Column("retry_at", Float),  # when to try again what could not be built
+    Column("truth", Text),  # JSON of `ml_backend.truth.TaskTruth`
+    Column("findings", Text),  # JSON list of lint findings, empty when there are none
+    Index(None, "project_id", "truth_seq"),
+)
+
+class_counts = Table(
+    "class_counts",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("class_index", Integer, primary_key=True, autoincrement=False),
+    Column("pixels", BigInteger, nullable=False),
+    Column("objects", Integer, nullable=False),
+)
+
+annotation_table = Table(
+    "annotations",
+    metadata,
+    _project_key(),
+    Column("annotation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_id", BigInteger),  # empty in the tombstone of one that was never seen
+    Column("user_id", BigInteger),
+    Column("updated_at", String, nullable=False, server_default=""),
+    Column("was_cancelled", Boolean, nullable=False, server_default=text("false")),
+    Column("deleted", Boolean, nullable=False, server_default=text("false")),
+    Column("result", LargeBinary),  # zlib of the JSON list
+    Column("received_at", Float, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("settled_round", Integer),
+    Column("trained_round", Integer),
+    Index(None, "project_id", "task_id"),
+)
+
+sent_regions = Table(
+    "sent_regions",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("region_id", String, primary_key=True),
+    Column("model_version", String, primary_key=True),
+    Column("class_name", Text, nullable=False),
+    Column("top", Integer, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("mask", LargeBinary, nullable=False),  # zlib of the packed bits
+    Column("sent_at", Float, nullable=False),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("model_version", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),  # of all else that the answer depends on
+    Column("score", Float),
+    Column("payload", LargeBinary, nullable=False),  # zlib of the JSON object
+    Column("regions", Text, nullable=False, server_default="[]"),  # JSON list of the questions, in pixels
+    Column("created_at", Float, nullable=False),
+    Index(None, "project_id", "model_version", "score"),
+)
+
+pushes = Table(
+    "pushes",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("due_at", Float, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+)
+
+models = Table(
+    "models",
+    metadata,
+    _project_key(),
+    Column("model_version", String, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("parent", String),
+    Column("draft", Boolean, nullable=False),
+    Column("truth_seq", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("folder", String, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    _project_key(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String, nullable=False),  # running, done, failed, cancelled, interrupted
+    Column("owner", String, nullable=False),
+    Column("truth_seq", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("progress", Float, nullable=False, server_default="0"),
+    Column("eta_s", Float),
+    Column("model_version", String),  # what it published, if it did
+    Column("report", Text),
+    Column("error", Text),
+)
+Index(
+    "one_running_round",
+    rounds.c.project_id,
+    unique=True,
+    sqlite_where=rounds.c.state == "running",
+    postgresql_where=rounds.c.state == "running",
+)
+
+wakeups = Table(
+    "wakeups",
+    metadata,
+    _project_key(),
+    Column("kind", String, primary_key=True),
+    Column("sent_at", Float, nullable=False),
+)

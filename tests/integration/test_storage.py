@@ -1,0 +1,363 @@
+"""What the database promises, the same for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from ml_backend.errors import NotFoundError
+from ml_backend.ports import AnnotationRecord, SentRegion
+from ml_backend.storage import (
+    annotations as rows,
+)
+from ml_backend.storage import (
+    models,
+    predictions,
+    projects,
+    rounds,
+    tables,
+    tasks,
+    wakeups,
+)
+from ml_backend.storage.database import Database, open_database
+from ml_backend.storage.models import StoredModel
+
+pytestmark = pytest.mark.integration
+
+CREATED = 1_795_331_929
+REGION = {"type": "brushlabels", "value": {"rle": [1, 2, 3]}}
+
+
+@pytest.fixture
+def database(service_backend: Any) -> Iterator[Database]:
+    database = open_database(service_backend.data_dir, service_backend.database_url)
+    with database.write() as connection:
+        projects.remember_project(connection, 1, CREATED)
+    yield database
+    database.close()
+
+
+def painted(
+    annotation_id: int = 1, *, at: str = "01", task_id: int = 10, user_id: int = 7, **changes: Any
+) -> AnnotationRecord:
+    values = {"was_cancelled": False, "result": [REGION], **changes}
+    return AnnotationRecord(annotation_id, task_id, user_id, at, **values)
+
+
+def save(database: Database, record: AnnotationRecord, **more: Any) -> bool:
+    with database.write() as connection:
+        seq = projects.next_seq(connection, 1, 100.0)
+        changed = rows.save(connection, 1, record, seq, 100.0, **more)
+        if changed:
+            tasks.touch_task(connection, 1, record.task_id, seq)
+        return changed
+
+
+def newest(database: Database, task_id: int = 10) -> list[tuple[int, str]]:
+    with database.read() as connection:
+        return [(r.annotation_id, r.updated_at) for r in rows.list_newest(connection, 1, task_id)]
+
+
+def test_the_schema_is_the_one_that_the_tables_describe(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_many_processes_may_open_a_new_database_at_once(service_backend: Any) -> None:
+    def open_it(_: int) -> int:
+        database = open_database(service_backend.data_dir, service_backend.database_url)
+        with database.read() as connection:
+            n_projects = len(projects.list_projects(connection))
+        database.close()
+        return n_projects
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(open_it, range(6))) == [0] * 6
+
+
+def test_the_same_annotation_twice_counts_once(database: Database) -> None:
+    assert save(database, painted())
+    assert not save(database, painted())
+    with database.read() as connection:
+        assert rows.count(connection, 1) == rows.AnnotationCounts(received=1, trained=0, pending=1)
+
+
+def test_an_older_event_never_replaces_a_newer_one(database: Database) -> None:
+    save(database, painted(at="05"))
+    assert not save(database, painted(at="04", result=[]))
+    assert newest(database) == [(1, "05")]
+
+
+def test_a_late_created_does_not_bring_a_deleted_annotation_back(database: Database) -> None:
+    save(database, painted(at="01"))
+    with database.write() as connection:
+        assert rows.delete(connection, 1, 1, 2, now=200.0) == 10
+    assert not save(database, painted(at="02"))
+    assert newest(database) == []
+
+
+def test_a_deletion_that_comes_before_its_annotation_is_kept(database: Database) -> None:
+    with database.write() as connection:
+        assert rows.delete(connection, 1, 1, 2, now=200.0) is None
+    assert not save(database, painted())
+    assert newest(database) == []
+
+
+def test_only_a_listing_made_after_the_deletion_brings_an_annotation_back(database: Database) -> None:
+    save(database, painted())
+    with database.write() as connection:
+        rows.delete(connection, 1, 1, 2, now=200.0)
+    assert not save(database, painted(), listed_at=199.0)
+    assert save(database, painted(), listed_at=201.0)
+    assert newest(database) == [(1, "01")]
+
+
+def test_each_persons_newest_annotation_counts_and_cancelled_ones_do_not(database: Database) -> None:
+    save(database, painted(1, at="01", user_id=7))
+    save(database, painted(2, at="02", user_id=7))
+    save(database, painted(3, at="01", user_id=8))
+    save(database, painted(4, at="09", user_id=9, was_cancelled=True))
+    assert newest(database) == [(2, "02"), (3, "01")]
+
+
+def test_cancelling_an_annotation_changes_the_truth(database: Database) -> None:
+    save(database, painted(at="01"))
+    assert save(database, painted(at="02", was_cancelled=True, result=[]))
+    assert newest(database) == []
+
+
+def test_a_skip_has_nothing_to_be_trained_on_and_is_never_pending(database: Database) -> None:
+    assert not save(database, painted(was_cancelled=True, result=[]))
+    assert not save(database, painted(2, result=[]))
+    with database.read() as connection:
+        assert rows.count(connection, 1).pending == 0
+
+
+def test_a_large_annotation_comes_back_unchanged(database: Database) -> None:
+    stream = np.random.default_rng(0).integers(0, 256, 50_000).tolist()
+    save(database, painted(result=[{"value": {"rle": stream}, "text": "Zellkern ä"}]))
+    with database.read() as connection:
+        (record,) = rows.list_newest(connection, 1, 10)
+    assert list(record.result) == [{"value": {"rle": stream}, "text": "Zellkern ä"}]
+
+
+def test_a_round_settles_only_what_it_saw(database: Database) -> None:
+    save(database, painted(1))
+    with database.read() as connection:
+        (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
+    with database.write() as connection:
+        tasks.save_truth(connection, 1, task, {"maps": None}, [(3, 1), (0, 0)], [])
+        (seen,) = tasks.list_truth(connection, 1)
+    save(database, painted(2, user_id=8))  # arrives while the round trains
+    with database.write() as connection:
+        tasks.settle_task(connection, 1, seen, round_number=4, used=[1])
+    with database.read() as connection:
+        assert rows.count(connection, 1) == rows.AnnotationCounts(received=2, trained=1, pending=1)
+        assert rows.list_trained(connection, 1) == {1: 4}
+        assert tasks.has_unsettled(connection, 1, attempted_seq=0)
+        assert tasks.sum_counts(connection, 1) == {0: (3, 1)}
+
+
+def test_an_annotation_of_a_person_who_painted_again_leaves_the_training_set(database: Database) -> None:
+    for number, record in enumerate([painted(1, at="01"), painted(2, at="02")], start=1):
+        save(database, record)
+        with database.write() as connection:
+            (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
+            tasks.save_truth(connection, 1, task, {}, [], [])
+            (seen,) = tasks.list_truth(connection, 1)
+            tasks.settle_task(connection, 1, seen, number, [record.annotation_id])
+    with database.read() as connection:
+        assert rows.list_trained(connection, 1) == {2: 2}
+        assert rows.count(connection, 1).pending == 0
+
+
+def test_a_deleted_task_takes_its_annotations_and_counts_with_it(database: Database) -> None:
+    save(database, painted())
+    with database.write() as connection:
+        (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
+        tasks.save_truth(connection, 1, task, {}, [(5, 1)], [{"code": "a", "message": "b"}])
+        tasks.delete_tasks(connection, 1, [10], now=300.0)
+    with database.read() as connection:
+        assert rows.count(connection, 1).received == 0
+        assert tasks.sum_counts(connection, 1) == {}
+        assert tasks.list_findings(connection, 1, 10) == []
+        assert tasks.find_deleted(connection, 1, [10, 11]) == {10}
+        assert tasks.has_unsettled(connection, 1, attempted_seq=0)
+
+
+def test_another_labeling_setup_makes_every_painted_task_stale(database: Database) -> None:
+    with database.write() as connection:
+        project = projects.get_project(connection, 1)
+        projects.set_label_config(connection, project, "<View/>", 100.0)
+    save(database, painted())
+    with database.write() as connection:
+        tasks.remember_tasks(connection, 1, [(11, {"image": "b.png"})], 100.0)
+        (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
+        tasks.save_truth(connection, 1, task, {}, [], [])
+        project = projects.get_project(connection, 1)
+        assert not projects.set_label_config(connection, project, "<View/>", 110.0)
+        assert not tasks.has_unbuilt(connection, 1, 100.0)
+        assert projects.set_label_config(connection, project, "<View>2</View>", 120.0)
+        assert [task.task_id for task in tasks.list_unbuilt(connection, 1, 100.0, 10)] == [10]
+
+
+def test_a_postponed_task_waits_for_its_time(database: Database) -> None:
+    save(database, painted())
+    with database.write() as connection:
+        tasks.postpone_task(connection, 1, 10, retry_at=500.0)
+        assert not tasks.has_unbuilt(connection, 1, 499.0)
+        assert not tasks.has_unsettled(connection, 1, attempted_seq=0)
+        assert tasks.has_unbuilt(connection, 1, 500.0)
+
+
+def test_a_project_with_another_creation_time_inherits_nothing(database: Database) -> None:
+    save(database, painted())
+    with database.write() as connection:
+        models.add_model(connection, 1, model("r0001-aaaaaaaa"))
+        again = projects.remember_project(connection, 1, CREATED + 1)  # the same, rounded differently
+        assert again is not None
+        assert rows.count(connection, 1).received == 1
+        other = projects.remember_project(connection, 1, CREATED + 5000)
+        assert other is not None
+        assert other.folder != again.folder
+    with database.read() as connection:
+        assert rows.count(connection, 1).received == 0
+        assert models.list_models(connection, 1) == []
+
+
+def test_a_late_message_about_a_project_that_is_gone_is_refused(database: Database) -> None:
+    with database.write() as connection:
+        assert projects.remember_project(connection, 1, CREATED - 5000) is None
+
+
+def model(version: str, number: int = 1) -> StoredModel:
+    return models.to_model(version, number, None, 1, 100.0, {"draft": True})
+
+
+def test_a_version_is_never_published_twice(database: Database) -> None:
+    with database.write() as connection:
+        models.add_model(connection, 1, model("r0001-aaaaaaaa"))
+    with pytest.raises(sa.exc.IntegrityError), database.write() as connection:
+        models.add_model(connection, 1, model("r0001-aaaaaaaa"))
+
+
+def test_an_unknown_version_is_not_found(database: Database) -> None:
+    with database.read() as connection, pytest.raises(NotFoundError, match="r0009"):
+        models.get_model(connection, 1, "r0009-aaaaaaaa")
+
+
+def begin(database: Database, owner: str, *, lost: bool = False) -> int | None:
+    with database.write() as connection:
+        return rounds.begin(connection, 1, owner, 5, 100.0, lambda running: lost)
+
+
+def test_one_of_many_workers_gets_the_round(database: Database) -> None:
+    barrier = threading.Barrier(8)
+
+    def compete(owner: int) -> int | None:
+        barrier.wait()
+        return begin(database, f"worker-{owner}")
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(compete, range(8)))
+    assert sorted(number for number in numbers if number is not None) == [1]
+
+
+def test_a_lost_round_is_recorded_as_interrupted_and_its_late_owner_is_refused(database: Database) -> None:
+    assert begin(database, "first") == 1
+    assert begin(database, "second") is None
+    assert begin(database, "second", lost=True) == 2
+    with database.write() as connection:
+        assert not rounds.beat(connection, 1, 1, "first", 101.0)
+        assert not rounds.finish(connection, 1, 1, "first", "done", 101.0)
+        assert rounds.finish(connection, 1, 2, "second", "done", 102.0, report={"seconds": 1})
+        states = [(stored.number, stored.state) for stored in rounds.list_rounds(connection, 1)]
+    assert states == [(2, "done"), (1, "interrupted")]
+
+
+def test_interruptions_in_a_row_over_the_same_truth_are_counted(database: Database) -> None:
+    for owner in ("a", "b", "c"):
+        begin(database, owner, lost=True)
+    with database.read() as connection:
+        assert rounds.count_interruptions(connection, 1, truth_seq=5) == (0, 0.0)  # the newest one still runs
+    begin(database, "d", lost=True)
+    with database.write() as connection:
+        rounds.finish(connection, 1, 4, "d", "interrupted", 150.0)
+        assert rounds.count_interruptions(connection, 1, truth_seq=5) == (4, 150.0)
+        assert rounds.count_interruptions(connection, 1, truth_seq=6) == (0, 0.0)
+
+
+def test_sent_regions_come_back_as_they_were(database: Database) -> None:
+    mask = np.random.default_rng(1).random((7, 13)) > 0.5
+    sent = SentRegion("abc", "Nucleus", "r0001-aaaaaaaa", 3, 4, mask)
+    with database.write() as connection:
+        predictions.save_sent(connection, 1, 10, [sent], 100.0)
+        predictions.save_sent(connection, 1, 10, [sent], 101.0)
+        (found,) = predictions.list_sent(connection, 1, 10)
+    assert (found.region_id, found.class_name, found.top, found.left) == ("abc", "Nucleus", 3, 4)
+    assert np.array_equal(found.mask, mask)
+
+
+def test_a_prediction_is_kept_per_task_version_and_fingerprint(database: Database) -> None:
+    prediction = {"result": [], "score": 0.25, "model_version": "r0001-aaaaaaaa"}
+    with database.write() as connection:
+        predictions.save_prediction(connection, 1, 10, "f1", prediction, [{"top": 1}], 100.0)
+        predictions.save_prediction(connection, 1, 11, "f1", {**prediction, "score": 0.125}, [], 100.0)
+        assert predictions.find_prediction(connection, 1, 10, "r0001-aaaaaaaa", "f1") == prediction
+        assert predictions.find_prediction(connection, 1, 10, "r0001-aaaaaaaa", "f2") is None
+        ranked = predictions.rank_tasks(connection, 1, "r0001-aaaaaaaa", 10)
+        assert predictions.count_scored(connection, 1, "r0001-aaaaaaaa") == (2, 0)
+        assert predictions.count_scored(connection, 1, "r0002-bbbbbbbb") == (0, 2)
+    found = [(task.task_id, task.score, task.regions) for task in ranked]
+    assert found == [(11, 0.125, "[]"), (10, 0.25, '[{"top": 1}]')]
+
+
+def test_owed_pushes_are_given_up_after_too_many_attempts(database: Database) -> None:
+    with database.write() as connection:
+        predictions.owe_pushes(connection, 1, [10, 11], 100.0)
+        predictions.clear_pushes(connection, 1, [11])
+        assert predictions.list_pushes(connection, 1, 100.0, 5) == [10]
+        predictions.postpone_pushes(connection, 1, [10], 200.0, max_attempts=2)
+        assert predictions.list_pushes(connection, 1, 199.0, 5) == []
+        assert predictions.list_pushes(connection, 1, 200.0, 5) == [10]
+        predictions.postpone_pushes(connection, 1, [10], 300.0, max_attempts=2)
+        assert predictions.list_pushes(connection, 1, 900.0, 5) == []
+
+
+def test_a_wake_up_is_sent_once_until_it_arrives_or_is_lost(database: Database) -> None:
+    def claim(now: float) -> bool:
+        with database.write() as connection:
+            return wakeups.claim(connection, 1, "round", now, lost_after_s=60.0)
+
+    assert [claim(1000.0), claim(1001.0)] == [True, False]
+    with database.write() as connection:
+        wakeups.clear(connection, 1, "round")
+    assert [claim(1002.0), claim(1061.0), claim(1063.0)] == [True, False, True]
+
+
+def test_no_access_token_is_in_a_projects_printed_form(database: Database) -> None:
+    with database.write() as connection:
+        projects.update_project(connection, 1, access_token="very-secret")
+        assert "very-secret" not in repr(projects.get_project(connection, 1))
+
+
+def test_nothing_of_a_failed_write_stays(database: Database) -> None:
+    def fail_half_way() -> None:
+        with database.write() as connection:
+            projects.update_project(connection, 1, title="half")
+            models.get_model(connection, 1, "none")
+
+    with pytest.raises(NotFoundError):
+        fail_half_way()
+    with database.read() as connection:
+        assert projects.get_project(connection, 1).title == ""
