@@ -1,0 +1,202 @@
+"""The network: a small U-Net on the raw image, described by a plain dict and addressed by class name.
+
+It has no normalisation layers: inputs are standardised once for the whole project, and layers that
+scale every image by itself would throw away the brightness that tells the classes apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+"""Parameter name to tensor, as `nn.Module.state_dict` gives it."""
+
+DEFAULT_WIDTHS = (16, 32, 64)
+"""Channels per level: the smallest that reached the quality of wider ones within 20 s on two cores."""
+
+BLOCK_REACH_PX = 2
+"""How far two 3 x 3 convolutions reach, in pixels of their level."""
+
+HEAD = "head"
+"""Name prefix of the only layer whose rows belong to classes."""
+
+
+def build_architecture(
+    in_channels: int, n_classes: int, widths: Sequence[int] = DEFAULT_WIDTHS
+) -> dict[str, Any]:
+    """Describe a network as plain JSON values.
+
+    Examples
+    --------
+    >>> build_architecture(3, 2)
+    {'kind': 'unet', 'in_channels': 3, 'n_classes': 2, 'widths': [16, 32, 64]}
+    """
+    return {"kind": "unet", "in_channels": in_channels, "n_classes": n_classes, "widths": list(widths)}
+
+
+def stride_of(architecture: Mapping[str, Any]) -> int:
+    """Pixels of the image per pixel of the deepest level; image sides must be multiples of it.
+
+    >>> stride_of(build_architecture(3, 2))
+    4
+    """
+    return int(2 ** (len(architecture["widths"]) - 1))
+
+
+def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
+    """How far away, at most, an input pixel can change an output pixel, in px, rounded up to the stride.
+
+    Follows the interval of pixels that one output pixel reads back to the input, for every position
+    of that pixel within the stride.
+
+    >>> receptive_margin_px(build_architecture(3, 2))
+    28
+    """
+    stride, depth = stride_of(architecture), len(architecture["widths"])
+    reach = 0
+    for position in range(stride):
+        low, high = _interval_read(position, position, level=0, depth=depth)
+        reach = max(reach, position - low, high - position)
+    return math.ceil(reach / stride) * stride
+
+
+def _interval_read(low: int, high: int, level: int, depth: int) -> tuple[int, int]:
+    """First and last input pixel, in image coordinates, that outputs `low..high` of a level depend on."""
+    if level == depth - 1:
+        return _encoder_interval(low, high, level)
+    low, high = low - BLOCK_REACH_PX, high + BLOCK_REACH_PX
+    # The decoder reads the skip at `low..high`, and bilinear enlargement the level below.
+    below = _interval_read((low - 1) // 2, (high + 1) // 2, level + 1, depth)
+    skip = _encoder_interval(low, high, level)
+    return min(below[0], skip[0]), max(below[1], skip[1])
+
+
+def _encoder_interval(low: int, high: int, level: int) -> tuple[int, int]:
+    """The same for outputs of the encoder's block at `level`: two convolutions, then un-pooling."""
+    for remaining in range(level, -1, -1):
+        low, high = low - BLOCK_REACH_PX, high + BLOCK_REACH_PX
+        if remaining:
+            low, high = 2 * low, 2 * high + 1
+    return low, high
+
+
+def build_network(architecture: Mapping[str, Any]) -> UNet:
+    """Build the network on its own memory without drawing from torch's global generator."""
+    with torch.device("meta"):
+        network = UNet(architecture["in_channels"], architecture["n_classes"], architecture["widths"])
+    network.to_empty(device="cpu")
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # the memory format that convolutions on processors are fastest in
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def initial_weights(architecture: Mapping[str, Any], rng: np.random.Generator) -> Weights:
+    """Draw fresh weights: He-normal convolutions, zero biases, a head that starts undecided.
+
+    References: He et al. 2015, "Delving deep into rectifiers", https://arxiv.org/abs/1502.01852
+    """
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    network = build_network(architecture)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith(HEAD) or parameter.ndim == 1:
+                parameter.zero_()
+            else:
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+    return copy_weights(network.state_dict())
+
+
+def copy_weights(weights: Mapping[str, Tensor]) -> Weights:
+    """An independent, contiguous copy, e.g. of weights that training goes on changing."""
+    return {name: tensor.detach().to("cpu").clone().contiguous() for name, tensor in weights.items()}
+
+
+def conform_classes(weights: Mapping[str, Tensor], old: Sequence[str], new: Sequence[str]) -> Weights:
+    """Rearrange the head's rows from the classes `old` to the classes `new`, matched by name.
+
+    A kept class keeps its row bit for bit. A class that is new starts with a row of zeros and a bias
+    one below the lowest one: it claims no pixel until it was taught, so the old classes' answers stay.
+
+    Examples
+    --------
+    >>> w = {"head.weight": torch.ones(1, 4, 1, 1), "head.bias": torch.tensor([2.0])}
+    >>> conform_classes(w, ["Nucleus"], ["Background", "Nucleus"])["head.bias"].tolist()
+    [1.0, 2.0]
+    """
+    kernel, bias = weights[f"{HEAD}.weight"], weights[f"{HEAD}.bias"]
+    row_of = {name: row for row, name in enumerate(old)}
+    rows = [row_of.get(name) for name in new]
+    new_kernel = torch.zeros(len(new), *kernel.shape[1:])
+    new_bias = torch.full((len(new),), float(bias.min()) - 1.0)
+    for position, row in enumerate(rows):
+        if row is not None:
+            new_kernel[position], new_bias[position] = kernel[row], bias[row]
+    return {**copy_weights(weights), f"{HEAD}.weight": new_kernel, f"{HEAD}.bias": new_bias}
+
+
+def conform_channels(weights: Mapping[str, Tensor], in_channels: int) -> Weights:
+    """Change how many input channels the first layer reads, keeping its answer to grey images.
+
+    Each new channel gets an equal part of the old channels' sum, so an image whose channels are all
+    equal is answered as before.
+    """
+    first = weights["encoder.0.first.weight"]
+    adapted = copy_weights(weights)
+    if first.shape[1] != in_channels:
+        shared = first.sum(1, keepdim=True) / in_channels
+        adapted["encoder.0.first.weight"] = shared.repeat(1, in_channels, 1, 1).contiguous()
+    return adapted
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions, each followed by a rectifier: (N, c_in, H, W) to (N, c_out, H, W)."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.second = nn.Conv2d(c_out, c_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x), inplace=True)
+        return F.relu(self.second(x), inplace=True)
+
+
+class UNet(nn.Module):
+    """`(N, C, H, W)` standardised float image to `(N, n_classes, H, W)` logits.
+
+    References: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
+    """
+
+    def __init__(self, in_channels: int, n_classes: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        inputs = [in_channels, *widths[:-1]]
+        self.encoder = nn.ModuleList(Block(a, b) for a, b in zip(inputs, widths, strict=True))
+        deep_to_shallow = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
+        # Narrowing before enlarging makes the most expensive level, full resolution, a third cheaper.
+        self.narrow = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in deep_to_shallow)
+        self.decoder = nn.ModuleList(Block(2 * shallow, shallow) for _, shallow in deep_to_shallow)
+        self.head = nn.Conv2d(widths[0], n_classes, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """`(N, widths[0], H, W)`: what the head reads."""
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        skips.pop()
+        for narrow, block in zip(self.narrow, self.decoder, strict=True):
+            enlarged = F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
+            x = block(torch.cat([enlarged, skips.pop()], dim=1))
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
+        return logits

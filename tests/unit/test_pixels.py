@@ -1,0 +1,56 @@
+"""Every image of a project is put on the same scale, whatever its channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.pixels import PixelStatistics, conform_channels, measure_pixels, standardise
+from core.threads import torch_threads
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(1, 3), (2, 1), (4, 3), (3, 1), (5, 2)])
+def test_an_image_gets_the_channels_that_the_network_reads(found: int, wanted: int) -> None:
+    image = np.full((2, 3, found), 7, np.uint8)
+    conformed = conform_channels(image, wanted)
+    assert conformed.shape == (2, 3, wanted)
+    assert (conformed == 7).all()
+
+
+def test_alpha_is_left_out() -> None:
+    image = np.dstack([np.full((2, 2, 3), 9, np.uint8), np.zeros((2, 2, 1), np.uint8)])
+    assert (conform_channels(image, 3) == 9).all()
+
+
+def test_an_image_without_a_channel_axis_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 2\)"):
+        conform_channels(np.zeros((2, 2)), 1)
+
+
+def test_standardised_pixels_of_sixteen_bits_have_mean_zero_and_deviation_one() -> None:
+    image = np.random.default_rng(0).integers(0, 60_000, (32, 32, 2), np.uint16)
+    statistics = measure_pixels([image.reshape(-1, 2)], 2)
+    values = standardise(image, statistics)
+    np.testing.assert_allclose(values.mean((0, 1)), 0, atol=1e-3)
+    np.testing.assert_allclose(values.std((0, 1)), 1, atol=1e-3)
+
+
+def test_a_constant_channel_stays_finite() -> None:
+    statistics = measure_pixels([np.full((4, 1), 5)], 1)
+    assert np.isfinite(standardise(np.full((2, 2, 1), 200, np.uint8), statistics)).all()
+
+
+def test_nothing_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="no annotated pixel"):
+        measure_pixels([np.zeros((0, 1))], 1)
+    with pytest.raises(ValueError, match="one mean"):
+        PixelStatistics((1.0,), ())
+
+
+def test_torch_threads_are_given_back() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
