@@ -1,0 +1,133 @@
+"""What the network is taught by: annotated pixels only, borders and small classes a little louder.
+
+Unlabelled pixels are taken out before anything is computed. Multiplying them by zero instead would leave
+them in the divisor, and the gradient would shrink with the annotated share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.schema import IGNORE_INDEX
+
+BORDER_BOOST = 3.0
+"""How much more a pixel at the border of two annotated classes counts than one deep inside."""
+
+BORDER_SIGMA_PX = 3.0
+"""How far the boost reaches; strokes are exact to about a pixel."""
+
+CLASS_WEIGHT_CAP = 10.0
+"""No class counts more than this many times as much as another."""
+
+
+def cross_entropy(logits: Tensor, label_maps: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy over annotated pixels, divided by the sum of their weights.
+
+    Parameters
+    ----------
+    logits : (N, C, H, W) float tensor
+    label_maps : (N, H, W) integer tensor
+        Class indices, or `IGNORE_INDEX` where nothing is said.
+    weights : (N, H, W) float tensor
+        At least 0; read at annotated pixels only.
+
+    Returns
+    -------
+    scalar tensor, in nats
+
+    Raises
+    ------
+    ValueError
+        No annotated pixel has a weight.
+
+    Examples
+    --------
+    >>> logits = torch.zeros(1, 2, 1, 2)
+    >>> round(cross_entropy(logits, torch.tensor([[[1, 255]]]), torch.ones(1, 1, 2)).item(), 3)
+    0.693
+    """
+    annotated = label_maps != IGNORE_INDEX
+    rows = logits.permute(0, 2, 3, 1)[annotated]  # (P, C)
+    weight = weights[annotated].to(rows.dtype)
+    total = weight.sum()
+    if rows.shape[0] == 0 or not total > 0:
+        raise ValueError("no annotated pixel with a weight in this batch")
+    per_pixel = F.cross_entropy(rows, label_maps[annotated].long(), reduction="none")
+    return (per_pixel * weight).sum() / total
+
+
+def soft_dice_loss(logits: Tensor, label_maps: Tensor) -> Tensor:
+    """One minus the mean Dice of the classes present, over annotated pixels of the whole batch.
+
+    References: Milletari et al. 2016, https://arxiv.org/abs/1606.04797
+    """
+    annotated = label_maps != IGNORE_INDEX
+    probabilities = torch.softmax(logits.permute(0, 2, 3, 1)[annotated], dim=1)  # (P, C)
+    truth = F.one_hot(label_maps[annotated].long(), logits.shape[1]).to(probabilities.dtype)
+    present = truth.sum(0) > 0
+    overlap = (probabilities * truth).sum(0)
+    dice = 2 * overlap / (probabilities.sum(0) + truth.sum(0)).clamp_min(1e-6)
+    return 1 - dice[present].mean()
+
+
+def border_weights(
+    label_map: NDArray[np.uint8], boost: float = BORDER_BOOST, sigma_px: float = BORDER_SIGMA_PX
+) -> NDArray[np.float32]:
+    """Weights that rise from 1 inside a class to `boost` at annotated pixels of another class.
+
+    The distance is measured to *annotated* pixels of other classes alone: where nobody painted, there
+    is no border to know.
+
+    Parameters
+    ----------
+    label_map : (H, W) uint8
+    boost : float
+        Weight at distance 0.
+    sigma_px : float
+        Width of the Gaussian by which the boost falls off.
+
+    Returns
+    -------
+    (H, W) float32
+        0 at unlabelled pixels.
+
+    Examples
+    --------
+    >>> border_weights(np.array([[0, 1, 255]], np.uint8), boost=3, sigma_px=1e9)[0].tolist()
+    [3.0, 3.0, 0.0]
+    """
+    weights = np.zeros(label_map.shape, np.float32)
+    annotated = label_map != IGNORE_INDEX
+    for class_index in np.unique(label_map[annotated]):
+        inside = label_map == class_index
+        others = annotated & ~inside
+        weights[inside] = 1.0
+        if others.any():
+            distance = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            weights[inside] += (boost - 1) * np.exp(-0.5 * (distance[inside] / sigma_px) ** 2)
+    return weights
+
+
+def class_weights(class_pixels: Sequence[int], cap: float = CLASS_WEIGHT_CAP) -> NDArray[np.float32]:
+    """One weight per class: inverse square root of its pixels, the largest at most `cap` times the smallest.
+
+    A class without pixels gets the largest weight, which no pixel uses.
+
+    Examples
+    --------
+    >>> class_weights([100, 10_000]).tolist()
+    [10.0, 1.0]
+    >>> class_weights([1, 1_000_000, 0]).tolist()
+    [10.0, 1.0, 10.0]
+    """
+    pixels = np.asarray(class_pixels, np.float64)
+    most = max(float(pixels.max(initial=1)), 1.0)
+    weights = np.minimum(np.sqrt(most / np.maximum(pixels, 1e-9)), cap)
+    return np.asarray(weights, np.float32)
