@@ -60,9 +60,17 @@ class ExampleSource(Protocol):
 
 @dataclass(frozen=True)
 class RoundSettings:
-    """How long and how a round trains. `budget_s` is the wall time for optimisation steps."""
+    """How long and how a round trains.
+
+    Attributes
+    ----------
+    budget_s : wall time of a round that starts over, its checks included
+    warm_budget_s : the same for a round that goes on from the current model; never above `budget_s`
+    max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
+    """
 
     budget_s: float = 20.0
+    warm_budget_s: float = 8.0
     max_steps: int | None = None
     n_threads: int | None = None
     seed: int = 0

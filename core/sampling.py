@@ -1,0 +1,179 @@
+"""Which images a round opens and which patches a step sees; both bounded, whatever the project holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.objects import object_areas
+from core.rounds import Example, ExampleSummary
+from core.schema import IGNORE_INDEX, LabelSchema
+
+IMAGES_PER_ROUND = 64
+"""Images that one round opens: more than the patches of a short round can make use of."""
+
+POSITIONS_PER_KIND = 2048
+"""Candidate patch centres kept per class and per border; enough to cover every stroke of an image."""
+
+SCANNED_PX = 4_000_000
+"""Label maps with more pixels are looked through on a lattice of about this many points."""
+
+Positions = NDArray[np.int64]
+"""`(n, 2)` rows and columns."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How patch centres are chosen; the rest, up to 1, is any annotated pixel.
+
+    `recent` is the share of patches taken from images whose truth is new, before the kind of centre
+    is drawn.
+    """
+
+    class_uniform: float = 1 / 3
+    border: float = 1 / 3
+    recent: float = 0.5
+
+
+@dataclass(frozen=True)
+class OpenExample:
+    """An opened image with the places where patches may be centred."""
+
+    example: Example
+    is_new: bool
+    by_class: dict[int, Positions]
+    border: Positions
+
+
+def select_keys(
+    summaries: Sequence[ExampleSummary],
+    rng: np.random.Generator,
+    limit: int = IMAGES_PER_ROUND,
+    recent: float = Shares.recent,
+) -> tuple[str, ...]:
+    """Choose at most `limit` images to train on: new ones first, then replay that visits every class.
+
+    New images take at most the share `recent` of the places while older ones could fill the rest; a
+    replayed image is drawn for a class, each class equally often, so a rare class is never forgotten.
+
+    Examples
+    --------
+    >>> old = ExampleSummary("old", (9, 9), (5, 0), (0, 0), (1, 0), (0, 0), is_new=False)
+    >>> new = ExampleSummary("new", (9, 9), (0, 5), (0, 0), (0, 1), (0, 0), is_new=True)
+    >>> sorted(select_keys([old, new], np.random.default_rng(0)))
+    ['new', 'old']
+    """
+    usable = [summary for summary in summaries if sum(summary.class_pixels) > 0]
+    new = [summary for summary in usable if summary.is_new]
+    old = [summary for summary in usable if not summary.is_new]
+    n_new = min(len(new), max(math.ceil(limit * recent), limit - len(old)))
+    chosen = {new[i].key for i in rng.choice(len(new), n_new, replace=False)} if new else set()
+    chosen.update(_replay(old, rng, limit - n_new))
+    return tuple(summary.key for summary in usable if summary.key in chosen)
+
+
+def _replay(old: Sequence[ExampleSummary], rng: np.random.Generator, n: int) -> Iterator[str]:
+    """Yield `n` different keys, or all: classes take turns, images of one class in random order."""
+    if len(old) <= n:
+        yield from (summary.key for summary in old)
+        return
+    order = [old[i] for i in rng.permutation(len(old))]
+    n_classes = max(len(summary.class_pixels) for summary in order)
+    queues = [[s.key for s in order if s.class_pixels[c : c + 1] > (0,)] for c in range(n_classes)]
+    queues = [queue for queue in queues if queue]
+    taken: set[str] = set()
+    turn = 0
+    while len(taken) < n:
+        queue = queues[turn % len(queues)]
+        turn += 1
+        while queue and queue[-1] in taken:
+            queue.pop()
+        if queue:
+            taken.add(queue[-1])
+            yield queue[-1]
+
+
+def open_positions(example: Example, is_new: bool, rng: np.random.Generator) -> OpenExample:
+    """Find the patch centres of one image: bounded lists per class, and of pixels beside another class."""
+    height, width = example.train_map.shape
+    step = max(1, math.isqrt(height * width // SCANNED_PX))
+    # A lattice with a new offset in every round: large images are never copied whole.
+    offset = rng.integers(0, step, 2)
+    label_map = np.asarray(example.train_map[offset[0] :: step, offset[1] :: step])
+
+    def kept(where: NDArray[np.bool_]) -> Positions:
+        found = np.argwhere(where)
+        if len(found) > POSITIONS_PER_KIND:
+            found = found[rng.choice(len(found), POSITIONS_PER_KIND, replace=False)]
+        return found * step + offset
+
+    classes = np.unique(label_map[label_map != IGNORE_INDEX])
+    by_class = {int(c): kept(label_map == c) for c in classes}
+    return OpenExample(example, is_new, by_class, kept(_beside_another_class(label_map)))
+
+
+def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple[list[int], ...]:
+    """Areas in px of the painted objects per class, for `core.objects.learn_limits`.
+
+    Of a large image only one window around a painted place is looked at.
+    """
+    areas: tuple[list[int], ...] = tuple([] for _ in schema.classes)
+    side = math.isqrt(SCANNED_PX)
+    for opened in examples:
+        top, left = np.maximum(next(iter(opened.by_class.values()))[0] - side // 2, 0)
+        window = opened.example.train_map[top : top + side, left : left + side]
+        for class_index, found in enumerate(object_areas(np.asarray(window), schema)):
+            areas[class_index].extend(found)
+    return areas
+
+
+def _beside_another_class(label_map: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Annotated pixels with an annotated pixel of another class to the right of or below them."""
+    beside = np.zeros(label_map.shape, bool)
+    for here, there in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+    ):
+        a, b = label_map[here], label_map[there]
+        beside[here] |= (a != b) & (a != IGNORE_INDEX) & (b != IGNORE_INDEX)
+    return beside
+
+
+def draw_centres(
+    examples: Sequence[OpenExample], rng: np.random.Generator, n: int, shares: Shares
+) -> list[tuple[OpenExample, int, int]]:
+    """Draw `n` patch centres `(image, row, column)`, each on an annotated pixel."""
+    return [_draw_centre(examples, rng, shares) for _ in range(n)]
+
+
+def _draw_centre(
+    examples: Sequence[OpenExample], rng: np.random.Generator, shares: Shares
+) -> tuple[OpenExample, int, int]:
+    new = [e for e in examples if e.is_new]
+    pool = new if new and rng.random() < shares.recent else examples
+    kind = rng.random()
+    if kind < shares.class_uniform:
+        classes = sorted({c for e in pool for c in e.by_class})
+        wanted = classes[rng.integers(len(classes))]
+        having = [e for e in pool if wanted in e.by_class]
+        chosen = having[rng.integers(len(having))]
+        positions = chosen.by_class[wanted]
+    else:
+        with_border = [e for e in pool if len(e.border)]
+        use_border = bool(with_border) and kind < shares.class_uniform + shares.border
+        having = with_border if use_border else list(pool)
+        chosen = having[rng.integers(len(having))]
+        positions = chosen.border if use_border else _any_class(chosen, rng)
+    row, column = positions[rng.integers(len(positions))]
+    return chosen, int(row), int(column)
+
+
+def _any_class(opened: OpenExample, rng: np.random.Generator) -> Positions:
+    """The positions of one class, drawn by how many pixels were found of each."""
+    classes = sorted(opened.by_class)
+    sizes = np.array([len(opened.by_class[c]) for c in classes], float)
+    return opened.by_class[classes[rng.choice(len(classes), p=sizes / sizes.sum())]]
