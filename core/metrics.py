@@ -1,0 +1,178 @@
+"""How good a segmentation is, counted over annotated pixels, and how sure one may be of the number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.schema import IGNORE_INDEX
+
+Counts = NDArray[np.int64]
+"""`(..., C, 3)`: true positive, false positive and false negative pixels per class."""
+
+TRUE_POSITIVE, FALSE_POSITIVE, FALSE_NEGATIVE = 0, 1, 2
+
+
+def count_pixels(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], n_classes: int) -> Counts:
+    """Count per class over the annotated pixels of `truth`.
+
+    Returns
+    -------
+    (n_classes, 3) int64
+
+    Examples
+    --------
+    >>> count_pixels(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 255]], np.uint8), 2).tolist()
+    [[1, 0, 1], [0, 1, 0]]
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"prediction {predicted.shape} and truth {truth.shape} differ in shape")
+    annotated = truth != IGNORE_INDEX
+    pairs = truth[annotated].astype(np.int64) * n_classes + predicted[annotated]
+    confusion = np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+    hit = confusion.diagonal()
+    return np.stack([hit, confusion.sum(0) - hit, confusion.sum(1) - hit], axis=-1)
+
+
+def dice(counts: Counts) -> NDArray[np.float64]:
+    """`(..., C)` Dice = 2 TP / (2 TP + FP + FN); NaN for a class that is neither there nor predicted.
+
+    >>> dice(np.array([[2, 1, 1], [0, 0, 0]])).tolist()
+    [0.6666666666666666, nan]
+    """
+    hit, false, missed = np.moveaxis(counts, -1, 0)
+    return _ratio(2 * hit, 2 * hit + false + missed)
+
+
+def iou(counts: Counts) -> NDArray[np.float64]:
+    """`(..., C)` intersection over union; NaN for a class that is neither there nor predicted.
+
+    >>> iou(np.array([[2, 1, 1]])).tolist()
+    [0.5]
+    """
+    hit, false, missed = np.moveaxis(counts, -1, 0)
+    return _ratio(hit, hit + false + missed)
+
+
+def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def resample_units(counts: Counts, rng: np.random.Generator, n_resamples: int = 1000) -> Counts:
+    """Bootstrap over units, e.g. held-out blocks: sums of `(n_units, ...)` drawn with replacement.
+
+    Returns
+    -------
+    (n_resamples, ...) int64
+
+    References: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 6.
+    """
+    n_units = len(counts)
+    draws = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
+    return np.asarray(np.tensordot(draws, counts, axes=1))
+
+
+def bootstrap_interval(
+    counts: Counts,
+    score: Callable[[Counts], NDArray[np.float64]],
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> NDArray[np.float64]:
+    """`(C, 2)` percentile interval of `score` (e.g. `dice`) over units `(n_units, C, 3)`.
+
+    A class that is missing in every draw gets NaN.
+    """
+    scores = score(resample_units(counts, rng))
+    edges = np.full((scores.shape[1], 2), np.nan)
+    for class_index, values in enumerate(scores.T):
+        known = values[~np.isnan(values)]
+        if len(known):
+            edges[class_index] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return edges
+
+
+def boundary_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance_px: float = 2.0) -> float:
+    """F1 of outlines: a boundary pixel counts when the other outline is within `tolerance_px`.
+
+    References: Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?"
+
+    Examples
+    --------
+    >>> square = np.zeros((9, 9), bool); square[3:6, 3:6] = True
+    >>> boundary_f1(square, np.roll(square, 1, axis=1))
+    1.0
+    """
+    outlines = [mask & ~_eroded(mask) for mask in (predicted, truth)]
+    if not outlines[0].any() or not outlines[1].any():
+        return float(outlines[0].any() == outlines[1].any())
+    distances = [_distance_to(outline) for outline in outlines]
+    precision = float((distances[1][outlines[0]] <= tolerance_px).mean())
+    recall = float((distances[0][outlines[1]] <= tolerance_px).mean())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _distance_to(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
+
+
+def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    return np.asarray(cv2.erode(mask.astype(np.uint8), cross, borderValue=1) > 0)
+
+
+def average_precision(
+    predicted: NDArray[np.int32], truth: NDArray[np.int32], threshold: float = 0.5
+) -> float:
+    """Objects found at an IoU above `threshold`: TP / (TP + FP + FN), as StarDist and Cellpose report it.
+
+    Parameters
+    ----------
+    predicted, truth : (H, W) int32
+        Instance numbers, 0 = background. From .5 on, every object has at most one partner.
+
+    Examples
+    --------
+    >>> average_precision(np.array([[1, 1, 2]], np.int32), np.array([[5, 5, 0]], np.int32))
+    0.5
+    """
+    if threshold < 0.5:
+        raise ValueError(f"below .5 partners are not unique, got {threshold}")
+    guess, real = _ranks(predicted), _ranks(truth)
+    n_guess, n_real = int(guess.max()), int(real.max())
+    shape = (n_real + 1, n_guess + 1)
+    pairs = real * shape[1] + guess
+    overlap = np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
+    union = overlap.sum(0, keepdims=True) + overlap.sum(1, keepdims=True) - overlap
+    hits = int((overlap[1:, 1:] > threshold * union[1:, 1:]).sum())
+    found = n_guess + n_real - hits
+    return hits / found if found else 1.0
+
+
+def _ranks(instances: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Instance numbers as `(n,)` ranks without gaps, in which 0 stays background even where there is none."""
+    return np.asarray(np.unique(np.concatenate([[0], instances.ravel()]), return_inverse=True)[1][1:])
+
+
+def expected_calibration_error(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], n_bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over bins of equal mass, in 0..1.
+
+    References: Naeini et al. 2015, https://arxiv.org/abs/1411.0160; Nguyen & O'Connor 2015 for equal mass.
+
+    Examples
+    --------
+    >>> expected_calibration_error(np.array([0.75] * 4), np.array([True, True, True, False]), 1)
+    0.0
+    """
+    order = np.argsort(confidence, axis=None, kind="stable")
+    bins = zip(
+        np.array_split(confidence.ravel()[order], n_bins),
+        np.array_split(correct.ravel()[order], n_bins),
+        strict=True,
+    )
+    gaps = [len(c) * abs(float(c.mean(dtype=np.float64)) - float(k.mean())) for c, k in bins if len(c)]
+    return sum(gaps) / max(confidence.size, 1)
