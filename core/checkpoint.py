@@ -1,0 +1,159 @@
+"""A model as one plain record: weights and everything needed to use them, in a folder of two files.
+
+`weights.safetensors` holds the tensors, `checkpoint.json` the rest with the weights' sha256. No pickle:
+loading a file somebody else wrote can run nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from core.errors import BrushloopError, CheckpointError
+from core.model import Weights, build_network, copy_weights
+from core.objects import ObjectLimits
+from core.pixels import PixelStatistics
+from core.schema import LabelSchema
+
+WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
+
+FORMAT = 1
+"""Raised when an older reader could not understand a newer record."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what is needed to use them.
+
+    Attributes
+    ----------
+    architecture : what `core.model.build_network` builds, as plain JSON values
+    temperature : divisor of the logits, from the hold-out
+    limits : object sizes per class, in the order of the schema
+    is_draft : made from too little truth for a hold-out; nothing checked it
+    parent : fingerprint of the weights that training started from, or None
+    seed : of the round that made it
+    """
+
+    schema: LabelSchema
+    architecture: Mapping[str, Any]
+    weights: Weights
+    statistics: PixelStatistics
+    temperature: float = 1.0
+    limits: tuple[ObjectLimits, ...] = ()
+    is_draft: bool = False
+    parent: str | None = None
+    seed: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.architecture["n_classes"] != len(self.schema):
+            raise ValueError(f"{self.architecture['n_classes']} outputs for {len(self.schema)} classes")
+        if self.architecture["in_channels"] != self.statistics.n_channels:
+            raise ValueError(f"{self.architecture['in_channels']} inputs, statistics of {self.statistics}")
+        if not self.limits:
+            object.__setattr__(self, "limits", (ObjectLimits(),) * len(self.schema))
+        if len(self.limits) != len(self.schema):
+            raise ValueError(f"{len(self.limits)} object limits for {len(self.schema)} classes")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal sha256 of the weights; its first digits name the model version."""
+        return hashlib.sha256(_weight_bytes(self.weights)).hexdigest()
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write a checkpoint; the folder appears with everything in it or not at all.
+
+    Raises
+    ------
+    CheckpointError
+        The folder holds other weights already: a published version never changes.
+    """
+    if folder.exists():
+        if load_checkpoint(folder).fingerprint != checkpoint.fingerprint:
+            raise CheckpointError(f"{folder.name} holds other weights already; versions never change")
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        weights = _weight_bytes(checkpoint.weights)
+        record = {**_to_record(checkpoint), "weights_sha256": hashlib.sha256(weights).hexdigest()}
+        (unfinished / WEIGHTS_FILE).write_bytes(weights)
+        (unfinished / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        unfinished.chmod(0o755)  # mkdtemp hides its folder from other users; web and worker may be two
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing or damaged, or weights and record do not fit each other.
+    """
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        raw = (folder / WEIGHTS_FILE).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the checkpoint {folder.name}: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CheckpointError(f"the record of {folder.name} is not of format {FORMAT}")
+    if hashlib.sha256(raw).hexdigest() != record.get("weights_sha256"):
+        raise CheckpointError(f"the weights of {folder.name} are not the ones of its record")
+    try:
+        checkpoint = _from_record(record, load(raw))
+        build_network(checkpoint.architecture).load_state_dict(checkpoint.weights)
+    except (BrushloopError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint {folder.name} does not fit together: {error}") from error
+    return checkpoint
+
+
+def _weight_bytes(weights: Weights) -> bytes:
+    """The safetensors file of some weights; the same weights always give the same bytes."""
+    return bytes(save(copy_weights(dict(sorted(weights.items())))))
+
+
+def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "schema": checkpoint.schema.to_records(),
+        "architecture": dict(checkpoint.architecture),
+        "statistics": {"mean": checkpoint.statistics.mean, "std": checkpoint.statistics.std},
+        "temperature": checkpoint.temperature,
+        "limits": [limit.to_record() for limit in checkpoint.limits],
+        "is_draft": checkpoint.is_draft,
+        "parent": checkpoint.parent,
+        "seed": checkpoint.seed,
+        "extra": dict(checkpoint.extra),
+    }
+
+
+def _from_record(record: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Checkpoint:
+    statistics = record["statistics"]
+    return Checkpoint(
+        schema=LabelSchema.from_records(record["schema"]),
+        architecture=record["architecture"],
+        weights=dict(weights),
+        statistics=PixelStatistics(tuple(statistics["mean"]), tuple(statistics["std"])),
+        temperature=float(record["temperature"]),
+        limits=tuple(ObjectLimits.from_record(limit) for limit in record["limits"]),
+        is_draft=bool(record["is_draft"]),
+        parent=record["parent"],
+        seed=int(record["seed"]),
+        extra=record["extra"],
+    )
