@@ -1,0 +1,57 @@
+"""From a piece of an image to logits: the one forward pass that prediction and held-out checks share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.checkpoint import Checkpoint
+from core.model import UNet, build_network, stride_of
+from core.pixels import PixelStatistics, standardise
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; without it the format is a slow one."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def load_network(checkpoint: Checkpoint) -> UNet:
+    """Build the network of a checkpoint, ready to answer."""
+    network = build_network(checkpoint.architecture)
+    network.load_state_dict(checkpoint.weights)
+    return network.requires_grad_(False).eval()
+
+
+def to_batch(image: NDArray[Any], statistics: PixelStatistics, stride: int) -> Tensor:
+    """`(H, W, C)` image to `(1, C, H', W')` float32, mirrored at its end up to multiples of the stride."""
+    values = standardise(image, statistics)
+    bottom, right = (-values.shape[0]) % stride, (-values.shape[1]) % stride
+    if bottom or right:
+        values = _mirror(values, bottom, right)
+    batch = torch.from_numpy(values).permute(2, 0, 1)[None]
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def _mirror(values: NDArray[np.float32], bottom: int, right: int) -> NDArray[np.float32]:
+    padded = cv2.copyMakeBorder(values, 0, bottom, 0, right, cv2.BORDER_REFLECT)
+    return np.asarray(padded, np.float32).reshape(*padded.shape[:2], -1)
+
+
+def infer_logits(network: UNet, batch: Tensor, use_bfloat16: bool = False) -> Tensor:
+    """`(N, C, H, W)` standardised float32 to `(N, n_classes, H, W)` float32 logits, without a graph."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16):
+        return network(batch).float()  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+
+def infer_image(
+    checkpoint: Checkpoint, network: UNet, image: NDArray[Any], use_bfloat16: bool = False
+) -> NDArray[np.float32]:
+    """`(H, W, C)` image, small enough for memory, to `(n_classes, H, W)` logits."""
+    batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture))
+    logits = infer_logits(network, batch, use_bfloat16)[0, :, : image.shape[0], : image.shape[1]]
+    return np.asarray(logits.numpy())

@@ -1,0 +1,149 @@
+"""Ask a checkpoint about an image of any size, tile by tile, with how sure it is of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core import uncertainty
+from core.checkpoint import Checkpoint
+from core.errors import ImageError, RoundCancelledError
+from core.inference import has_fast_bfloat16, infer_logits, load_network, to_batch
+from core.model import receptive_margin_px, stride_of
+from core.prediction import Prediction
+from core.threads import torch_threads
+from core.tiles import TILE_PX, cut_tiles
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+"""Axes of (N, C, H, W) that the samples of test-time augmentation are mirrored along."""
+
+
+def sample_probabilities(
+    logits_of: Callable[[Tensor], Tensor], batch: Tensor, temperature: float, n_augmentations: int
+) -> Tensor:
+    """Calibrated probabilities `(S, C, H, W)` of one image `(1, C_in, H, W)`, one sample per mirroring.
+
+    Raises
+    ------
+    ValueError
+        Not 1 to 4 augmentations asked for.
+    """
+    if not 1 <= n_augmentations <= len(FLIPS):
+        raise ValueError(f"1 to {len(FLIPS)} augmentations can be had, not {n_augmentations}")
+    samples = [
+        torch.softmax(logits_of(batch.flip(axes))[0].flip([axis - 1 for axis in axes]) / temperature, dim=0)
+        for axes in FLIPS[:n_augmentations]
+    ]
+    return torch.stack(samples)
+
+
+class Predictor:
+    """Holds a network in memory and answers for one image after another.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    n_threads : int, optional
+        For torch, while a prediction runs; None leaves them as they are.
+    use_bfloat16 : bool, optional
+        By default where the processor is fast with it. Probabilities then differ in the third digit.
+    tile_px : int
+        Side of a tile; memory grows with it, the maps of the whole image apart.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        n_threads: int | None = None,
+        *,
+        use_bfloat16: bool | None = None,
+        tile_px: int = TILE_PX,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.n_threads = n_threads
+        self.use_bfloat16 = has_fast_bfloat16() if use_bfloat16 is None else use_bfloat16
+        self.tile_px = tile_px
+        self._network = load_network(checkpoint)
+
+    def predict(
+        self,
+        image: NDArray[Any],
+        *,
+        n_augmentations: int = 4,
+        keep_probabilities: bool = False,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Prediction:
+        """Segment one image.
+
+        Parameters
+        ----------
+        image : (H, W, C) uint8 or uint16, or a memory map of that
+            Any number of channels; see `core.pixels.conform_channels`.
+        n_augmentations : 1 to 4
+            Mirrored samples, averaged. With 1 there is no disagreement: mutual information is 0.
+        keep_probabilities : bool
+            Keep all of `(C, H, W)`, which is large for many classes.
+        should_stop : callable, optional
+            Asked before every tile.
+
+        Raises
+        ------
+        ImageError
+            The image is not `(H, W, C)` or is empty.
+        RoundCancelledError
+            `should_stop` said so.
+        """
+        if image.ndim != 3 or 0 in image.shape:
+            raise ImageError(f"an image is (H, W, C) and not empty, got {image.shape}")
+        architecture, shape = self.checkpoint.architecture, (image.shape[0], image.shape[1])
+        maps = _empty_prediction(shape, len(self.checkpoint.schema) if keep_probabilities else 0)
+        stride, margin = stride_of(architecture), receptive_margin_px(architecture)
+        with torch_threads(self.n_threads), torch.inference_mode():
+            for tile in cut_tiles(shape, margin, stride, self.tile_px):
+                if should_stop is not None and should_stop():
+                    raise RoundCancelledError("the prediction was asked to stop")
+                batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
+                probabilities = sample_probabilities(
+                    self._logits, batch, self.checkpoint.temperature, n_augmentations
+                )
+                rows, columns = tile.core_in_read
+                _write(maps, tile.core, probabilities[:, :, rows, columns])
+        return maps
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        return infer_logits(self._network, batch, self.use_bfloat16)
+
+
+def _empty_prediction(shape: tuple[int, int], n_kept: int) -> Prediction:
+    return Prediction(
+        label_map=np.empty(shape, np.uint8),
+        runner_up=np.empty(shape, np.uint8),
+        confidence=np.empty(shape, np.float16),
+        predictive_entropy=np.empty(shape, np.float16),
+        expected_entropy=np.empty(shape, np.float16),
+        mutual_information=np.empty(shape, np.float16),
+        margin=np.empty(shape, np.float16),
+        probabilities=np.empty((n_kept, *shape), np.float16) if n_kept else None,
+    )
+
+
+def _write(maps: Prediction, core: tuple[slice, slice], probabilities: Tensor) -> None:
+    """Write what the samples `(S, C, h, w)` of one tile say into the maps of the image."""
+    mean = probabilities.mean(0)
+    best = mean.topk(min(2, mean.shape[0]), dim=0)
+    maps.label_map[core] = best.indices[0].numpy()
+    maps.runner_up[core] = best.indices[-1].numpy()  # the class itself where there is only one
+    maps.confidence[core] = best.values[0].numpy()
+    maps.margin[core] = uncertainty.margin(probabilities).numpy()
+    predictive = uncertainty.predictive_entropy(probabilities)
+    expected = uncertainty.expected_entropy(probabilities)
+    maps.predictive_entropy[core] = predictive.numpy()
+    maps.expected_entropy[core] = expected.numpy()
+    maps.mutual_information[core] = (predictive - expected).clamp_min(0).numpy()
+    if maps.probabilities is not None:
+        maps.probabilities[:, core[0], core[1]] = mean.numpy()
