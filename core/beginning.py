@@ -1,0 +1,90 @@
+"""What a round starts from: the current model where that is right, else the base weights or fresh ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.checkpoint import Checkpoint
+from core.model import (
+    DEFAULT_WIDTHS,
+    Weights,
+    build_architecture,
+    conform_channels,
+    conform_classes,
+    initial_weights,
+)
+from core.pixels import PixelStatistics, measure_pixels
+from core.pixels import conform_channels as conform_image
+from core.round_report import Origin
+from core.sampling import OpenExample
+from core.schema import LabelSchema
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The state that optimisation starts from."""
+
+    origin: Origin
+    architecture: dict[str, Any]
+    weights: Weights
+    statistics: PixelStatistics
+    parent: str | None
+
+
+def choose_start(current: Checkpoint | None, is_draft: bool) -> Checkpoint | None:
+    """Return the model to go on from, or None to start over.
+
+    A draft learnt from everything, also from what is now held out. The first round with a hold-out must
+    not start from it, or the hold-out would check a model that has seen it.
+    """
+    if current is not None and current.is_draft and not is_draft:
+        return None
+    return current
+
+
+def begin(
+    start: Checkpoint | None,
+    schema: LabelSchema,
+    examples: Sequence[OpenExample],
+    rng: np.random.Generator,
+    widths: Sequence[int] = DEFAULT_WIDTHS,
+) -> Beginning:
+    """Prepare the weights for the classes and channels of this round; `widths` are for fresh ones."""
+    found = max(natural_channels(opened.example.image.shape[2]) for opened in examples)
+    if start is None:
+        architecture = build_architecture(found, len(schema), widths)
+        weights = initial_weights(architecture, rng)
+        return Beginning("fresh", architecture, weights, measure(examples, found), None)
+    # An image that brings colour to a grey project widens the input; grey images are repeated.
+    in_channels = max(start.architecture["in_channels"], found)
+    architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
+    weights = conform_classes(start.weights, start.schema.names, schema.names)
+    weights = conform_channels(weights, in_channels)
+    return Beginning("warm", architecture, weights, widen(start.statistics, in_channels), start.fingerprint)
+
+
+def natural_channels(n_channels: int) -> int:
+    """Channels that carry an image: without the alpha of grey + alpha and of RGB + alpha."""
+    return {2: 1, 4: 3}.get(n_channels, n_channels)
+
+
+def measure(examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
+    """Statistics of the annotated pixels of the opened images, from their candidate positions."""
+    samples = []
+    for opened in examples:
+        for positions in opened.by_class.values():
+            pixels = opened.example.image[positions[:, 0], positions[:, 1]]  # (n, C)
+            samples.append(conform_image(pixels[:, None], n_channels)[:, 0])
+    return measure_pixels(samples, n_channels)
+
+
+def widen(statistics: PixelStatistics, n_channels: int) -> PixelStatistics:
+    """Statistics for more channels than before: the mean of the old ones for each."""
+    if statistics.n_channels == n_channels:
+        return statistics
+    mean, std = float(np.mean(statistics.mean)), float(np.mean(statistics.std))
+    return PixelStatistics((mean,) * n_channels, (std,) * n_channels)

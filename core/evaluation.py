@@ -1,0 +1,173 @@
+"""Old model against new on the hold-out: scores with intervals, and whether the new one may go live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.checkpoint import Checkpoint
+from core.errors import ImageError
+from core.inference import infer_image, load_network
+from core.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
+from core.rounds import ExampleSource, ExampleSummary
+from core.schema import IGNORE_INDEX, LabelSchema
+
+BLOCK_PX = 64
+"""Side of one held-out block, about an object with its surroundings: the unit that chance is counted in."""
+
+CONTEXT_PX = 32
+"""What a block sees around itself: the receptive margin of the default network."""
+
+MAX_BLOCKS = 64
+"""Blocks that one round checks: about half a megapixel, a second on two cores."""
+
+MAX_IMAGES = 32
+"""Held-out images that one round opens."""
+
+SURE_SHARE = 0.9
+"""A new model is turned down when it is worse in at least this share of the resampled hold-outs."""
+
+FORGIVEN_DICE = 0.1
+"""Divided by the number of blocks: resampled, few blocks would be too sure of a trifle."""
+
+
+@dataclass(frozen=True)
+class HeldOutBlock:
+    """A window of an image with held-out truth; `label_map` says `IGNORE_INDEX` outside the block proper."""
+
+    image: NDArray[Any]
+    label_map: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """What one model reaches on the hold-out.
+
+    `counts` is `(n_blocks, C, 3)`; `logits` `(n, C)` and `labels` `(n,)` are the annotated pixels.
+    """
+
+    counts: Counts
+    logits: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean over the classes that are there, or None where no pixel is held out."""
+        return _mean_dice(self.counts.sum(0)[None])[0] if len(self.counts) else None
+
+    def to_record(self, schema: LabelSchema, rng: np.random.Generator) -> dict[str, Any]:
+        """Per class name `{"dice", "iou", "interval": [low, high]}`, None where nothing is known."""
+        if not len(self.counts):
+            return {}
+        total = self.counts.sum(0)
+        edges = bootstrap_interval(self.counts, dice, rng)
+        return {
+            name: {"dice": _number(d), "iou": _number(i), "interval": [_number(e) for e in interval]}
+            for name, d, i, interval in zip(schema.names, dice(total), iou(total), edges, strict=True)
+        }
+
+
+def open_held_out(
+    source: ExampleSource, summaries: Sequence[ExampleSummary], rng: np.random.Generator
+) -> tuple[list[HeldOutBlock], dict[str, str]]:
+    """Read at most `MAX_BLOCKS` held-out blocks from at most `MAX_IMAGES` images.
+
+    Returns
+    -------
+    blocks : list of HeldOutBlock
+    skipped : dict
+        Keys of images that could not be read, with the reason.
+    """
+    keys = [summary.key for summary in summaries if sum(summary.held_out_pixels)]
+    chosen = sorted(rng.permutation(len(keys))[:MAX_IMAGES])
+    blocks: list[HeldOutBlock] = []
+    skipped: dict[str, str] = {}
+    for index in chosen:
+        try:
+            example = source.open(keys[index])
+        except ImageError as error:
+            skipped[keys[index]] = str(error)
+            continue
+        blocks += _cut_blocks(example.image, example.held_out_map)
+    kept = sorted(rng.permutation(len(blocks))[:MAX_BLOCKS])
+    return [blocks[i] for i in kept], skipped
+
+
+def score_blocks(checkpoint: Checkpoint, blocks: Sequence[HeldOutBlock], schema: LabelSchema) -> HeldOutScore:
+    """Let a model answer for held-out blocks; its classes are matched to the schema by name.
+
+    A class that the model does not know gets minus infinity, so it is never answered.
+    """
+    network, n_classes = load_network(checkpoint), len(schema)
+    rows = [checkpoint.schema.index_of(name) for name in schema.names]
+    counts, logits, labels = [], [], []
+    for block in blocks:
+        own = infer_image(checkpoint, network, block.image)  # (C_own, h, w)
+        answer = np.full((n_classes, *own.shape[1:]), -np.inf, np.float32)
+        for index, row in enumerate(rows):
+            if row is not None:
+                answer[index] = own[row]
+        counts.append(count_pixels(answer.argmax(0).astype(np.uint8), block.label_map, n_classes))
+        annotated = block.label_map != IGNORE_INDEX
+        logits.append(answer[:, annotated].T)
+        labels.append(block.label_map[annotated])
+    if not blocks:
+        nothing = np.zeros((0, n_classes), np.float32)
+        return HeldOutScore(np.zeros((0, n_classes, 3), np.int64), nothing, np.zeros(0, np.uint8))
+    return HeldOutScore(np.stack(counts), np.concatenate(logits), np.concatenate(labels))
+
+
+def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: np.random.Generator) -> bool:
+    """Whether `new` is worse than `old` beyond what chance explains: a paired bootstrap over blocks.
+
+    Parameters
+    ----------
+    old, new : HeldOutScore
+        Of the same blocks in the same order.
+    shared : class indices that both models know
+        Classes that only one knows would drown the comparison.
+    """
+    if not len(new.counts) or not shared:
+        return False
+    pair = np.stack([old.counts, new.counts], axis=1)[:, :, list(shared)]  # (n_blocks, 2, C, 3)
+    resampled = resample_units(pair, rng)  # (B, 2, C, 3)
+    change = _mean_dice(resampled[:, 1]) - _mean_dice(resampled[:, 0])
+    is_sure = (change < 0).mean() >= SURE_SHARE
+    return bool(is_sure and change.mean() < -FORGIVEN_DICE / len(new.counts))
+
+
+def _cut_blocks(image: NDArray[Any], held_out: NDArray[np.uint8]) -> list[HeldOutBlock]:
+    height, width = held_out.shape
+    blocks = []
+    for top in range(0, height, BLOCK_PX):
+        for left in range(0, width, BLOCK_PX):
+            proper = np.asarray(held_out[top : top + BLOCK_PX, left : left + BLOCK_PX])
+            if (proper == IGNORE_INDEX).all():
+                continue
+            first = (max(top - CONTEXT_PX, 0), max(left - CONTEXT_PX, 0))
+            window = np.array(
+                image[
+                    first[0] : top + BLOCK_PX + CONTEXT_PX,
+                    first[1] : left + BLOCK_PX + CONTEXT_PX,
+                ]
+            )
+            label_map = np.full(window.shape[:2], IGNORE_INDEX, np.uint8)
+            row, column = top - first[0], left - first[1]
+            label_map[row : row + proper.shape[0], column : column + proper.shape[1]] = proper
+            blocks.append(HeldOutBlock(window, label_map))
+    return blocks
+
+
+def _mean_dice(counts: Counts) -> NDArray[np.float64]:
+    """`(B, C, 3)` to `(B,)`: mean over the classes that are known; 0 where none is."""
+    scores = dice(counts)
+    known = ~np.isnan(scores)
+    return np.asarray(np.where(known, scores, 0).sum(-1) / np.maximum(known.sum(-1), 1))
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)

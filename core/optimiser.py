@@ -1,0 +1,194 @@
+"""The optimisation loop of a round: patches in, smoothed weights out, inside a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.augmentation import Augmentation, change_light, cut_patch, random_affine
+from core.errors import NonFiniteLossError, RoundCancelledError
+from core.inference import has_fast_bfloat16
+from core.loss import border_weights, cross_entropy
+from core.model import DEFAULT_WIDTHS, UNet, Weights, copy_weights
+from core.pixels import PixelStatistics, standardise
+from core.sampling import OpenExample, Shares, draw_centres
+from core.schema import IGNORE_INDEX
+
+MAX_RESTORES = 3
+"""After so many restorations a loss that is not finite is not bad luck."""
+
+CURVE_POINTS = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The knobs of optimisation; the defaults are the ones that measured best.
+
+    Attributes
+    ----------
+    widths : channels per level of a network that starts from fresh weights
+    patch_px, batch_size : what one step sees
+    peak_rate, warm_rate : largest learning rate of AdamW from fresh weights, and from a trained model
+        whose classes stayed; with a new class it lies between the two
+    ramp_share : share of the round in which the rate rises; it then falls along a cosine
+    ema : decay of the smoothed weights, reached gradually
+    """
+
+    widths: tuple[int, ...] = DEFAULT_WIDTHS
+    patch_px: int = 96
+    batch_size: int = 8
+    peak_rate: float = 3e-3
+    warm_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    ramp_share: float = 0.15
+    largest_gradient: float = 5.0
+    ema: float = 0.98
+    shares: Shares = field(default_factory=Shares)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """Smoothed weights, and the loss of every step in nats."""
+
+    weights: Weights
+    losses: tuple[float, ...]
+
+
+def optimise(
+    network: UNet,
+    examples: Sequence[OpenExample],
+    statistics: PixelStatistics,
+    class_weight: NDArray[np.float32],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    *,
+    peak_rate: float,
+    progress: Callable[[int], float],
+    should_stop: Callable[[], bool],
+    on_step: Callable[[float], None],
+) -> Optimised:
+    """Train `network` in place until `progress(steps made)` reaches 1.
+
+    Raises
+    ------
+    RoundCancelledError
+        `should_stop` said so.
+    NonFiniteLossError
+        The loss was not finite again and again, with the weights restored and the rate lowered each time.
+    """
+    network.train()
+    smoothed = copy_weights(network.state_dict())
+    optimizer = _adamw(network, recipe)
+    losses: list[float] = []
+    restores = 0
+    while (done := progress(len(losses))) < 1:
+        if should_stop():
+            raise RoundCancelledError(f"stopped after {len(losses)} steps")
+        rate = peak_rate * schedule(done, recipe.ramp_share) / 4**restores
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = draw_batch(examples, statistics, class_weight, recipe, rng)
+        loss = _step(network, optimizer, batch, recipe.largest_gradient)
+        if not math.isfinite(loss):
+            restores += 1
+            if restores > MAX_RESTORES:
+                raise NonFiniteLossError(f"the loss was {loss} after {len(losses)} steps, {restores} times")
+            network.load_state_dict(smoothed)
+            optimizer = _adamw(network, recipe)
+            continue
+        losses.append(loss)
+        _smooth(smoothed, network, recipe.ema, len(losses))
+        on_step(done)
+    return Optimised(smoothed, tuple(losses))
+
+
+def schedule(done: float, ramp_share: float) -> float:
+    """Learning rate as a share of its peak when `done` of the round, 0..1, has passed.
+
+    >>> [round(schedule(done, 0.2), 2) for done in (0.1, 0.2, 0.6, 1.0)]
+    [0.55, 1.0, 0.51, 0.01]
+    """
+    lowest = 0.01
+    if done < ramp_share:
+        return max(lowest, 0.1 + 0.9 * done / ramp_share)
+    fallen = (done - ramp_share) / (1 - ramp_share)
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * fallen)) / 2
+
+
+def draw_batch(
+    examples: Sequence[OpenExample],
+    statistics: PixelStatistics,
+    class_weight: NDArray[np.float32],
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Standardised patches `(N, C, p, p)`, label maps `(N, p, p)` and pixel weights `(N, p, p)`."""
+    patches, label_maps, weights = [], [], []
+    for opened, row, column in draw_centres(examples, rng, recipe.batch_size, recipe.shares):
+        affine = random_affine(rng, (row, column), recipe.patch_px, recipe.augmentation)
+        example = opened.example
+        patch, label_map = cut_patch(example.image, example.train_map, affine, recipe.patch_px)
+        patches.append(change_light(standardise(patch, statistics), rng, recipe.augmentation))
+        label_maps.append(label_map)
+        weights.append(border_weights(label_map) * _weight_of(label_map, class_weight))
+    images = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)
+    return (
+        images.contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(np.stack(label_maps)),
+        torch.from_numpy(np.stack(weights)),
+    )
+
+
+def thin_out(losses: Sequence[float], points: int = CURVE_POINTS) -> tuple[float, ...]:
+    """Means over up to `points` equal stretches.
+
+    >>> thin_out([4.0, 2.0, 1.0, 1.0], 2)
+    (3.0, 1.0)
+    """
+    stretches = np.array_split(np.asarray(losses, np.float64), min(points, max(len(losses), 1)))
+    return tuple(round(float(stretch.mean()), 5) for stretch in stretches if len(stretch))
+
+
+def _weight_of(label_map: NDArray[np.uint8], class_weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    by_value = np.zeros(IGNORE_INDEX + 1, np.float32)
+    by_value[: len(class_weight)] = class_weight
+    return by_value[label_map]
+
+
+def _adamw(network: UNet, recipe: Recipe) -> torch.optim.AdamW:
+    return torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
+
+
+def _step(
+    network: UNet,
+    optimizer: torch.optim.AdamW,
+    batch: tuple[Tensor, Tensor, Tensor],
+    largest_gradient: float,
+) -> float:
+    """Make one step and return its loss; a loss or gradient that is not finite changes no weight."""
+    images, label_maps, weights = batch
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
+        logits = network(images)
+    loss = cross_entropy(logits.float(), label_maps, weights)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), largest_gradient)
+    if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+        return math.nan
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _smooth(smoothed: Weights, network: UNet, decay: float, n_steps: int) -> None:
+    """Exponential moving average that begins as a plain one, so that early weights are soon forgotten."""
+    decay = min(decay, (1 + n_steps) / (10 + n_steps))
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            smoothed[name].lerp_(tensor, 1 - decay)

@@ -1,0 +1,244 @@
+"""One training round, read from top to bottom: truth in, a checked checkpoint and a report out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from core.beginning import Beginning, begin, choose_start
+from core.calibration import fit_temperature
+from core.checkpoint import Checkpoint
+from core.errors import ImageError, NotEnoughTruthError
+from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
+from core.holdout import has_enough_held_out
+from core.loss import class_weights
+from core.model import build_network
+from core.objects import learn_limits
+from core.optimiser import Optimised, Recipe, optimise, thin_out
+from core.round_report import RoundReport, RoundResult
+from core.rounds import ExampleSource, ExampleSummary, RoundSettings
+from core.sampling import OpenExample, collect_areas, open_positions, select_keys
+from core.schema import LabelSchema
+from core.threads import torch_threads
+
+OPTIMISATION_SHARE = 0.9
+"""Share of a round's budget after which optimisation ends; checking the model needs the rest."""
+
+Progress = Callable[[float, float], None]
+"""Called with the share of the round that is done, 0..1, and the seconds that are left."""
+
+
+def train_round(
+    source: ExampleSource,
+    schema: LabelSchema,
+    start: Checkpoint | None,
+    settings: RoundSettings,
+    *,
+    now: Callable[[], float],
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Progress = lambda done, eta_s: None,
+    recipe: Recipe | None = None,
+) -> RoundResult:
+    """Train on a project's annotated images and say whether the result may become the current model.
+
+    Parameters
+    ----------
+    source : ExampleSource
+        Without a sufficient hold-out the round is a draft and learns from all training truth.
+    start : Checkpoint or None
+        The current model. Its classes and channels may differ from those of this round.
+    settings : RoundSettings
+        With `max_steps`, steps end the round and not time, and the same seed gives the same weights.
+    now : callable
+        A clock in seconds that never goes back.
+    should_stop : callable
+        Asked before every step.
+
+    Raises
+    ------
+    NotEnoughTruthError
+        Fewer than two classes have annotated pixels, or no image could be read.
+    RoundCancelledError
+        `should_stop` said so.
+    NonFiniteLossError
+        The loss stopped being a number and could not be recovered.
+    """
+    began = now()
+    recipe = recipe or Recipe()
+    draw, initial, patches, hold_out, chance = map(
+        np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(5)
+    )
+    summaries = source.summaries()
+    pixels = _check_truth(summaries, schema)
+    is_draft = not has_enough_held_out(summaries, schema)
+    current, start = start, choose_start(start, is_draft)
+    if start is None:
+        summaries = [replace(summary, is_new=False) for summary in summaries]  # everything is news to it
+    budget_s = settings.budget_s if start is None else min(settings.warm_budget_s, settings.budget_s)
+    clock = _Clock(now, began, budget_s, settings.max_steps)
+
+    with torch_threads(settings.n_threads):
+        examples, skipped = _open_examples(source, summaries, draw)
+        blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
+        beginning = begin(start, schema, examples, initial, recipe.widths)
+        network = build_network(beginning.architecture)
+        network.load_state_dict(beginning.weights)
+        optimised = optimise(
+            network,
+            examples,
+            beginning.statistics,
+            class_weights(pixels),
+            recipe,
+            patches,
+            peak_rate=_peak_rate(recipe, start, schema),
+            progress=clock.progress,
+            should_stop=should_stop,
+            on_step=lambda done: on_progress(done, clock.eta_s(done)),
+        )
+        checkpoint = _to_checkpoint(beginning, optimised, schema, examples, is_draft, settings.seed)
+        new = score_blocks(checkpoint, blocks, schema)
+        checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
+        old = score_blocks(current, blocks, schema) if current is not None else None
+
+    promoted, reason = judge(current, old, checkpoint, new, chance)
+    on_progress(1.0, 0.0)
+    report = RoundReport(
+        seen={
+            "images": len(examples),
+            "annotated_images": len(summaries),
+            "pixels": dict(zip(schema.names, pixels, strict=True)),
+        },
+        changed=_changes(optimised, old, new),
+        held_out=new.to_record(schema, chance),
+        previous_held_out=old.to_record(schema, chance) if old is not None else {},
+        loss_curve=thin_out(optimised.losses),
+        seconds=round(now() - clock.began, 3),
+        promoted=promoted,
+        reason=reason,
+        draft=is_draft,
+        origin=beginning.origin,
+        temperature=checkpoint.temperature,
+        skipped_images={**skipped, **unreadable},
+        classes_without_pixels=tuple(n for n, p in zip(schema.names, pixels, strict=True) if p == 0),
+        fingerprint=checkpoint.fingerprint,
+        parent=beginning.parent,
+        seed=settings.seed,
+    )
+    return RoundResult(checkpoint, promoted, report)
+
+
+def judge(
+    current: Checkpoint | None,
+    old: HeldOutScore | None,
+    candidate: Checkpoint,
+    new: HeldOutScore,
+    rng: np.random.Generator,
+) -> tuple[bool, str]:
+    """Decide whether `candidate` becomes the current model, and say why in one sentence."""
+    if current is None or old is None:
+        return True, "It is the first model."
+    if candidate.is_draft:
+        if current.is_draft or current.schema.names != candidate.schema.names:
+            return True, "It is a draft: there is too little truth to hold some out and check it."
+        return False, "It is a draft, and the current model was checked on a hold-out."
+    if current.is_draft:
+        return True, "It is the first model with a hold-out; the current one is an unchecked draft."
+    if not len(new.counts):
+        return False, "No held-out image could be read, so nothing checked it."
+    shared = [i for i, name in enumerate(candidate.schema.names) if name in current.schema.names]
+    before, after = old.mean_dice or 0.0, new.mean_dice or 0.0
+    numbers = f"held-out Dice {after:.3f}, before {before:.3f}"
+    if is_worse(old, new, shared, rng):
+        return False, f"It is worse than the current model beyond chance: {numbers}."
+    return True, f"It is not worse than the current model: {numbers}."
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Turns steps or seconds into the share of the optimisation that is done."""
+
+    now: Callable[[], float]
+    began: float
+    budget_s: float
+    max_steps: int | None
+
+    def progress(self, steps: int) -> float:
+        if self.max_steps is not None:
+            return steps / max(self.max_steps, 1)
+        return (self.now() - self.began) / (self.budget_s * OPTIMISATION_SHARE)
+
+    def eta_s(self, done: float) -> float:
+        elapsed = self.now() - self.began
+        if self.max_steps is None:
+            return max(self.budget_s - elapsed, 0.0)
+        return elapsed * (1 - done) / max(done, 1e-6)
+
+
+def _check_truth(summaries: Sequence[ExampleSummary], schema: LabelSchema) -> list[int]:
+    """Annotated training pixels per class; at least two classes must have some."""
+    pixels = [sum(counts) for counts in zip(*(s.class_pixels for s in summaries), strict=True)]
+    if sum(count > 0 for count in pixels) < 2:
+        have = [name for name, count in zip(schema.names, pixels, strict=False) if count]
+        raise NotEnoughTruthError(f"two classes need annotated pixels, only {have or 'none'} has")
+    if len(pixels) != len(schema):
+        raise ValueError(f"summaries count {len(pixels)} classes, the schema has {len(schema)}")
+    return pixels
+
+
+def _open_examples(
+    source: ExampleSource, summaries: Sequence[ExampleSummary], rng: np.random.Generator
+) -> tuple[list[OpenExample], dict[str, str]]:
+    """Open the images this round trains on; what cannot be read is named and left out."""
+    is_new = {summary.key: summary.is_new for summary in summaries}
+    opened: list[OpenExample] = []
+    skipped: dict[str, str] = {}
+    for key in select_keys(summaries, rng):
+        try:
+            found = open_positions(source.open(key), is_new[key], rng)
+        except ImageError as error:
+            skipped[key] = str(error)
+            continue
+        if found.by_class:
+            opened.append(found)
+    if not opened:
+        raise NotEnoughTruthError(f"none of the annotated images could be read: {skipped}")
+    return opened, skipped
+
+
+def _peak_rate(recipe: Recipe, start: Checkpoint | None, schema: LabelSchema) -> float:
+    if start is None:
+        return recipe.peak_rate
+    has_new_class = bool(set(schema.names) - set(start.schema.names))
+    return math.sqrt(recipe.peak_rate * recipe.warm_rate) if has_new_class else recipe.warm_rate
+
+
+def _to_checkpoint(
+    beginning: Beginning,
+    optimised: Optimised,
+    schema: LabelSchema,
+    examples: Sequence[OpenExample],
+    is_draft: bool,
+    seed: int,
+) -> Checkpoint:
+    return Checkpoint(
+        schema=schema,
+        architecture=beginning.architecture,
+        weights=optimised.weights,
+        statistics=beginning.statistics,
+        limits=learn_limits(collect_areas(examples, schema)),
+        is_draft=is_draft,
+        parent=beginning.parent,
+        seed=seed,
+    )
+
+
+def _changes(optimised: Optimised, old: HeldOutScore | None, new: HeldOutScore) -> dict[str, Any]:
+    changes: dict[str, Any] = {"steps": len(optimised.losses)}
+    if old is not None and len(new.labels):
+        changes["answers_share"] = round(float((old.logits.argmax(1) != new.logits.argmax(1)).mean()), 4)
+        changes["mean_dice"] = round((new.mean_dice or 0.0) - (old.mean_dice or 0.0), 4)
+    return changes
