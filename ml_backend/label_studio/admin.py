@@ -102,6 +102,10 @@ class LabelStudioAdmin:
                 return row
         raise LabelStudioUnavailableError(f"Label Studio did not keep the backend {url}")
 
+    def delete_backend(self, backend_id: int) -> None:
+        """Disconnect a backend; its webhook stays and has to be deleted too."""
+        self._connection.call(lambda sdk: sdk.ml.delete(backend_id))
+
     def ensure_webhook(self, project_id: int, url: str, headers: Mapping[str, str] | None = None) -> int:
         """One active webhook to `url` with all actions and these headers; returns its id.
 

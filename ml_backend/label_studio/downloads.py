@@ -1,0 +1,135 @@
+"""Fetching images over the network: from allowed hosts alone, within limits, the credential to one host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from core.errors import ImageError
+from ml_backend.errors import ImageRefusedError, LabelStudioError
+from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_web
+from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.image_frame import ImageLimits
+
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 1 << 16
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+TOTAL_TIMEOUT_S = 300.0
+"""A server that sends one byte now and then keeps no worker for longer."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def new_http_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
+    """A client that follows no redirects by itself; safe to share between threads."""
+    return httpx.Client(
+        timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        follow_redirects=False,
+        headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+        transport=transport,
+    )
+
+
+def download(
+    http: httpx.Client,
+    address: WebAddress,
+    policy: AddressPolicy,
+    connection: Connection | None,
+    limits: ImageLimits,
+    target: Path,
+) -> None:
+    """Write what is at `address` to `target`; raises `ImageError` that says which host answered what."""
+    deadline = time.monotonic() + TOTAL_TIMEOUT_S
+    is_renewed = False
+    for _ in range(MAX_REDIRECTS + 2):  # and one more try with a fresh access token
+        with _opened(http, address, connection) as response:
+            status = response.status_code
+            if status == httpx.codes.OK:
+                _save(response, limits, target, deadline)
+                return
+            if status in _REDIRECTS:
+                address = _redirected(address, response, policy)
+                continue
+        if status == httpx.codes.UNAUTHORIZED and address.is_label_studio and connection and not is_renewed:
+            connection.renew()
+            is_renewed = True
+            continue
+        raise ImageError(_complaint(address, status, has_credential=connection is not None))
+    raise ImageError(f"{address.url.host} redirects an image more than {MAX_REDIRECTS} times")
+
+
+@contextmanager
+def _opened(
+    http: httpx.Client, address: WebAddress, connection: Connection | None
+) -> Iterator[httpx.Response]:
+    """A response whose body is still to be read; every failure of the network is an `ImageError`."""
+    host = address.url.host
+    headers = _credential(connection) if address.is_label_studio else {}
+    try:
+        with http.stream("GET", address.url, headers=headers) as response:
+            yield response
+    except httpx.TimeoutException:
+        raise ImageError(f"{host} did not answer in time") from None
+    except httpx.HTTPError as error:
+        raise ImageError(f"{host} cannot be reached: {str(error) or type(error).__name__}") from None
+
+
+def _credential(connection: Connection | None) -> dict[str, str]:
+    if connection is None:
+        return {}
+    try:
+        return {"Authorization": connection.authorization()}
+    except LabelStudioError as error:
+        raise ImageError(f"no image can be fetched: {error}") from None
+
+
+def _redirected(address: WebAddress, response: httpx.Response, policy: AddressPolicy) -> WebAddress:
+    """The next address, checked like the first one."""
+    location = response.headers.get("location", "")
+    try:
+        url = address.url.join(location)
+    except (httpx.InvalidURL, ValueError):
+        raise ImageError(f"{address.url.host} redirects an image to an address that cannot be read") from None
+    try:
+        return check_web(url, policy)
+    except ImageRefusedError as refusal:
+        raise ImageRefusedError(f"{address.url.host} redirects: {refusal}") from None
+
+
+def _save(response: httpx.Response, limits: ImageLimits, target: Path, deadline: float) -> None:
+    host = response.url.host
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit():
+        limits.check_bytes(int(announced))
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ImageError(f"{host} sends an image compressed, which was not asked for")
+    n_bytes = 0
+    with target.open("wb") as file:
+        for chunk in response.iter_raw(CHUNK_BYTES):
+            n_bytes += len(chunk)
+            limits.check_bytes(n_bytes)
+            if time.monotonic() > deadline:
+                raise ImageError(f"{host} took more than {TOTAL_TIMEOUT_S:g} s to send an image")
+            file.write(chunk)
+    if n_bytes == 0:
+        raise ImageError(f"{host} sent an empty image")
+
+
+def _complaint(address: WebAddress, status: int, *, has_credential: bool) -> str:
+    host = address.url.host
+    if status in (401, 403) and address.is_label_studio:
+        what = "refuses the credential" if has_credential else "wants a credential"
+        return (
+            f"Label Studio at {host} {what} for images ({status}): set LABEL_STUDIO_API_KEY to a personal "
+            "access token, or to a legacy key where those are enabled"
+        )
+    if status == httpx.codes.NOT_FOUND and address.is_label_studio:
+        return (
+            f"Label Studio at {host} has no such image, or no storage of the project fits its address (404)"
+        )
+    return f"{host} answered {status} for an image"

@@ -1,0 +1,91 @@
+"""Decoded images on disk, opened as memory maps; the least recently used go when the folder is full.
+
+Several processes may share a folder: files are written beside their place and renamed into it, and an image
+that another process throws away stays readable for whoever has it open.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCRATCH_LIFE_S = 3600.0
+"""What a killed process left half-done is older than this."""
+
+
+class ImageCache:
+    """Arrays by name, below one folder, with `max_bytes` for all of them."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._scratch = folder / "scratch"
+        self._max_bytes = max_bytes
+
+    def find(self, name: str) -> NDArray[Any] | None:
+        """The array as a read-only memory map, or None; a damaged file is thrown away."""
+        path = self._path(name)
+        try:
+            pixels: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError):
+            path.unlink(missing_ok=True)
+            return None
+        return pixels
+
+    def save(self, name: str, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Store an array and give it back as a memory map."""
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self.scratch_file() as scratch:
+            with scratch.open("wb") as file:
+                np.save(file, pixels, allow_pickle=False)
+            stored: NDArray[Any] = np.load(scratch, mmap_mode="r", allow_pickle=False)
+            scratch.replace(path)
+        self._make_room(newest=path)
+        return stored
+
+    @contextmanager
+    def scratch_file(self) -> Iterator[Path]:
+        """A path of its own that is gone afterwards."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        path = self._scratch / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
+
+    def _make_room(self, newest: Path) -> None:
+        """Throw away the least recently used until all fit; the newest one stays, however large."""
+        entries = []
+        for path in self._folder.rglob("*.npy"):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                entries.append((stat.st_mtime_ns, stat.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self._max_bytes:
+                break
+            if path != newest:
+                path.unlink(missing_ok=True)
+                total -= size
+        self._sweep_scratch()
+
+    def _sweep_scratch(self) -> None:
+        horizon = time.time() - SCRATCH_LIFE_S
+        for path in self._scratch.glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < horizon:
+                    path.unlink()

@@ -1,0 +1,156 @@
+"""Image files to arrays: 8- and 16-bit PNG, JPEG, WebP, BMP, GIF and TIFF, as the browser turns them.
+
+Sizes are read from the header and checked before anything is decoded. Chromium turns JPEG and PNG
+by their EXIF orientation and leaves WebP alone (seen with version 156); XMP does not count.
+TIFF, which browsers do not show, is in `tiff_files`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.errors import ImageError
+from ml_backend.label_studio.image_frame import ImageLimits, turn
+from ml_backend.label_studio.tiff_files import read_tiff
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+TURNED_FORMATS = ("PNG", "JPEG", "MPO")
+"""MPO is how Pillow calls a JPEG with further pictures behind the first."""
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH_AT, PNG_COLOUR_AT = 24, 25
+PNG_GREY, PNG_GREY_ALPHA = 0, 4
+ORIENTATION_TAG = 0x0112
+
+DECODER_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    AssertionError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    cv2.error,
+)
+"""What Pillow, tifffile and OpenCV raise for damaged files; they promise no common class."""
+
+# Our own limit is checked first; Pillow's would warn and then fail below it.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def read_image(path: Path, limits: ImageLimits) -> NDArray[Any]:
+    """Decode a file to `(H, W, C)` uint8 or uint16; C is 1 for grey, 3 for colour, N for some TIFFs.
+
+    Alpha is dropped, palettes become colour, and the EXIF orientation is applied as the browser does.
+    """
+    limits.check_bytes(path.stat().st_size)
+    with path.open("rb") as file:
+        start = file.read(32)
+    try:
+        if start.startswith(TIFF_STARTS):
+            return read_tiff(path, limits)
+        return _read_with_pillow(path, limits, start)
+    except DECODER_ERRORS as error:
+        raise ImageError(f"the image cannot be decoded: {_short(error)}") from None
+
+
+def read_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
+    """`(H, W)` as `read_image` will give it, from the header alone."""
+    limits.check_bytes(path.stat().st_size)
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start in TIFF_STARTS:
+        height, width = read_image(path, limits).shape[:2]
+        return height, width
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            limits.check_shape(image.height, image.width)
+            turned = _orientation(image) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except DECODER_ERRORS as error:
+        raise ImageError(f"the image cannot be decoded: {_short(error)}") from None
+
+
+def _read_with_pillow(path: Path, limits: ImageLimits, start: bytes) -> NDArray[Any]:
+    with Image.open(path, formats=FORMATS) as image:
+        limits.check_shape(image.height, image.width)
+        orientation = _orientation(image)
+        if _is_deep_colour(start):
+            return turn(_read_deep_png(path, image.size, start[PNG_COLOUR_AT]), orientation)
+        pixels = np.asarray(_plain(image))
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    if pixels.dtype not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.uint16)
+    return turn(pixels, orientation)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image in mode L, RGB, or one of the 16-bit greys."""
+    if image.mode in ("L", "RGB") or image.mode.startswith("I;16"):
+        return image
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if image.mode == "I":  # some versions of Pillow read 16-bit grey into 32 bits
+        low, high = image.getextrema()
+        if not 0 <= float(low) <= float(high) <= np.iinfo(np.uint16).max:  # type: ignore[arg-type]
+            raise ImageError("the image has more than 16 bits per channel")
+        return image
+    if image.mode == "F":
+        raise ImageError("images of floating point numbers are not supported: save 8 or 16 bits")
+    if image.mode == "RGBA":
+        return Image.merge("RGB", image.split()[:3])  # colours as stored, without blending
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation where the browser heeds it, else 1; never decodes the image."""
+    raw = image.info.get("exif")
+    if image.format not in TURNED_FORMATS or not isinstance(raw, bytes):
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(raw)
+        value = exif.get(ORIENTATION_TAG)
+    except DECODER_ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_deep_colour(start: bytes) -> bool:
+    """True for 16-bit PNGs that are not plain grey: Pillow would cut them to 8 bits."""
+    is_png = start.startswith(PNG_START) and len(start) > PNG_COLOUR_AT
+    return is_png and start[PNG_DEPTH_AT] == 16 and start[PNG_COLOUR_AT] != PNG_GREY
+
+
+def _read_deep_png(path: Path, size: tuple[int, int], colour: int) -> NDArray[Any]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
+        raise ImageError("the 16-bit PNG is damaged")
+    if pixels.ndim == 2:
+        return pixels[:, :, np.newaxis]
+    if colour == PNG_GREY_ALPHA:
+        return pixels[:, :, :1]
+    return pixels[:, :, 2::-1]  # blue, green, red, alpha
+
+
+def _short(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

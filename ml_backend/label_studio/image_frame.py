@@ -1,0 +1,52 @@
+"""How large an image may be, and which way up it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ImageError
+
+MAX_BYTES_PER_PIXEL = 8
+"""Of the largest allowed image: four channels of 16 bits. Smaller images may have more channels."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Sizes above which nothing is decoded."""
+
+    max_bytes: int
+    max_pixels: int
+
+    def check_bytes(self, n_bytes: int) -> None:
+        if n_bytes > self.max_bytes:
+            raise ImageError(
+                f"the image file has more than {self.max_bytes / 1e6:g} MB, the limit MAX_IMAGE_MB"
+            )
+
+    def check_shape(self, height: int, width: int, n_channels: int = 1, n_bytes: int = 1) -> None:
+        """Check pixels, and the memory that they would take."""
+        if height < 1 or width < 1:
+            raise ImageError(f"an image of {width} x {height} pixels is empty")
+        if height * width > self.max_pixels:
+            raise ImageError(
+                f"the image has {width} x {height} pixels; MAX_IMAGE_MEGAPIXELS is {self.max_pixels / 1e6:g}"
+            )
+        if height * width * n_channels * n_bytes > self.max_pixels * MAX_BYTES_PER_PIXEL:
+            raise ImageError(
+                f"{n_channels} channels of {width} x {height} pixels are more than fits MAX_IMAGE_MEGAPIXELS"
+            )
+
+
+def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn `(H, W, ...)` pixels by an EXIF orientation 1..8; anything else leaves them as they are."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,161 @@
+"""Pixels of a task's image: located, fetched within limits, decoded once, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from numpy.typing import NDArray
+
+from core.errors import ImageError
+from ml_backend.config import Settings
+from ml_backend.label_studio.addresses import Address, AddressPolicy, FileAddress, InlineAddress, locate
+from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.downloads import download, new_http_client
+from ml_backend.label_studio.image_cache import ImageCache
+from ml_backend.label_studio.image_files import read_image, read_size
+from ml_backend.label_studio.image_frame import ImageLimits
+from ml_backend.label_studio.label_config import find_image_address
+
+DEFAULT_IMAGE_KEY = "image"
+MEGA, GIGA = 1_000_000, 1_000_000_000
+
+
+@dataclass(frozen=True)
+class ImageAccess:
+    """What one project needs to get at its images.
+
+    `folder` keeps its cache apart from those of other projects; `image_key` is `LabelConfig.image_key`;
+    `hostname` is what `/setup` said; without `connection` nothing is sent along.
+    """
+
+    folder: str
+    image_key: str = DEFAULT_IMAGE_KEY
+    hostname: str = ""
+    connection: Connection | None = None
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What the settings say about images, in plain units."""
+
+    label_studio_url: str
+    max_bytes: int
+    max_pixels: int
+    cache_bytes: int
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_folders: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> ImageSettings:
+        return cls(
+            label_studio_url=settings.label_studio_url,
+            max_bytes=settings.max_image_mb * MEGA,
+            max_pixels=settings.max_image_megapixels * MEGA,
+            cache_bytes=int(settings.image_cache_gb * GIGA),
+            allowed_hosts=settings.allowed_image_hosts,
+            allowed_folders=settings.allowed_image_folders,
+        )
+
+
+class CachedImages:
+    """`ports.ImageSource` over Label Studio, allowed hosts and allowed folders; for any number of threads.
+
+    `access` tells what a project needs, by its id. What is on the web counts as unchanging: Label Studio
+    gives every upload its own address.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: ImageSettings,
+        access: Callable[[int], ImageAccess],
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        self._limits = ImageLimits(settings.max_bytes, settings.max_pixels)
+        self._cache = ImageCache(folder, settings.cache_bytes)
+        self._access = access
+        self._http = new_http_client(transport)
+        self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+        self._locks_guard = threading.Lock()
+
+    def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
+        """`(H, W, C)` uint8 or uint16, a memory map over the cache; raises `ImageError`."""
+        access = self._access(project_id)
+        policy = self._policy(access)
+        address = locate(_address_of(data, access.image_key), task_id, policy)
+        try:
+            name = self._cache_name(access, address)
+            with self._lock(name):  # two equal requests at once fetch once
+                found = self._cache.find(name)
+                if found is None:
+                    found = self._cache.save(name, self._read(address, policy, access))
+                return found
+        except OSError as error:
+            raise ImageError(f"the image cannot be read or kept: {error.strerror or error}") from None
+
+    def shape(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> tuple[int, int]:
+        """`(H, W)`, from the cache or, for files at hand, from the header."""
+        access = self._access(project_id)
+        address = locate(_address_of(data, access.image_key), task_id, self._policy(access))
+        try:
+            found = self._cache.find(self._cache_name(access, address))
+            if found is None and isinstance(address, FileAddress):
+                return read_size(address.path, self._limits)
+        except OSError as error:
+            raise ImageError(f"the image cannot be read: {error.strerror or error}") from None
+        height, width = (self.open(project_id, task_id, data) if found is None else found).shape[:2]
+        return height, width
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _policy(self, access: ImageAccess) -> AddressPolicy:
+        settings = self._settings
+        return AddressPolicy(
+            settings.label_studio_url, access.hostname, settings.allowed_hosts, settings.allowed_folders
+        )
+
+    def _read(self, address: Address, policy: AddressPolicy, access: ImageAccess) -> NDArray[Any]:
+        if isinstance(address, FileAddress):
+            return read_image(address.path, self._limits)
+        with self._cache.scratch_file() as file:
+            if isinstance(address, InlineAddress):
+                self._limits.check_bytes(len(address.content))
+                file.write_bytes(address.content)
+            else:
+                download(self._http, address, policy, access.connection, self._limits, file)
+            return read_image(file, self._limits)
+
+    def _cache_name(self, access: ImageAccess, address: Address) -> str:
+        """Another limit, another file content, another project: another name."""
+        digest = hashlib.blake2b(repr(self._limits).encode(), digest_size=16)
+        if isinstance(address, FileAddress):
+            stat = address.path.stat()
+            digest.update(f"file:{address.path}:{stat.st_mtime_ns}:{stat.st_size}".encode())
+        elif isinstance(address, InlineAddress):
+            digest.update(b"inline:" + address.content)
+        else:
+            digest.update(f"web:{address.url}".encode())
+        return f"{access.folder}/{digest.hexdigest()}"
+
+    def _lock(self, name: str) -> threading.Lock:
+        with self._locks_guard:
+            lock = self._locks.get(name)
+            if lock is None:
+                lock = self._locks[name] = threading.Lock()
+            return lock
+
+
+def _address_of(data: Mapping[str, Any], image_key: str) -> str:
+    address = find_image_address(data, image_key)
+    if address is None:
+        raise ImageError(f"the task's data has no image under {image_key!r}")
+    return address

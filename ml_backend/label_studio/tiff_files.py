@@ -1,0 +1,119 @@
+"""TIFF files to arrays: microscopy with any number of channels, and the compressed ones of other programs."""
+
+from __future__ import annotations
+
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from core.errors import ImageError
+from ml_backend.label_studio.image_frame import ImageLimits, turn
+
+CHANNEL_AXES = "SCIQ"
+"""tifffile's letters for samples, channels, and pages of which nobody says what they are."""
+
+MAX_CHANNELS = 64
+OPENCV_CHANNELS = 4
+UNCOMPRESSED = 1
+DEFLATE = (8, 32946)
+PHOTOMETRIC_WHITE_IS_ZERO, PHOTOMETRIC_RGB, PHOTOMETRIC_PALETTE = 0, 2, 3
+
+
+def read_tiff(path: Path, limits: ImageLimits) -> NDArray[Any]:
+    """Decode the first picture of a TIFF to `(H, W, C)`; sizes are checked before pixels are read.
+
+    What libtiff can hold is read by OpenCV, whose decoders stay inside their buffers; what has more than
+    four channels by tifffile.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        if not tiff.series:
+            raise ImageError("the TIFF has no picture in it")
+        series = tiff.series[0]
+        page = series.keyframe
+        kept = _kept_axes(series)
+        axes = "".join(letter for letter, _ in kept)
+        shape = dict(kept)
+        n_channels = prod(size for letter, size in kept if letter not in "YX")
+        limits.check_shape(shape["Y"], shape["X"], n_channels, series.dtype.itemsize)
+        if page.photometric == PHOTOMETRIC_PALETTE:
+            pixels = _read_palette(path, page)
+        elif page.compression != UNCOMPRESSED and axes in ("YX", "YXS") and n_channels <= OPENCV_CHANNELS:
+            pixels = _read_with_opencv(path, (shape["Y"], shape["X"]))
+        else:
+            pixels = _read_with_tifffile(series, kept)
+        return turn(_finish(pixels, page), int(page.tags.valueof("Orientation", 1)))
+
+
+def _kept_axes(series: Any) -> list[tuple[str, int]]:
+    """Axes of more than one entry (and Y and X always); raises for stacks."""
+    axes = [(letter, int(size)) for letter, size in zip(series.axes, series.shape, strict=True)]
+    kept = [(letter, size) for letter, size in axes if letter in "YX" or size > 1]
+    letters = [letter for letter, _ in kept]
+    others = [letter for letter in letters if letter not in "YX"]
+    is_picture = letters.count("Y") == letters.count("X") == 1 and len(others) <= 1
+    if not is_picture or any(letter not in CHANNEL_AXES for letter in others):
+        raise ImageError(f"the TIFF is no single picture with channels: its axes are {series.axes}")
+    if any(size > MAX_CHANNELS for letter, size in kept if letter in others):
+        raise ImageError(f"the TIFF has more than {MAX_CHANNELS} channels")
+    return kept
+
+
+def _read_with_tifffile(series: Any, kept: list[tuple[str, int]]) -> NDArray[Any]:
+    for page in series.pages:
+        if page is not None and page.compression != UNCOMPRESSED:
+            _check_segments(series.keyframe, page)
+    pixels: NDArray[Any] = np.asarray(series.asarray()).reshape([size for _, size in kept])
+    letters = [letter for letter, _ in kept]
+    others = [letter for letter in letters if letter not in "YX"]
+    order = [letters.index(letter) for letter in ("Y", "X", *others)]
+    pixels = pixels.transpose(order)
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def _check_segments(keyframe: Any, page: Any) -> None:
+    """Inflate each segment no further than its size: tifffile's own fallback would go on without end."""
+    if page.compression not in DEFLATE:
+        raise ImageError(f"a multi-channel TIFF with compression {page.compression!s} is not supported")
+    most = prod(keyframe.chunks) * keyframe.dtype.itemsize + 1
+    file = page.parent.filehandle
+    for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        if len(zlib.decompressobj().decompress(file.read(n_bytes), most)) >= most:
+            raise ImageError("a part of the TIFF holds more than its header says")
+
+
+def _read_with_opencv(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != size:
+        raise ImageError("the TIFF is damaged, or its compression is not supported")
+    if pixels.ndim == 2:
+        return pixels[:, :, np.newaxis]
+    order = [2, 1, 0, 3][: pixels.shape[2]]
+    return pixels[:, :, order]
+
+
+def _read_palette(path: Path, page: Any) -> NDArray[Any]:
+    """OpenCV turns a palette into colour by itself."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or pixels.shape[:2] != (page.imagelength, page.imagewidth):
+        raise ImageError("the TIFF with a palette is damaged")
+    return pixels[:, :, ::-1]
+
+
+def _finish(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
+    """Drop alpha, spread single bits, and refuse what is neither 8 nor 16 bits."""
+    if page.photometric == PHOTOMETRIC_RGB and pixels.shape[2] == 4 and page.extrasamples:
+        pixels = pixels[:, :, :3]
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"a TIFF of {pixels.dtype} is not supported: save 8 or 16 bits without sign")
+    if page.photometric == PHOTOMETRIC_WHITE_IS_ZERO:
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    return pixels
