@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ml_backend.config import Settings
-from ml_backend.errors import LabelConfigError, ServiceError
+from ml_backend.errors import LabelConfigError, LabelStudioRefusedError, ServiceError
 from ml_backend.label_studio.admin import BACKEND_TITLE, LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
@@ -55,7 +55,7 @@ def set_up_project(
     if plan.images is not None:
         n_uploaded = admin.upload_images(project_id, find_images(plan.images))
         report(f"{n_uploaded} images of {plan.images} were uploaded, all others were there")
-    _connect(admin, connection, project_id, plan.backend_url, settings)
+    _connect(admin, project_id, plan.backend_url, settings)
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
     return project_id
 
@@ -84,10 +84,10 @@ def run_setup(
     connection = Connection(settings.label_studio_url, key, timeout_s=SETUP_TIMEOUT_S)
 
     def report(line: str) -> None:
-        console.print(f"[green]✓[/] {escape(line)}", highlight=False)
+        console.print(f"[green]✓[/] {escape(line)}", highlight=False, soft_wrap=True)
 
     found = set_up_project(connection, plan, settings, report)
-    console.print(f"annotate at {connection.url}/projects/{found}/data", highlight=False)
+    console.print(f"annotate at {connection.url}/projects/{found}/data", highlight=False, soft_wrap=True)
 
 
 def read_default_config() -> str:
@@ -137,31 +137,44 @@ def _ensure_project(admin: LabelStudioAdmin, connection: Connection, plan: Proje
     return admin.set_project_fields(plan.project_id, **fields).project_id
 
 
-def _connect(
-    admin: LabelStudioAdmin, connection: Connection, project_id: int, backend_url: str, settings: Settings
-) -> None:
-    """Backend and webhook. Label Studio asks one backend only, so an earlier address of Brushloop goes."""
+def _connect(admin: LabelStudioAdmin, project_id: int, backend_url: str, settings: Settings) -> None:
+    """Backend and webhook, with the credentials that each of them needs."""
+    try:
+        admin.ensure_backend(project_id, backend_url, basic_auth(settings))
+    except LabelStudioRefusedError as refusal:
+        if "health check failed" not in str(refusal):
+            raise
+        raise ServiceError(
+            f"Label Studio cannot reach a backend at {backend_url}; start one with `brushloop serve "
+            "--with-worker`, or name with --url an address that Label Studio's machine can reach"
+        ) from None
+    _remove_earlier(admin, project_id, backend_url)
+    _check_backend(admin, project_id, backend_url)
+    admin.ensure_webhook(project_id, f"{backend_url}/webhook", webhook_headers(settings))
+
+
+def _remove_earlier(admin: LabelStudioAdmin, project_id: int, backend_url: str) -> None:
+    """Label Studio asks the first backend only, so an earlier address of Brushloop has to go.
+
+    Removing a backend leaves its webhook behind.
+    """
     for row in admin.list_backends(project_id):
         if row.title == BACKEND_TITLE and row.url.rstrip("/") != backend_url:
-            connection.request("DELETE", f"/api/ml/{row.backend_id}")
-            _delete_webhooks(admin, project_id, f"{row.url.rstrip('/')}/webhook")
-    backend = admin.ensure_backend(project_id, backend_url, basic_auth(settings))
+            admin.delete_backend(row.backend_id)
+            for webhook_id, address in admin.list_webhooks(project_id).items():
+                if address.rstrip("/") == f"{row.url.rstrip('/')}/webhook":
+                    admin.delete_webhook(webhook_id)
+
+
+def _check_backend(admin: LabelStudioAdmin, project_id: int, backend_url: str) -> None:
+    rows = {row.url.rstrip("/"): row for row in admin.list_backends(project_id)}
+    backend = rows[backend_url]
     if backend.state != CONNECTED:
         raise ServiceError(
-            f"Label Studio cannot use the backend at {backend_url}: "
-            f"{backend.error_message or backend.state}. Is it running, and can Label Studio's machine "
-            "reach that address?"
+            f"Label Studio cannot use the backend at {backend_url}: {backend.error_message or backend.state}"
         )
     if not backend.is_first:
         raise ServiceError(
             f"project {project_id} has another backend before this one, and Label Studio asks the first "
             "only; remove it in the project's settings, under Model, and run this again"
         )
-    admin.ensure_webhook(project_id, f"{backend_url}/webhook", webhook_headers(settings))
-
-
-def _delete_webhooks(admin: LabelStudioAdmin, project_id: int, url: str) -> None:
-    """Removing a backend leaves its webhook behind."""
-    for webhook_id, address in admin.list_webhooks(project_id).items():
-        if address.rstrip("/") == url:
-            admin.delete_webhook(webhook_id)
