@@ -38,6 +38,11 @@ READ_REGIONS = """() => Htx.annotationStore.selected.regions.map(region => ({
     id: region.cleanId, type: region.type, label: region.labels[0], origin: region.origin,
     selected: region.inSelection}))"""
 
+READ_CHOSEN_HOTKEY = """() => {
+    const chosen = Htx.annotationStore.selected.names.get('brush').selectedLabels
+    return chosen.length ? chosen[0].hotkey : null
+}"""
+
 READ_DIAMETER = """() => {
     const tools = Htx.annotationStore.selected.names.get('image').getToolsManager().allTools()
     return tools.find(tool => tool.selected).strokeWidth
@@ -99,6 +104,11 @@ class Annotator:
         rows = self.page.locator(".lsf-outliner-item").all_inner_texts()
         return [" ".join(row.split("\n")[1:]) for row in rows]
 
+    def chosen_hotkey(self) -> str | None:
+        """Key of the label that the next stroke gets."""
+        found: str | None = self.page.evaluate(READ_CHOSEN_HOTKEY)
+        return found
+
     def save_picture(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
@@ -115,7 +125,9 @@ class Annotator:
         Returns the diameter in image pixels that the brush really has.
         """
         self.press("Escape")
-        self.press(hotkey)
+        if self.chosen_hotkey() != hotkey:  # the key of a chosen label would let go of it
+            self.press(hotkey)
+        assert self.chosen_hotkey() == hotkey
         return self.resize_brush(diameter_px)
 
     def resize_brush(self, diameter_px: float) -> float:

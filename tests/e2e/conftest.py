@@ -1,0 +1,39 @@
+"""One real Label Studio and one real browser for all end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from label_studio_browser import open_browser
+from playwright.sync_api import Browser
+from running_services import RealLabelStudio, launch_label_studio
+
+ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+
+
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealLabelStudio]:
+    server = launch_label_studio(tmp_path_factory.mktemp("label-studio"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def artifacts() -> Path:
+    """The folder where tests leave pictures of what they saw."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    return ARTIFACTS

@@ -1,0 +1,159 @@
+"""The real programs that end-to-end tests talk to: Label Studio, and Brushloop started by its own command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.config import Settings, child_environment
+from ml_backend.label_studio.connection import Connection
+from ml_backend.local_label_studio import (
+    HOST,
+    Login,
+    find_label_studio,
+    load_login,
+    start_label_studio,
+    wait_until_healthy,
+    with_access_token,
+)
+
+VALIDATION_SWITCH = {"fflag_feat_utc_210_prediction_validation_15082025": "true"}
+"""Label Studio then refuses predictions that do not fit the labeling setup; it ships switched off."""
+
+AUTH = ("brushloop", "open sesame")
+
+POLL_S = 0.5
+LEARN_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class RealLabelStudio:
+    """A Label Studio server with one user. `api_key` is the legacy key."""
+
+    url: str
+    login: Login
+    personal_access_token: str
+    process: ChildProcess
+
+    @property
+    def api_key(self) -> str:
+        return self.login.legacy_key
+
+    def connect(self) -> Connection:
+        return Connection(self.url, self.api_key)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+def launch_label_studio(folder: Path) -> RealLabelStudio:
+    """Start the server with prediction validation switched on, and wait for it."""
+    port = find_free_port(HOST, 18080)
+    login = load_login(folder / "login.json")
+    process = start_label_studio(
+        find_label_studio(Settings().label_studio_venv),
+        folder / "label-studio",
+        port,
+        login,
+        folder / "label-studio.log",
+        VALIDATION_SWITCH,
+    )
+    url = f"http://{HOST}:{port}"
+    try:
+        wait_until_healthy(process, url)
+        token = with_access_token(login, url).access_token
+        assert token is not None
+    except BaseException:
+        process.stop()
+        raise
+    return RealLabelStudio(url, login, token, process)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`brushloop serve --with-worker`, with basic auth."""
+
+    url: str
+    environment: Mapping[str, str]
+    process: ChildProcess
+
+    def command(self, *arguments: str) -> str:
+        """Run `brushloop ...` as a person would; returns what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ml_backend.cli", *arguments],
+            env={**self.environment, "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(self.url + path, auth=AUTH, timeout=60)
+        assert answer.is_success, answer.text
+        return answer.content if path.endswith(".png") else answer.json()
+
+    def wait_until_learnt(
+        self, project_id: int, n_annotations: int, timeout_s: float = 180
+    ) -> dict[str, Any]:
+        """Poll `status` until that many annotations are trained on and nothing is under way."""
+        deadline = time.monotonic() + LEARN_TIMEOUT_S
+        while True:
+            status = self.get(f"/api/projects/{project_id}/status")
+            counted = status["annotations"]
+            if status["state"] == "idle" and not counted["pending"] and counted["trained"] >= n_annotations:
+                return dict(status)
+            assert status["state"] != "error", status["last_error"]
+            assert time.monotonic() < deadline, status
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def run_backend(label_studio: RealLabelStudio, folder: Path, **settings: str) -> Iterator[Backend]:
+    """Start web and worker by the command that people use; they end with the block."""
+    port = find_free_port(HOST, 19090)
+    url = f"http://{HOST}:{port}"
+    environment = child_environment(
+        {
+            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_API_KEY": label_studio.personal_access_token,
+            "BASIC_AUTH_USER": AUTH[0],
+            "BASIC_AUTH_PASS": AUTH[1],
+            "DATA_DIR": str(folder / "data"),
+            "BRUSHLOOP_URL": url,
+            **settings,
+        },
+        without=("DATABASE_URL", "REDIS_URL"),
+    )
+    process = ChildProcess(
+        "the backend",
+        [
+            sys.executable,
+            "-m",
+            "ml_backend.cli",
+            "serve",
+            "--host",
+            HOST,
+            "--port",
+            str(port),
+            "--with-worker",
+        ],
+        environment,
+        folder / "brushloop.log",
+    )
+    try:
+        wait_until_healthy(process, url)
+        yield Backend(url, environment, process)
+    finally:
+        process.stop()
