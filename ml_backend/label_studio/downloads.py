@@ -16,7 +16,6 @@ from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_frame import ImageLimits
 
 MAX_REDIRECTS = 5
-CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 TOTAL_TIMEOUT_S = 300.0
@@ -110,7 +109,7 @@ def _save(response: httpx.Response, limits: ImageLimits, target: Path, deadline:
         raise ImageError(f"{host} sends an image compressed, which was not asked for")
     n_bytes = 0
     with target.open("wb") as file:
-        for chunk in response.iter_raw(CHUNK_BYTES):
+        for chunk in response.iter_raw():  # as it arrives: a filled buffer would hide a drip
             n_bytes += len(chunk)
             limits.check_bytes(n_bytes)
             if time.monotonic() > deadline:
