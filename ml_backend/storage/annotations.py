@@ -160,6 +160,16 @@ def settle(
     )
 
 
+def unsettle(connection: Connection, project_id: int, task_id: int) -> None:
+    """Have the next round account for the task's annotations again."""
+    a = tables.annotation_table
+    connection.execute(
+        sa.update(a)
+        .where(*_of_task(project_id, task_id), a.c.deleted.is_(False), a.c.result.is_not(None))
+        .values(settled_round=None, trained_round=None)
+    )
+
+
 def count(connection: Connection, project_id: int) -> AnnotationCounts:
     a = tables.annotation_table.c
     query = sa.select(

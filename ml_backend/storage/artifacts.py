@@ -3,7 +3,7 @@
 ::
 
     data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
-                                     truth/<task>-<seq>.npy  (2, H, W) uint8: training and hold-out label map
+                                     truth/<task>-<seq>.npy  (3, H, W) uint8: all truth, training, hold-out
                                      pictures/<version>/     PNGs, made when somebody asks
                                      scratch/                what a killed process left half-done
 """
@@ -39,7 +39,7 @@ class Artifacts:
         return self.scratch / uuid.uuid4().hex
 
     def save_truth(self, task_id: int, seq: int, maps: NDArray[np.uint8]) -> str:
-        """Store `(2, H, W)`; returns the name under which `load_truth` finds it."""
+        """Store `(3, H, W)`; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}.npy"
         scratch = self.new_scratch()
         with scratch.open("wb") as file:
@@ -49,7 +49,7 @@ class Artifacts:
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
-        """Memory-mapped `(2, H, W)` uint8."""
+        """Memory-mapped `(3, H, W)` uint8 label maps: all truth, what is trained on, what is held out."""
         maps: NDArray[np.uint8] = np.load(self.truth / name, mmap_mode="r")
         return maps
 

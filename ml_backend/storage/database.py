@@ -53,16 +53,25 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(data_dir: Path, database_url: str | None = None) -> Database:
-    """Connect, bring the schema up to date (several processes may do so at once), and return it."""
+def connect_database(data_dir: Path, database_url: str | None = None) -> Database:
+    """Connect to a database as it is."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    engine = _postgres(database_url) if database_url else _sqlite(data_dir / SQLITE_NAME)
-    database = Database(engine)
+    return Database(_postgres(database_url) if database_url else _sqlite(data_dir / SQLITE_NAME))
+
+
+def migrate(database: Database, data_dir: Path) -> None:
+    """Bring the schema up to date; several processes may do so at once."""
     if database.is_postgres:
-        _migrate_postgres(engine)
+        _migrate_postgres(database.engine)
     else:
-        with FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"), engine.connect() as connection:
+        with FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"), database.engine.connect() as connection:
             _migrate(connection)
+
+
+def open_database(data_dir: Path, database_url: str | None = None) -> Database:
+    """Connect, and bring the schema up to date."""
+    database = connect_database(data_dir, database_url)
+    migrate(database, data_dir)
     return database
 
 

@@ -113,6 +113,9 @@ def set_label_config(connection: Connection, project: Project, label_config: str
         connection.execute(
             sa.update(tasks).where(tasks.c.project_id == project.project_id, painted).values(truth_seq=seq)
         )
+        # They count by class index, and the classes are others now.
+        counts = tables.class_counts
+        connection.execute(sa.delete(counts).where(counts.c.project_id == project.project_id))
     return True
 
 

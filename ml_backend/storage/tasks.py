@@ -85,10 +85,9 @@ def list_truth(connection: Connection, project_id: int) -> list[StoredTask]:
 
 
 def list_unbuilt(connection: Connection, project_id: int, now: float, limit: int) -> list[StoredTask]:
-    """Tasks whose truth on disk is older than what people painted, and that may be tried now."""
+    """Tasks whose truth on disk is older than what people painted, or that are to be tried again now."""
     t = tables.tasks.c
-    may = sa.or_(t.retry_at.is_(None), t.retry_at <= now)
-    query = _select().where(_alive(project_id), t.built_seq < t.truth_seq, may)
+    query = _select().where(_alive(project_id), sa.or_(t.built_seq < t.truth_seq, t.retry_at <= now))
     return [_to_task(row) for row in connection.execute(query.order_by(t.truth_seq).limit(limit))]
 
 
@@ -97,13 +96,10 @@ def has_unbuilt(connection: Connection, project_id: int, now: float) -> bool:
 
 
 def has_unsettled(connection: Connection, project_id: int, attempted_seq: int) -> bool:
-    """Whether something changed that no round accounted for, and that can be trained on or dropped now."""
+    """Whether something changed that no round accounted for or tried."""
     t = tables.tasks.c
     query = sa.select(t.task_id).where(
-        t.project_id == project_id,
-        t.truth_seq > t.settled_seq,
-        t.truth_seq > attempted_seq,
-        t.retry_at.is_(None),
+        t.project_id == project_id, t.truth_seq > t.settled_seq, t.truth_seq > attempted_seq
     )
     return connection.execute(query.limit(1)).first() is not None
 
@@ -123,6 +119,7 @@ def save_truth(
     truth: Mapping[str, Any],
     counts: Sequence[tuple[int, int]],
     findings: Sequence[Mapping[str, Any]],
+    retry_at: float | None = None,
 ) -> None:
     """Store what was built from the task as it was read; `counts` are pixels and objects per class."""
     _update(
@@ -130,7 +127,7 @@ def save_truth(
         project_id,
         task.task_id,
         built_seq=task.truth_seq,
-        retry_at=None,
+        retry_at=retry_at,
         truth=json.dumps(truth),
         findings=json.dumps(list(findings)) if findings else None,
     )
@@ -153,14 +150,15 @@ def save_truth(
 
 
 def postpone_task(connection: Connection, project_id: int, task_id: int, retry_at: float) -> None:
-    """Try to build this task again later: its image cannot be reached at the moment."""
+    """Build this task again later: its image could not be read."""
     _update(connection, project_id, task_id, retry_at=retry_at)
 
 
 def revive_task(connection: Connection, project_id: int, task: StoredTask, now: float) -> StoredTask:
-    """A postponed task could be built after all: count it as a change, so that a round becomes due."""
+    """A postponed task can be used after all: count it as a change, so that a round becomes due."""
     seq = next_seq(connection, project_id, now)
     _update(connection, project_id, task.task_id, truth_seq=seq)
+    annotation_rows.unsettle(connection, project_id, task.task_id)
     return replace(task, truth_seq=seq)
 
 
@@ -245,18 +243,11 @@ def set_reconciled(connection: Connection, project_id: int, task_id: int, ls_upd
 
 
 def retry_failed(connection: Connection, project_id: int, now: float) -> None:
-    """Have the tasks that could not be built, or were postponed, tried again at once."""
-    t = tables.tasks.c
-    failed = sa.or_(t.retry_at.is_not(None), t.truth.contains('"error": "'))
-    ids = (
-        connection.execute(sa.select(t.task_id).where(_alive(project_id), t.truth_seq > 0, failed))
-        .scalars()
-        .all()
-    )
-    if ids:
-        seq = next_seq(connection, project_id, now)
-        for task_id in ids:
-            touch_task(connection, project_id, task_id, seq)
+    """Have the tasks that could not be used tried again at once."""
+    failed = sa.select(tables.tasks.c.task_id).where(_alive(project_id), tables.tasks.c.retry_at.is_not(None))
+    for task_id in connection.execute(failed).scalars().all():
+        touch_task(connection, project_id, task_id, next_seq(connection, project_id, now))
+        annotation_rows.unsettle(connection, project_id, task_id)
 
 
 def _update(connection: Connection, project_id: int, task_id: int, **values: Any) -> None:

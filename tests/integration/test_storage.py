@@ -211,13 +211,21 @@ def test_another_labeling_setup_makes_every_painted_task_stale(database: Databas
         assert [task.task_id for task in tasks.list_unbuilt(connection, 1, 100.0, 10)] == [10]
 
 
-def test_a_postponed_task_waits_for_its_time(database: Database) -> None:
+def test_a_task_that_could_not_be_used_waits_for_its_time(database: Database) -> None:
     save(database, painted())
     with database.write() as connection:
-        tasks.postpone_task(connection, 1, 10, retry_at=500.0)
+        (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
+        tasks.save_truth(connection, 1, task, {}, [], [], retry_at=500.0)
+        (seen,) = tasks.list_truth(connection, 1)
+        tasks.settle_task(connection, 1, seen, 1, [])
         assert not tasks.has_unbuilt(connection, 1, 499.0)
         assert not tasks.has_unsettled(connection, 1, attempted_seq=0)
-        assert tasks.has_unbuilt(connection, 1, 500.0)
+        (again,) = tasks.list_unbuilt(connection, 1, 500.0, 10)
+        revived = tasks.revive_task(connection, 1, again, 500.0)
+        assert rows.count(connection, 1).pending == 1
+        assert tasks.has_unsettled(connection, 1, attempted_seq=0)
+        tasks.save_truth(connection, 1, revived, {}, [], [])
+        assert not tasks.has_unbuilt(connection, 1, 900.0)
 
 
 def test_a_project_with_another_creation_time_inherits_nothing(database: Database) -> None:

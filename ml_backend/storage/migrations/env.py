@@ -7,6 +7,9 @@ from alembic import context
 from ml_backend.storage.tables import metadata
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+# SQLite changes tables inside a transaction too; Alembic believes it only when told.
+context.configure(
+    connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True
+)
 with context.begin_transaction():
     context.run_migrations()

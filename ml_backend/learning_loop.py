@@ -1,0 +1,223 @@
+"""READ ME FIRST. The product in three verbs: record an annotation, run a round, suggest.
+
+::
+
+    Label Studio                 web process                          worker process
+    ------------                 -----------                          --------------
+    a stroke is submitted ────►  record(event)                        (looks once a second what is due)
+      (waits one second)           a row in the database   ────────►  build_truth: strokes -> label maps
+                                                                      run_round:   reconcile, train, publish
+    a task is opened      ────►  suggest(tasks)            ◄────────    a new model version, if not worse
+      (waits 100 seconds)          masks and questions
+
+Nothing is shared in memory: web processes and workers meet in the database and in the artifact folder, so
+there may be any number of each, and any of them may be killed at any moment. Every method is safe to call at
+the same time from many threads and processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from core.errors import BrushloopError, RoundCancelledError
+from ml_backend import overview, pictures, publishing, suggesting
+from ml_backend.errors import LabelConfigError
+from ml_backend.gate import find_config
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.payloads import WebhookEvent
+from ml_backend.lease import Lease, LeaseLostError, take_lease
+from ml_backend.parts import Parts
+from ml_backend.pictures import PictureKind
+from ml_backend.ports import TaskRecord
+from ml_backend.reconcile import Reconciled, reconcile_project
+from ml_backend.recording import record_event, record_setup, request_training
+from ml_backend.storage import models, rounds
+from ml_backend.storage.models import UNTRAINED
+from ml_backend.storage.projects import Project, get_project, list_projects, update_project
+from ml_backend.truth import build_changed
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED: tuple[rounds.RoundState, str] = (
+    "failed",
+    "an unexpected failure; the worker's log has the cause",
+)
+
+
+class LearningLoop:
+    """One project's strokes become its next model's suggestions; any number of projects, kept apart."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._suggester = suggesting.Suggester(parts)
+
+    # Record: what Label Studio tells is written down at once, and nothing else happens before it is answered.
+
+    def connect(
+        self, project_id: int, created_at: str, label_config: str, hostname: str, access_token: str | None
+    ) -> str:
+        """Remember a project and how to reach it; returns the current model version, never empty.
+
+        A labeling setup that cannot be used is remembered too, and then refused with `LabelConfigError`.
+        """
+        project = record_setup(self.parts, project_id, created_at, label_config, hostname, access_token)
+        parse_label_config(label_config)
+        return (project.current_version if project else None) or UNTRAINED
+
+    def record(self, event: WebhookEvent) -> None:
+        """Store an event. Twice the same, or an older one late, changes nothing."""
+        if not record_event(self.parts, event):
+            log.warning(
+                "refuse_event project=%d action=%s cause=older_project",
+                event.project.project_id,
+                event.action,
+            )
+
+    # Run a round: strokes become truth, truth becomes a model, and the better model counts.
+
+    def reconcile(self, project_id: int) -> Reconciled:
+        """Ask Label Studio what webhooks did not tell."""
+        return reconcile_project(self.parts, self._get(project_id))
+
+    def build_truth(self, project_id: int) -> int:
+        """Turn changed annotations into label maps and counts; returns how many tasks were built."""
+        project = self._get(project_id)
+        config, _ = find_config(project)
+        return build_changed(self.parts, project, config) if config else 0
+
+    def run_round(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
+        """Train on all truth there is; returns the new model version, None when there is none.
+
+        At most one round of a project runs at a time, over all processes; a second call returns at once.
+        `should_stop` means that this process is going down: the round is left to the next one.
+        """
+        lease = take_lease(self.parts, project_id, should_stop)
+        if lease is None:
+            return None
+        log.info("start_round project=%d round=%d", project_id, lease.number)
+        version: str | None = None
+        outcome: tuple[rounds.RoundState, str] | None = UNEXPECTED
+        try:
+            with lease:
+                version = self._run(lease)
+            outcome = None
+        except LeaseLostError:
+            outcome = None
+            log.warning("lose_round project=%d round=%d", project_id, lease.number)
+        except RoundCancelledError as error:
+            outcome = ("cancelled" if lease.is_cancelled else "interrupted", str(error))
+        except BrushloopError as error:
+            outcome = ("failed", str(error))
+        finally:
+            if outcome:
+                publishing.give_up(self.parts, lease, *outcome)
+        return version
+
+    def _run(self, lease: Lease) -> str | None:
+        """The story of a round."""
+        found = reconcile_project(self.parts, lease.project)
+        project, config = self._usable(lease.project.project_id)
+        build_changed(self.parts, project, config)
+        snapshot = publishing.take_snapshot(self.parts, project, config.schema)
+        lease.truth_seq = snapshot.truth_seq
+        order = publishing.write_order(self.parts, project, config, snapshot)
+        trained = self.parts.trainer(order, lease.report_progress, lease.should_stop)
+        version = publishing.publish(self.parts, lease, order, snapshot, trained, found.problem)
+        log.info(
+            "finish_round project=%d round=%d model_version=%s promoted=%s examples=%d",
+            project.project_id,
+            lease.number,
+            version,
+            trained.promoted,
+            len(order.examples),
+        )
+        publishing.sweep(self.parts, lease.project)
+        return version
+
+    # Suggest: masks and questions for the tasks that somebody opens.
+
+    def suggest(
+        self, project_id: int, tasks: Sequence[TaskRecord], label_config: str | None, deadline: float
+    ) -> list[dict[str, Any] | None]:
+        """One prediction per task, or None; `deadline` is a moment of `time.monotonic()`.
+
+        What is not done by then, is pushed to Label Studio when it is.
+        """
+        return self._suggester.suggest(project_id, tasks, label_config, deadline)
+
+    def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Compute and send what was owed since a deadline passed; returns how many predictions were kept."""
+        return self._suggester.push_owed(self._get(project_id), should_stop)
+
+    # Look and steer.
+
+    def projects(self) -> list[dict[str, Any]]:
+        """All known projects with their status in short."""
+        with self.parts.database.read() as connection:
+            known = list_projects(connection)
+        return [overview.describe_in_short(self.parts, project) for project in known]
+
+    def status(self, project_id: int) -> dict[str, Any]:
+        return overview.describe(self.parts, self._get(project_id))
+
+    def rounds(self, project_id: int) -> list[dict[str, Any]]:
+        """The reports, newest first."""
+        with self.parts.database.read() as connection:
+            get_project(connection, project_id)
+            return [stored.to_record() for stored in rounds.list_rounds(connection, project_id)]
+
+    def versions(self, project_id: int | None = None) -> list[str]:
+        """Model versions, newest first: of one project, or of all."""
+        with self.parts.database.read() as connection:
+            known = list_projects(connection) if project_id is None else [get_project(connection, project_id)]
+            found = [
+                model for project in known for model in models.list_models(connection, project.project_id)
+            ]
+        return [model.model_version for model in sorted(found, key=lambda model: -model.created_at)]
+
+    def request_training(self, project_id: int) -> None:
+        """Have a round started although the gate may be closed."""
+        with self.parts.database.write() as connection:
+            get_project(connection, project_id)
+            request_training(connection, project_id, self.parts.clock())
+
+    def cancel(self, project_id: int) -> None:
+        """Stop the running round, and drop the request for the next one; the current model stays."""
+        with self.parts.database.write() as connection:
+            get_project(connection, project_id)
+            update_project(
+                connection, project_id, cancel_requested_at=self.parts.clock(), train_requested_at=None
+            )
+
+    def rollback(self, project_id: int, model_version: str) -> None:
+        """Make an earlier version current again; later rounds start from it."""
+        with self.parts.database.write() as connection:
+            get_project(connection, project_id)
+            models.get_model(connection, project_id, model_version)
+            models.set_current(connection, project_id, model_version)
+        log.info("roll_back project=%d model_version=%s", project_id, model_version)
+
+    def ranked_tasks(
+        self, project_id: int, order: str = "uncertainty", limit: int = 100
+    ) -> list[dict[str, Any]]:
+        """The tasks that the current model looked at, least sure first: the one `order` there is."""
+        if order != "uncertainty":
+            raise ValueError(f"tasks can be ordered by uncertainty, not by {order!r}")
+        return overview.rank(self.parts, self._get(project_id), limit)
+
+    def picture(self, project_id: int, task_id: int, kind: PictureKind) -> bytes:
+        """A PNG of what the model thinks of an image, or of its truth."""
+        return pictures.draw(self.parts, self._suggester, self._get(project_id), task_id, kind)
+
+    def _get(self, project_id: int) -> Project:
+        with self.parts.database.read() as connection:
+            return get_project(connection, project_id)
+
+    def _usable(self, project_id: int) -> tuple[Project, LabelConfig]:
+        project = self._get(project_id)
+        config, problem = find_config(project)
+        if config is None:
+            raise LabelConfigError(str(problem))
+        return project, config

@@ -1,0 +1,138 @@
+"""The right to run a project's round: taken in the database, kept by a beating thread, lost when it stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from ml_backend.parts import Parts
+from ml_backend.storage import rounds
+from ml_backend.storage.projects import Project, get_project
+from ml_backend.storage.rounds import StoredRound
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 0.5
+"""How often a round shows that it lives, and looks whether it was cancelled."""
+LOST_AFTER_S = 30.0
+"""A lease that did not beat this long, on a machine that we cannot look into, is lost."""
+
+
+class LeaseLostError(Exception):
+    """Somebody else took the round over, or the project is gone: stop, and write nothing more."""
+
+
+class Lease:
+    """One running round. Entering starts the beat; what is not ended inside is recorded as interrupted."""
+
+    def __init__(self, parts: Parts, project: Project, number: int, should_stop: Callable[[], bool]) -> None:
+        self.project, self.number = project, number
+        self.truth_seq = project.truth_seq  # up to where the round looked; the snapshot moves it on
+        self._parts = parts
+        self._worker_stops = should_stop
+        self._progress: tuple[float, float | None] = (0.0, None)
+        self.started_at = parts.clock()
+        self._ended, self._cancelled, self._lost = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"round-{project.project_id}", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def report_progress(self, progress: float, eta_s: float | None) -> None:
+        self._progress = (progress, eta_s)
+
+    def should_stop(self) -> bool:
+        """Whether the round was cancelled, its worker is going down, or the lease was lost."""
+        return self._cancelled.is_set() or self._lost.is_set() or self._worker_stops()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            try:
+                self._beat_once()
+            except SQLAlchemyError as error:  # noqa: PERF203 - each beat stands for itself
+                # The database may be away for a moment; the lease holds for a while without a beat.
+                log.warning(
+                    "miss_beat project=%d round=%d cause=%s", self.project.project_id, self.number, error
+                )
+
+    def _beat_once(self) -> None:
+        progress, eta_s = self._progress
+        with self._parts.database.write() as connection:
+            alive = rounds.beat(
+                connection, self.project.project_id, self.number, self._parts.owner, self._parts.clock(),
+                progress=progress, eta_s=eta_s,
+            )  # fmt: skip
+            if not alive:
+                self._lost.set()
+                return
+            requested_at = get_project(connection, self.project.project_id).cancel_requested_at
+        if requested_at is not None and requested_at >= self.started_at:
+            self._cancelled.set()
+
+
+def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -> Lease | None:
+    """Begin a round of the project; None when one is running already."""
+    now = parts.clock()
+    with parts.database.write() as connection:
+        project = get_project(connection, project_id)
+        number = rounds.begin(
+            connection, project_id, parts.owner, project.truth_seq, now, lambda running: is_lost(running, now)
+        )
+    return Lease(parts, project, number, should_stop) if number is not None else None
+
+
+def is_lost(running: StoredRound, now: float) -> bool:
+    """Whether nobody works on this round any more."""
+    return now - running.heartbeat_at > LOST_AFTER_S or _is_gone(running.owner)
+
+
+def name_owner() -> str:
+    """A name for this process that says where to look for it, and is never given twice."""
+    return f"{_machine()}|{os.getpid()}|{_start_time(os.getpid())}|{uuid.uuid4().hex[:8]}"
+
+
+def _is_gone(owner: str) -> bool:
+    """Whether the process is known to have ended; of one on another machine nobody here can say."""
+    machine, pid, started, _ = owner.split("|")
+    return machine == _machine() and _start_time(int(pid)) != started
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Host, boot and process namespace: inside the same three a process can be looked up by its number."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    namespace = Path("/proc/self/ns/pid")
+    names = [socket.gethostname()]
+    names.append(boot.read_text().strip() if boot.exists() else "")
+    names.append(str(namespace.readlink()) if namespace.is_symlink() else "")
+    return ":".join(names)
+
+
+def _start_time(pid: int) -> str:
+    """When the process started, in the kernel's ticks; empty when there is none or it is a zombie."""
+    try:
+        # The second field is the program's name in brackets and may hold blanks, so count from its end.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,170 @@
+"""The status document: what a project waits for, what is going on, and what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from core.readiness import Readiness
+from ml_backend.gate import assess_project, find_config
+from ml_backend.lease import is_lost
+from ml_backend.moments import to_iso
+from ml_backend.parts import Parts
+from ml_backend.storage import annotations as annotation_rows
+from ml_backend.storage import models, predictions, rounds, tasks
+from ml_backend.storage.annotations import AnnotationCounts
+from ml_backend.storage.projects import Project
+from ml_backend.storage.rounds import StoredRound
+
+State = Literal["waiting", "queued", "training", "idle", "error"]
+
+MAX_LINT_TASKS = 200
+"""Tasks whose remarks are listed, those with the newest truth."""
+
+NOTHING_YET = Readiness(False, (), (), "")
+
+
+@dataclass(frozen=True)
+class _View:
+    """Everything about a project at one moment."""
+
+    project: Project
+    problem: str | None  # with the labeling setup
+    readiness: Readiness
+    lint: list[dict[str, Any]]
+    running: StoredRound | None
+    last: StoredRound | None
+    counts: AnnotationCounts
+    has_work: bool  # truth changed, and no round has tried it yet
+
+
+def describe(parts: Parts, project: Project) -> dict[str, Any]:
+    """The status document of a project."""
+    with parts.database.read() as connection:
+        view = _look(parts, connection, project)
+        model = models.find_model(connection, project.project_id, project.current_version)
+        n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
+        n_tasks = tasks.count_tasks(connection, project.project_id)
+    state = _find_state(view)
+    return {
+        "project": project.project_id,
+        "title": project.title,
+        "state": state,
+        "model_version": project.current_version,
+        "draft": model.draft if model else False,
+        "round": model.round if model else 0,
+        "readiness": {
+            "ready": view.readiness.ready,
+            "classes": [_describe_class(asdict(row)) for row in view.readiness.classes],
+            "lint": view.lint,
+        },
+        "training": _describe_running(view.running),
+        "annotations": asdict(view.counts),
+        "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},
+        "advice": _advise(view, state),
+        "last_round": view.last.to_record() if view.last else None,
+        "last_error": view.problem or project.last_error,
+    }
+
+
+def describe_in_short(parts: Parts, project: Project) -> dict[str, Any]:
+    """One entry of the list of projects."""
+    with parts.database.read() as connection:
+        view = _look(parts, connection, project)
+    return {
+        "project": project.project_id,
+        "title": project.title,
+        "state": _find_state(view),
+        "model_version": project.current_version,
+        "annotations": asdict(view.counts),
+    }
+
+
+def rank(parts: Parts, project: Project, limit: int) -> list[dict[str, Any]]:
+    """The tasks that the current model looked at, least sure first."""
+    with parts.database.read() as connection:
+        ranked = predictions.rank_tasks(connection, project.project_id, project.current_version, limit)
+    return [
+        {"task": task.task_id, "score": task.score, "regions": json.loads(task.regions)} for task in ranked
+    ]
+
+
+def _look(parts: Parts, connection: Connection, project: Project) -> _View:
+    project_id = project.project_id
+    config, problem = find_config(project)
+    if project.label_config == "":
+        problem = None  # nothing was told yet, which is not an error
+    readiness = assess_project(connection, project, config.schema, parts.settings) if config else NOTHING_YET
+    found = tasks.list_findings(connection, project_id, MAX_LINT_TASKS)
+    lint = [{"task": None, **asdict(finding)} for finding in readiness.lint]
+    lint += [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
+    running = rounds.find_running(connection, project_id)
+    listed = rounds.list_rounds(connection, project_id, 2)
+    return _View(
+        project=project,
+        problem=problem,
+        readiness=readiness,
+        lint=lint,
+        running=running if running and not is_lost(running, parts.clock()) else None,
+        last=next((stored for stored in listed if stored.state != "running"), None),
+        counts=annotation_rows.count(connection, project_id),
+        has_work=tasks.has_unsettled(connection, project_id, project.attempted_seq),
+    )
+
+
+def _find_state(view: _View) -> State:
+    if view.running:
+        return "training"
+    if view.problem:
+        return "error"
+    if view.project.train_requested_at is not None:
+        return "queued"
+    if view.last and view.last.state == "failed" and not view.has_work:
+        return "error"
+    if not view.readiness.ready:
+        return "waiting"
+    return "queued" if view.has_work or _is_interrupted(view) else "idle"
+
+
+def _is_interrupted(view: _View) -> bool:
+    return view.last is not None and view.last.state == "interrupted" and view.counts.pending > 0
+
+
+def _describe_class(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Background is painted as it comes: no number of its objects is advised."""
+    return {**row, "advised_objects": 0 if row["role"] == "background" else row["advised_objects"]}
+
+
+def _describe_running(running: StoredRound | None) -> dict[str, Any] | None:
+    if running is None:
+        return None
+    return {
+        "round": running.number,
+        "progress": round(running.progress, 3),
+        "eta_s": None if running.eta_s is None else round(running.eta_s, 1),
+        "started_at": to_iso(running.started_at),
+    }
+
+
+def _advise(view: _View, state: State) -> str:
+    """One or two sentences on what to do next."""
+    if view.problem:
+        return f"Change the labeling setup in Label Studio: {view.problem}."
+    if state == "error":
+        return "The last round failed; see last_error. Paint something new, or ask for a round, to try again."
+    if not view.readiness.classes:
+        return "Connect this backend to the project in Label Studio."
+    if not view.readiness.ready:
+        return f"Paint on: {view.readiness.missing} 'Start training' does not wait for that."
+    few = [
+        f"{row.name} ({row.objects} of {row.advised_objects})"
+        for row in view.readiness.classes
+        if row.role == "object" and row.pixels > 0 and row.objects < row.advised_objects
+    ]
+    if few:
+        return f"Paint more objects of {', '.join(few)}, where the model asks."
+    return "Correct predictions and answer the model's questions: that teaches the most."

@@ -1,0 +1,29 @@
+"""The parts of the learning loop; `bootstrap.py` chooses them, tests bring their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ml_backend.config import Settings
+from ml_backend.ports import ImageSource, LabelStudio
+from ml_backend.storage.artifacts import Artifacts
+from ml_backend.storage.database import Database
+from ml_backend.storage.projects import Project
+from ml_backend.training import Trainer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a process works with. `clock` gives Unix seconds; `owner` names this process in leases."""
+
+    settings: Settings
+    database: Database
+    images: ImageSource
+    label_studio: Callable[[Project], LabelStudio]
+    trainer: Trainer
+    clock: Callable[[], float]
+    owner: str
+
+    def artifacts(self, project: Project) -> Artifacts:
+        return Artifacts(self.settings.data_dir, project.folder)

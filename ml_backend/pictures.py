@@ -1,0 +1,105 @@
+"""Pictures of one task, as PNG: what the model thinks, where it is unsure, and what people taught it."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.prediction import Prediction
+from core.schema import IGNORE_INDEX
+from ml_backend.errors import NotFoundError
+from ml_backend.parts import Parts
+from ml_backend.ports import TaskRecord
+from ml_backend.storage import models, tasks
+from ml_backend.storage.projects import Project
+from ml_backend.suggesting import Suggester
+from ml_backend.truth import TaskTruth
+
+PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
+
+LONGEST_S = 60.0
+"""Who asks for a picture waits this long at most."""
+
+COLOURS = (
+    (70, 110, 180), (225, 29, 72), (34, 160, 90), (245, 158, 11), (147, 51, 234),
+    (6, 182, 212), (217, 70, 239), (132, 204, 22), (120, 80, 50), (15, 118, 110),
+)  # fmt: skip
+"""RGB per class index, repeated when there are more classes."""
+
+
+def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kind: PictureKind) -> bytes:
+    """A PNG of the size of the image; raises `NotFoundError` where there is nothing to show."""
+    with parts.database.read() as connection:
+        task = tasks.find_task(connection, project.project_id, task_id)
+        model = models.find_model(connection, project.project_id, project.current_version)
+    if task is None:
+        raise NotFoundError(f"project {project.project_id} has no task {task_id}")
+    artifacts = parts.artifacts(project)
+    if kind == "truth":
+        truth = TaskTruth.from_record(task.truth) if task.truth else TaskTruth()
+        if truth.maps is None:
+            raise NotFoundError(f"nothing is annotated in task {task_id} yet")
+        return to_indexed_png(np.asarray(artifacts.load_truth(truth.maps)[0]))
+    if model is None:
+        raise NotFoundError(f"project {project.project_id} has no model yet")
+    name = f"{task_id}-{kind}.png"
+    path = artifacts.pictures / model.model_version / name
+    if not path.exists():
+        wanted = TaskRecord(task_id, project.project_id, task.data, "")
+        prediction = suggester.predict(
+            project,
+            model,
+            wanted,
+            deadline=time.monotonic() + LONGEST_S,
+            keep_probabilities=kind == "probability",
+        )
+        artifacts.save_picture(model.model_version, name, _paint(prediction, kind))
+    return path.read_bytes()
+
+
+def _paint(prediction: Prediction, kind: PictureKind) -> bytes:
+    if kind == "probability":
+        return _probability_png(prediction)
+    if kind == "uncertainty":
+        return _uncertainty_png(prediction)
+    return to_indexed_png(prediction.label_map)
+
+
+def to_indexed_png(label_map: NDArray[np.uint8]) -> bytes:
+    """A label map whose pixel values are the class indices, with a palette for people; 255 is white."""
+    picture = Image.fromarray(label_map)
+    palette = [(255, 255, 255)] * (IGNORE_INDEX + 1)
+    palette[:IGNORE_INDEX] = [COLOURS[i % len(COLOURS)] for i in range(IGNORE_INDEX)]
+    picture.putpalette([value for colour in palette for value in colour])
+    return _to_png(picture)
+
+
+def _probability_png(prediction: Prediction) -> bytes:
+    """The colours of the classes, mixed by their probabilities."""
+    if prediction.probabilities is None:
+        raise ValueError("probabilities were not kept")
+    mixed = np.zeros((*prediction.shape, 3), np.float32)
+    for index, probability in enumerate(prediction.probabilities):
+        mixed += probability[..., None].astype(np.float32) * np.array(
+            COLOURS[index % len(COLOURS)], np.float32
+        )
+    return _to_png(Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8)))
+
+
+def _uncertainty_png(prediction: Prediction) -> bytes:
+    """One minus the margin between the two likeliest classes: dark is sure, bright is a coin toss."""
+    unsure = 1.0 - np.clip(prediction.margin.astype(np.float32), 0, 1)
+    coloured = cv2.applyColorMap((unsure * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return _to_png(Image.fromarray(np.ascontiguousarray(coloured[..., ::-1])))
+
+
+def _to_png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,37 @@
+"""Loaded models, kept in memory by version: a published version never changes, so it never gets stale."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from core.checkpoint import load_checkpoint
+from core.predictor import Predictor
+from ml_backend.parts import Parts
+from ml_backend.storage.models import StoredModel
+from ml_backend.storage.projects import Project
+
+MAX_LOADED = 4
+"""Some tens of megabytes each; the least recently used one goes first."""
+
+
+class Predictors:
+    """The models of this process; equal requests at once load a model once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
+
+    def get(self, project: Project, model: StoredModel) -> Predictor:
+        """Load a model, or return it; raises `CheckpointError`."""
+        key = (project.folder, model.model_version)
+        with self._lock:
+            if key not in self._loaded:
+                folder = self._parts.artifacts(project).models / model.folder
+                threads = self._parts.settings.predict_threads
+                self._loaded[key] = Predictor(load_checkpoint(folder), threads)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > MAX_LOADED:
+                self._loaded.popitem(last=False)
+            return self._loaded[key]

@@ -1,0 +1,200 @@
+"""The two ends of a round: a snapshot of the truth, and one transaction that makes its outcome known."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from core.rounds import ExampleSummary, RoundSettings
+from core.schema import LabelSchema
+from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.lease import Lease, LeaseLostError
+from ml_backend.parts import Parts
+from ml_backend.storage import models, rounds, tasks
+from ml_backend.storage.artifacts import Artifacts
+from ml_backend.storage.models import StoredModel
+from ml_backend.storage.projects import Project, get_project, update_project
+from ml_backend.storage.rounds import RoundState
+from ml_backend.storage.tasks import StoredTask
+from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
+from ml_backend.truth import TaskTruth, find_retry_time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The project's truth at one moment, and the model that the round starts from."""
+
+    truth_seq: int
+    tasks: tuple[tuple[StoredTask, TaskTruth], ...]
+    start: StoredModel | None
+
+
+def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapshot:
+    """Read what the round will learn from, without what was built for another labeling setup."""
+    with parts.database.read() as connection:
+        known = get_project(connection, project.project_id)
+        listed = tasks.list_truth(connection, project.project_id)
+        start = models.find_model(connection, project.project_id, known.current_version)
+    built = [(task, TaskTruth.from_record(task.truth)) for task in listed if task.truth]
+    usable = tuple(
+        (task, truth) for task, truth in built if truth.maps is None or truth.classes == schema.names
+    )
+    return Snapshot(known.truth_seq, usable, start)
+
+
+def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: Snapshot) -> TrainingOrder:
+    """Tell a training process all it needs."""
+    artifacts, settings = parts.artifacts(project), parts.settings
+    examples = tuple(
+        _to_example(artifacts, project, task, truth, snapshot.start)
+        for task, truth in snapshot.tasks
+        if truth.maps
+    )
+    return TrainingOrder(
+        schema=config.schema,
+        examples=examples,
+        start=artifacts.models / snapshot.start.folder if snapshot.start else None,
+        output=artifacts.new_scratch(),
+        settings=RoundSettings(
+            budget_s=settings.round_budget_s,
+            warm_budget_s=settings.round_warm_budget_s,
+            n_threads=settings.training_threads,
+        ),
+        now=parts.clock(),
+    )
+
+
+def _to_example(
+    artifacts: Artifacts, project: Project, task: StoredTask, truth: TaskTruth, start: StoredModel | None
+) -> StoredExample:
+    summary = ExampleSummary(
+        key=str(task.task_id),
+        shape=truth.shape,
+        class_pixels=truth.class_pixels,
+        held_out_pixels=truth.held_out_pixels,
+        class_objects=truth.class_objects,
+        held_out_objects=truth.held_out_objects,
+        is_new=start is None or task.truth_seq > start.truth_seq,
+    )
+    return StoredExample(
+        summary, artifacts.truth / str(truth.maps), project.project_id, task.task_id, task.data
+    )
+
+
+def publish(
+    parts: Parts,
+    lease: Lease,
+    order: TrainingOrder,
+    snapshot: Snapshot,
+    trained: TrainedRound,
+    note: str | None,
+) -> str | None:
+    """Make the round's outcome known, all of it or nothing; returns the version of a new model, or None."""
+    artifacts = parts.artifacts(lease.project)
+    version = None
+    if trained.promoted:
+        version = f"r{lease.number:04d}-{trained.fingerprint[:8]}"
+        artifacts.publish(order.output, version)
+    report = _complete_report(snapshot, trained, note)
+    now = parts.clock()
+    with parts.database.write() as connection:
+        end_round(connection, parts, lease, "done", report=report, model_version=version)
+        if version is not None:
+            parent = snapshot.start.model_version if snapshot.start else None
+            model = models.to_model(version, lease.number, parent, snapshot.truth_seq, now, report)
+            models.add_model(connection, lease.project.project_id, model)
+            _make_current(connection, lease.project.project_id, version, parent)
+        _settle(connection, lease, snapshot, trained, now)
+        update_project(
+            connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note
+        )
+    shutil.rmtree(order.output, ignore_errors=True)
+    return version
+
+
+def end_round(
+    connection: Connection,
+    parts: Parts,
+    lease: Lease,
+    state: RoundState,
+    *,
+    report: Mapping[str, Any] | None = None,
+    error: str | None = None,
+    model_version: str | None = None,
+) -> None:
+    """Close the round's row and the requests that it answers; raises `LeaseLostError` when it is not ours."""
+    project_id = lease.project.project_id
+    ended = rounds.finish(
+        connection, project_id, lease.number, parts.owner, state, parts.clock(),
+        report=report, error=error, model_version=model_version,
+    )  # fmt: skip
+    if not ended:
+        raise LeaseLostError
+    project = get_project(connection, project_id)
+    if state != "interrupted" and (project.train_requested_at or 0.0) <= lease.started_at:
+        update_project(connection, project_id, train_requested_at=None)
+    if (project.cancel_requested_at or 0.0) <= parts.clock():
+        update_project(connection, project_id, cancel_requested_at=None)
+
+
+def give_up(parts: Parts, lease: Lease, state: RoundState, error: str) -> None:
+    """End a round that made no model. A failed or cancelled one is not repeated over the same truth."""
+    log.warning(
+        "end_round project=%d round=%d state=%s cause=%s",
+        lease.project.project_id,
+        lease.number,
+        state,
+        error,
+    )
+    try:
+        with parts.database.write() as connection:
+            end_round(connection, parts, lease, state, error=error)
+            if state == "failed":
+                update_project(connection, lease.project.project_id, last_error=error)
+            if state != "interrupted":
+                seq = get_project(connection, lease.project.project_id).truth_seq
+                update_project(connection, lease.project.project_id, attempted_seq=min(seq, lease.truth_seq))
+    except LeaseLostError:
+        log.warning("lose_round project=%d round=%d", lease.project.project_id, lease.number)
+
+
+def sweep(parts: Parts, project: Project) -> None:
+    """Remove the files that no row names any more."""
+    with parts.database.read() as connection:
+        listed = tasks.list_truth(connection, project.project_id)
+        versions = [model.model_version for model in models.list_models(connection, project.project_id)]
+    names = [str(task.truth["maps"]) for task in listed if task.truth]
+    parts.artifacts(project).sweep(set(names), set(versions), parts.clock())
+
+
+def _make_current(connection: Connection, project_id: int, version: str, parent: str | None) -> None:
+    """The new version counts, unless somebody went back to another one while it was made."""
+    if get_project(connection, project_id).current_version == parent:
+        models.set_current(connection, project_id, version)
+
+
+def _settle(
+    connection: Connection, lease: Lease, snapshot: Snapshot, trained: TrainedRound, now: float
+) -> None:
+    project_id, skipped = lease.project.project_id, trained.report.get("skipped_images", {})
+    for task, truth in snapshot.tasks:
+        if task.settled_seq < task.built_seq:
+            used = () if str(task.task_id) in skipped or truth.error else truth.annotation_ids
+            tasks.settle_task(connection, project_id, task, lease.number, used)
+        if str(task.task_id) in skipped:
+            tasks.postpone_task(connection, project_id, task.task_id, find_retry_time(truth, now))
+    tasks.settle_deleted(connection, project_id, snapshot.truth_seq)
+
+
+def _complete_report(snapshot: Snapshot, trained: TrainedRound, note: str | None) -> dict[str, Any]:
+    """Add what only the service knows: images without truth, and what kept it from asking Label Studio."""
+    unreadable = {str(task.task_id): truth.error for task, truth in snapshot.tasks if truth.error is not None}
+    skipped = {**unreadable, **trained.report.get("skipped_images", {})}
+    return {**trained.report, "skipped_images": skipped, "note": note}

@@ -1,0 +1,172 @@
+"""Bring the stored annotations in line with Label Studio's own: webhooks get lost, and nobody repeats them.
+
+Cheap for what did not change: all tasks are listed without their regions, and only those are fetched whose
+stamp or list of annotations differs from what is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
+from ml_backend.parts import Parts
+from ml_backend.ports import LabelStudio, TaskDigest, TaskRecord
+from ml_backend.storage import annotations as annotation_rows
+from ml_backend.storage import tasks
+from ml_backend.storage.projects import (
+    Project,
+    find_project,
+    next_seq,
+    remember_project,
+    set_label_config,
+    update_project,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS_NOT_FOUND = 404
+LISTING_CHUNK = 500
+"""Tasks whose existence is noted in one transaction, so that webhooks never wait long."""
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What a reconciliation found. `problem` says why it could not be done, or is None."""
+
+    fetched_tasks: int = 0
+    changed_annotations: int = 0
+    deleted_annotations: int = 0
+    deleted_tasks: int = 0
+    problem: str | None = None
+
+
+def reconcile_project(parts: Parts, project: Project) -> Reconciled:
+    """Fetch what was missed, drop what was deleted; a Label Studio that cannot be reached is reported."""
+    listed_at = parts.clock()
+    with parts.database.write() as connection:
+        update_project(connection, project.project_id, reconciled_at=listed_at)
+    try:
+        found = _reconcile(parts, project, parts.label_studio(project), listed_at)
+    except LabelStudioError as error:
+        log.warning("skip_reconcile project=%d cause=%s", project.project_id, error)
+        return Reconciled(problem=f"Label Studio could not be asked what changed: {error}")
+    log.info(
+        "reconcile project=%d fetched=%d changed=%d deleted=%d deleted_tasks=%d seconds=%.2f",
+        project.project_id,
+        found.fetched_tasks,
+        found.changed_annotations,
+        found.deleted_annotations,
+        found.deleted_tasks,
+        parts.clock() - listed_at,
+    )
+    return found
+
+
+def _reconcile(parts: Parts, project: Project, server: LabelStudio, listed_at: float) -> Reconciled:
+    record = server.get_project(project.project_id)
+    with parts.database.write() as connection:
+        created_s = int(record.created_at) if record.created_at.isdigit() else None
+        known = remember_project(connection, project.project_id, created_s)
+        if known is None:
+            return Reconciled()
+        set_label_config(connection, known, record.label_config, listed_at)
+        update_project(connection, project.project_id, title=record.title, reconciled_at=listed_at)
+    digests = list(server.iter_task_digests(project.project_id))
+    _note_tasks(parts, project, digests, listed_at)
+    changed = _find_changed(parts, project, digests)
+    n_changed = n_deleted = 0
+    for digest in changed:
+        more_changed, more_deleted = _refresh(parts, project, server, digest, listed_at)
+        n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
+    n_gone = _drop_gone_tasks(parts, project, digests, listed_at)
+    return Reconciled(len(changed), n_changed, n_deleted, n_gone)
+
+
+def _note_tasks(parts: Parts, project: Project, digests: Sequence[TaskDigest], listed_at: float) -> None:
+    """Remember tasks that are new here, and those that were deleted before they were listed again."""
+    with parts.database.read() as connection:
+        known = tasks.reconciled_stamps(connection, project.project_id)
+    unknown = [digest for digest in digests if digest.task_id not in known]
+    for start in range(0, len(unknown), LISTING_CHUNK):
+        chunk = unknown[start : start + LISTING_CHUNK]
+        with parts.database.write() as connection:
+            ids = [digest.task_id for digest in chunk]
+            gone = tasks.find_deleted(connection, project.project_id, ids, since=listed_at)
+            living = [(digest.task_id, digest.data) for digest in chunk if digest.task_id not in gone]
+            tasks.remember_tasks(connection, project.project_id, living, listed_at)
+
+
+def _find_changed(parts: Parts, project: Project, digests: Sequence[TaskDigest]) -> list[TaskDigest]:
+    with parts.database.read() as connection:
+        stamps = tasks.reconciled_stamps(connection, project.project_id)
+        living = annotation_rows.live_ids(connection, project.project_id)
+    changed = []
+    for digest in digests:
+        stamp, _ = stamps.get(digest.task_id, (None, 0.0))
+        here = living.get(digest.task_id, set())
+        is_blank = not here and not digest.annotation_ids
+        if not is_blank and (stamp != digest.updated_at or here != set(digest.annotation_ids)):
+            changed.append(digest)
+    return changed
+
+
+def _refresh(
+    parts: Parts, project: Project, server: LabelStudio, digest: TaskDigest, listed_at: float
+) -> tuple[int, int]:
+    """Fetch one task and take over its annotations; how many changed, and how many were deleted."""
+    asked_at = parts.clock()
+    try:
+        task = server.get_task(digest.task_id)
+    except LabelStudioRefusedError as error:
+        if error.status != STATUS_NOT_FOUND:
+            raise
+        with parts.database.write() as connection:  # deleted since it was listed
+            tasks.delete_tasks(connection, project.project_id, [digest.task_id], parts.clock())
+        return 0, 0
+    with parts.database.write() as connection:
+        known = find_project(connection, project.project_id)
+        if known is None or tasks.find_deleted(
+            connection, project.project_id, [task.task_id], since=listed_at
+        ):
+            return 0, 0
+        return _take_over(connection, project, task, asked_at, parts.clock())
+
+
+def _take_over(
+    connection: Connection, project: Project, task: TaskRecord, asked_at: float, now: float
+) -> tuple[int, int]:
+    living = annotation_rows.live_ids_of_task(connection, project.project_id, task.task_id)
+    listed = {record.annotation_id for record in task.annotations}
+    seq = next_seq(connection, project.project_id, now)
+    tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], asked_at)
+    n_changed = n_deleted = 0
+    for record in task.annotations:
+        n_changed += annotation_rows.save(
+            connection, project.project_id, record, seq, now, listed_at=asked_at
+        )
+    for annotation_id, received_at in living.items():
+        if annotation_id not in listed and received_at < asked_at:
+            annotation_rows.delete(connection, project.project_id, annotation_id, seq, now)
+            n_deleted += 1
+    if n_changed or n_deleted:
+        tasks.touch_task(connection, project.project_id, task.task_id, seq)
+    tasks.set_reconciled(connection, project.project_id, task.task_id, task.updated_at)
+    return n_changed, n_deleted
+
+
+def _drop_gone_tasks(parts: Parts, project: Project, digests: Sequence[TaskDigest], listed_at: float) -> int:
+    listed = {digest.task_id for digest in digests}
+    with parts.database.write() as connection:
+        known = tasks.reconciled_stamps(connection, project.project_id)
+        gone = [
+            task_id
+            for task_id, (_, seen_at) in known.items()
+            if task_id not in listed and seen_at < listed_at
+        ]
+        if gone:
+            tasks.delete_tasks(connection, project.project_id, gone, parts.clock())
+    return len(gone)

@@ -1,0 +1,98 @@
+"""What Label Studio tells, written down at once: it waits one second and never repeats.
+
+No network and no decoding here.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from ml_backend.label_studio.payloads import WebhookEvent
+from ml_backend.parts import Parts
+from ml_backend.storage import annotations as annotation_rows
+from ml_backend.storage import tasks
+from ml_backend.storage.projects import (
+    Project,
+    next_seq,
+    remember_project,
+    set_label_config,
+    update_project,
+)
+
+
+def record_setup(
+    parts: Parts, project_id: int, created_at: str, label_config: str, hostname: str, access_token: str | None
+) -> Project | None:
+    """Remember how to reach the project; None for a late call about one that is gone."""
+    with parts.database.write() as connection:
+        project = remember_project(connection, project_id, _to_seconds(created_at))
+        if project is None:
+            return None
+        update_project(
+            connection, project_id, hostname=hostname, access_token=access_token or project.access_token
+        )
+        set_label_config(connection, project, label_config, parts.clock())
+        return project
+
+
+def record_event(parts: Parts, event: WebhookEvent) -> bool:
+    """Store one event; twice the same, or an older one late, changes nothing. False when it was refused."""
+    now = parts.clock()
+    with parts.database.write() as connection:
+        project = remember_project(
+            connection, event.project.project_id, _to_seconds(event.project.created_at)
+        )
+        if project is None:
+            return False
+        if event.project.title and event.project.title != project.title:
+            update_project(connection, project.project_id, title=event.project.title)
+        set_label_config(connection, project, event.project.label_config, now)
+        _record_tasks(connection, project, event, now)
+        if event.annotations:
+            _record_annotations(connection, project, event, now)
+        if event.deleted_annotation_ids:
+            _record_deletions(connection, project, event, now)
+        if event.deleted_task_ids:
+            tasks.delete_tasks(connection, project.project_id, event.deleted_task_ids, now)
+        if event.kind == "start-training":
+            request_training(connection, project.project_id, now)
+        if event.kind == "tasks-created":
+            # Imported tasks may bring annotations, and no other event tells of them.
+            update_project(connection, project.project_id, reconciled_at=None)
+    return True
+
+
+def request_training(connection: Connection, project_id: int, now: float) -> None:
+    """Ask for a round although the gate may be closed; what failed before is tried again."""
+    update_project(connection, project_id, train_requested_at=now)
+    tasks.retry_failed(connection, project_id, now)
+
+
+def _record_tasks(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:
+    gone = tasks.find_deleted(connection, project.project_id, [task.task_id for task in event.tasks])
+    living = [(task.task_id, task.data) for task in event.tasks if task.task_id not in gone]
+    tasks.remember_tasks(connection, project.project_id, living, now)
+
+
+def _record_annotations(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:
+    seq = next_seq(connection, project.project_id, now)
+    gone = tasks.find_deleted(
+        connection, project.project_id, [record.task_id for record in event.annotations]
+    )
+    for record in event.annotations:
+        if record.task_id in gone:
+            continue
+        if annotation_rows.save(connection, project.project_id, record, seq, now):
+            tasks.touch_task(connection, project.project_id, record.task_id, seq)
+
+
+def _record_deletions(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:
+    seq = next_seq(connection, project.project_id, now)
+    for annotation_id in event.deleted_annotation_ids:
+        task_id = annotation_rows.delete(connection, project.project_id, annotation_id, seq, now)
+        if task_id is not None:
+            tasks.touch_task(connection, project.project_id, task_id, seq)
+
+
+def _to_seconds(created_at: str) -> int | None:
+    return int(created_at) if created_at.isdigit() else None

@@ -1,0 +1,188 @@
+"""Training in a process of its own: the worker stays awake, and what kills a training kills nothing else.
+
+Children come from a fork server that has imported torch once, so a round starts in milliseconds. The pipe
+between worker and child carries progress one way and "stop" the other way. It also ties their lives: a child
+whose worker was killed reads the end of the pipe and ends at once, so no orphan trains on.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from core.checkpoint import load_checkpoint, save_checkpoint
+from core.errors import BrushloopError, RoundCancelledError, TrainingError
+from core.trainer import train_round
+from ml_backend.config import Settings
+from ml_backend.ports import ImageSource
+from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingOrder
+
+log = logging.getLogger(__name__)
+
+LOWER_PRIORITY = 10
+"""Nice value of a training: the web answers first on a machine that trains on all cores."""
+FIRST_TO_KILL = "500"
+"""Where memory runs out, the kernel takes the training and not the service (0 is usual, 1000 the most)."""
+POLL_S = 0.2
+STOP_GRACE_S = 15.0
+"""How long a child that was asked to stop may take, before it is killed: one step and the checks after it."""
+PROGRESS_EVERY_S = 0.25
+
+ImageFactory = Callable[[Settings], ImageSource]
+
+
+class ProcessTrainer:
+    """Carries out orders in child processes; implements `training.Trainer`.
+
+    `image_factory` is called in the child.
+    """
+
+    def __init__(self, settings: Settings, image_factory: ImageFactory) -> None:
+        self._settings, self._image_factory = settings, image_factory
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, image_factory.__module__])
+
+    def warm_up(self) -> None:
+        """Start the fork server, so that the first round does not wait for torch."""
+        process = self._context.Process(target=_do_nothing)
+        process.start()
+        process.join()
+
+    def __call__(
+        self, order: TrainingOrder, on_progress: OnProgress, should_stop: Callable[[], bool]
+    ) -> TrainedRound:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_run_child, args=(theirs, self._settings, self._image_factory, order), daemon=True
+        )
+        process.start()
+        theirs.close()
+        try:
+            return _listen(process, ours, on_progress, should_stop)
+        finally:
+            ours.close()
+            process.join(STOP_GRACE_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def train_here(
+    order: TrainingOrder, images: ImageSource, on_progress: OnProgress, should_stop: Callable[[], bool]
+) -> TrainedRound:
+    """Carry out an order in this process."""
+    start = load_checkpoint(order.start) if order.start else None
+    result = train_round(
+        StoredExamples(order.examples, images),
+        order.schema,
+        start,
+        order.settings,
+        now=time.monotonic,
+        should_stop=should_stop,
+        on_progress=on_progress,
+    )
+    if result.promoted:
+        save_checkpoint(result.checkpoint, order.output)
+    return TrainedRound(result.promoted, result.checkpoint.fingerprint, result.report.to_record())
+
+
+def _listen(
+    process: BaseProcess, pipe: Connection[Any, Any], on_progress: OnProgress, should_stop: Callable[[], bool]
+) -> TrainedRound:
+    asked_at: float | None = None
+    while True:
+        if asked_at is None and should_stop():
+            asked_at = time.monotonic()
+            with suppress(OSError):
+                pipe.send("stop")
+        if asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_S:
+            process.kill()
+            raise RoundCancelledError("the round was asked to stop; its process did not, and was killed")
+        try:
+            if not pipe.poll(POLL_S):
+                continue
+            kind, *values = pipe.recv()
+        except (EOFError, OSError):
+            process.join(STOP_GRACE_S)
+            raise TrainingError(_describe_exit(process.exitcode)) from None
+        if kind == "progress":
+            on_progress(*values)
+        elif kind == "done":
+            return TrainedRound(*values)
+        elif kind == "stopped":
+            raise RoundCancelledError(values[0])
+        else:
+            raise TrainingError(values[0])
+
+
+def _describe_exit(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = "; the machine may be out of memory" if -exitcode == signal.SIGKILL else ""
+        return f"the training process was ended by {name}{hint}"
+    return f"the training process ended with code {exitcode}; the worker's log holds the cause"
+
+
+def _do_nothing() -> None:
+    """What `warm_up` runs."""
+
+
+def _run_child(
+    pipe: Connection[Any, Any], settings: Settings, image_factory: ImageFactory, order: TrainingOrder
+) -> None:
+    _step_back()
+    stop = threading.Event()
+    threading.Thread(target=_obey, args=(pipe, stop), daemon=True).start()
+    try:
+        trained = train_here(order, image_factory(settings), _Sender(pipe), stop.is_set)
+    except RoundCancelledError as error:
+        pipe.send(("stopped", str(error)))
+    except BrushloopError as error:
+        pipe.send(("failed", str(error)))
+    except MemoryError:
+        pipe.send(("failed", "the training process ran out of memory"))
+    else:
+        pipe.send(("done", trained.promoted, trained.fingerprint, trained.report))
+
+
+def _step_back() -> None:
+    """Leave the processor, and in need the memory, to those that answer people."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)  # the worker decides, and tells us by the pipe
+    os.nice(LOWER_PRIORITY)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)
+
+
+def _obey(pipe: Connection[Any, Any], stop: threading.Event) -> None:
+    try:
+        while pipe.recv() != "stop":
+            pass
+        stop.set()
+        pipe.recv()
+    except (EOFError, OSError):
+        # The worker is gone, and with it the lease: whatever we would still make, nobody may publish.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Sender:
+    """Reports progress over the pipe, a few times a second."""
+
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        self._pipe, self._last = pipe, 0.0
+
+    def __call__(self, progress: float, eta_s: float | None) -> None:
+        if time.monotonic() - self._last >= PROGRESS_EVERY_S:
+            self._last = time.monotonic()
+            self._pipe.send(("progress", progress, eta_s))

@@ -1,0 +1,283 @@
+"""Suggest: masks and questions for the tasks that somebody opens.
+
+An answer is kept in the database, so the next call, in whichever process, gets the same one. What was sent is
+kept too, before it is sent: the difference to it is what a correction teaches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import BrushloopError, RoundCancelledError
+from core.prediction import Prediction
+from core.regions import Region
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
+from ml_backend.errors import LabelConfigError, LabelStudioError
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.results import to_prediction
+from ml_backend.parts import Parts
+from ml_backend.ports import TaskRecord
+from ml_backend.predictors import Predictors
+from ml_backend.single_flight import SingleFlight
+from ml_backend.storage import models, predictions, tasks
+from ml_backend.storage.models import StoredModel
+from ml_backend.storage.projects import Project, find_project
+from ml_backend.truth import TaskTruth
+
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 2
+"""Images that one process works on at the same time: each takes memory, and torch uses all cores for one."""
+PUSH_BATCH = 10
+PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One task to answer, with all that the answer depends on."""
+
+    project: Project
+    model: StoredModel
+    config: LabelConfig
+    task: TaskRecord
+    truth: TaskTruth
+    fingerprint: str
+
+
+class Suggester:
+    """Answers for tasks, from memory, from the database, or by looking at the image."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.predictors = Predictors(parts)
+        self._flights: SingleFlight[dict[str, Any]] = SingleFlight()
+        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
+
+    def suggest(
+        self, project_id: int, wanted: Sequence[TaskRecord], label_config: str | None, deadline: float
+    ) -> list[dict[str, Any] | None]:
+        """One prediction per task, or None where there is no model, something failed, or time ran out."""
+        found = self._find_model(project_id)
+        if found is None:
+            return [None] * len(wanted)
+        project, model = found
+        try:
+            config = parse_label_config(label_config or project.label_config)
+        except LabelConfigError as error:
+            log.warning("skip_predict project=%d cause=%s", project_id, error)
+            return [None] * len(wanted)
+        answers: list[dict[str, Any] | None] = []
+        late: list[TaskRecord] = []
+        for task in wanted:
+            answer, is_late = self._try_to_answer(project, model, config, task, deadline)
+            answers.append(answer)
+            late += [task] if is_late else []
+        self._owe(project, late)
+        return answers
+
+    def push_owed(self, project: Project, should_stop: Callable[[], bool]) -> int:
+        """Compute what a passed deadline left out, and send it; what fails is tried again later."""
+        found = self._find_model(project.project_id)
+        n_kept = 0
+        while found is not None and not should_stop():
+            with self.parts.database.read() as connection:
+                ids = predictions.list_pushes(connection, project.project_id, self.parts.clock(), PUSH_BATCH)
+                listed = [tasks.find_task(connection, project.project_id, task_id) for task_id in ids]
+            if not ids:
+                break
+            wanted = [TaskRecord(t.task_id, project.project_id, t.data, "") for t in listed if t is not None]
+            answers = self.suggest(
+                project.project_id, wanted, None, time.monotonic() + PUSH_RETRY_S * PUSH_BATCH
+            )
+            ready = [(task.task_id, answer) for task, answer in zip(wanted, answers, strict=True) if answer]
+            n_kept += self._send(project, ids, ready)
+        return n_kept
+
+    def predict(
+        self,
+        project: Project,
+        model: StoredModel,
+        task: TaskRecord,
+        *,
+        deadline: float,
+        keep_probabilities: bool = False,
+    ) -> Prediction:
+        """Look at the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
+        predictor = self.predictors.get(project, model)
+        image = self.parts.images.open(project.project_id, task.task_id, task.data)
+        if not self._places.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            raise RoundCancelledError("no time left to look at the image")
+        try:
+            return predictor.predict(
+                image,
+                keep_probabilities=keep_probabilities,
+                should_stop=lambda: time.monotonic() >= deadline,
+            )
+        finally:
+            self._places.release()
+
+    def _find_model(self, project_id: int) -> tuple[Project, StoredModel] | None:
+        with self.parts.database.read() as connection:
+            project = find_project(connection, project_id)
+            model = models.find_model(connection, project_id, project.current_version) if project else None
+        return (project, model) if project and model else None
+
+    def _try_to_answer(
+        self, project: Project, model: StoredModel, config: LabelConfig, task: TaskRecord, deadline: float
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """The answer, and whether time ran out; one task that fails never takes the others with it."""
+        try:
+            return self._answer(project, model, config, task, deadline), False
+        except (RoundCancelledError, FutureTimeoutError):
+            return None, True
+        except BrushloopError as error:
+            log.warning("skip_predict project=%d task=%d cause=%s", project.project_id, task.task_id, error)
+            return None, False
+
+    def _answer(
+        self, project: Project, model: StoredModel, config: LabelConfig, task: TaskRecord, deadline: float
+    ) -> dict[str, Any]:
+        with self.parts.database.read() as connection:
+            stored = tasks.find_task(connection, project.project_id, task.task_id)
+            truth = TaskTruth.from_record(stored.truth) if stored and stored.truth else TaskTruth()
+            fingerprint = _fingerprint(self.parts, config, task, truth)
+            known = predictions.find_prediction(
+                connection, project.project_id, task.task_id, model.model_version, fingerprint
+            )
+        if known is not None:
+            return known
+        question = _Question(project, model, config, task, truth, fingerprint)
+        key = (project.folder, task.task_id, model.model_version, fingerprint)
+        return self._flights.run(key, lambda: self._compute(question, deadline), deadline - time.monotonic())
+
+    def _compute(self, question: _Question, deadline: float) -> dict[str, Any]:
+        project, model, task = question.project, question.model, question.task
+        prediction = self.predict(project, model, task, deadline=deadline)
+        checkpoint = self.predictors.get(project, model).checkpoint
+        suggestion = build_suggestion(
+            prediction,
+            checkpoint.schema,
+            self._annotated(question, prediction.shape),
+            checkpoint.limits,
+            _suggestion_settings(self.parts),
+        )
+        answer, sent = to_prediction(
+            _with_classes_of(question.config.schema, suggestion, checkpoint.schema),
+            question.config,
+            model.model_version,
+            str(task.task_id),
+        )
+        answer, asked = (
+            dict(answer),
+            [_to_region_record(region, checkpoint.schema) for region in suggestion.regions],
+        )
+        with self.parts.database.write() as connection:
+            known = find_project(connection, project.project_id)
+            if known is not None and known.folder == project.folder:
+                now = self.parts.clock()
+                tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
+                predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
+                predictions.save_prediction(
+                    connection, project.project_id, task.task_id, question.fingerprint, answer, asked, now
+                )
+        return answer
+
+    def _annotated(self, question: _Question, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """`(H, W)` bool: where people have painted already; nothing is asked there."""
+        if question.truth.maps is None or question.truth.shape != shape:
+            return np.zeros(shape, bool)
+        try:
+            maps = self.parts.artifacts(question.project).load_truth(question.truth.maps)
+        except FileNotFoundError:  # built anew and swept meanwhile
+            return np.zeros(shape, bool)
+        annotated: NDArray[np.bool_] = maps[0] != IGNORE_INDEX
+        return annotated
+
+    def _owe(self, project: Project, late: Sequence[TaskRecord]) -> None:
+        if not late:
+            return
+        log.warning("miss_deadline project=%d tasks=%d", project.project_id, len(late))
+        with self.parts.database.write() as connection:
+            now = self.parts.clock()
+            known = find_project(connection, project.project_id)
+            if known is not None and known.folder == project.folder:
+                tasks.remember_tasks(connection, project.project_id, [(t.task_id, t.data) for t in late], now)
+                predictions.owe_pushes(connection, project.project_id, [t.task_id for t in late], now)
+
+    def _send(
+        self, project: Project, ids: Sequence[int], ready: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> int:
+        """Send the ready ones; returns how many Label Studio kept."""
+        done = [task_id for task_id, _ in ready]
+        n_kept = 0
+        try:
+            if ready:
+                n_kept = self.parts.label_studio(project).push_predictions(project.project_id, ready)
+        except LabelStudioError as error:
+            log.warning("postpone_push project=%d tasks=%d cause=%s", project.project_id, len(ready), error)
+            done = []
+        with self.parts.database.write() as connection:
+            later = [task_id for task_id in ids if task_id not in done]
+            predictions.clear_pushes(connection, project.project_id, done)
+            retry_at = self.parts.clock() + PUSH_RETRY_S
+            predictions.postpone_pushes(connection, project.project_id, later, retry_at, MAX_PUSH_ATTEMPTS)
+        log.info("push project=%d kept=%d later=%d", project.project_id, n_kept, len(later))
+        return n_kept
+
+
+def _fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:
+    """Of all that an answer depends on, its task and model version apart."""
+    settings = parts.settings
+    knobs = [settings.regions, settings.send_background, settings.max_questions]
+    told = json.dumps([dict(task.data), repr(config), knobs, truth.maps], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _suggestion_settings(parts: Parts) -> SuggestionSettings:
+    settings = parts.settings
+    return SuggestionSettings(
+        regions=settings.regions,
+        send_background=settings.send_background,
+        max_questions=settings.max_questions,
+    )
+
+
+def _to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:
+    return {
+        **asdict(region.box),
+        "acquisition_score": float(region.acquisition_score),
+        "class": schema.names[region.class_index],
+        "runner_up": schema.names[region.runner_up_index],
+        "confidence": float(region.confidence),
+    }
+
+
+def _with_classes_of(wanted: LabelSchema, suggestion: Suggestion, known: LabelSchema) -> Suggestion:
+    """Number the classes as the labeling setup does now; what it no longer has is left out."""
+    if wanted.names == known.names:
+        return suggestion
+    index = {i: wanted.index_of(name) for i, name in enumerate(known.names)}
+    masks = tuple(
+        replace(mask, class_index=new)
+        for mask in suggestion.masks
+        if (new := index[mask.class_index]) is not None
+    )
+    regions = tuple(
+        replace(region, class_index=first, runner_up_index=second)
+        for region in suggestion.regions
+        if (first := index[region.class_index]) is not None
+        and (second := index[region.runner_up_index]) is not None
+    )
+    return replace(suggestion, masks=masks, regions=regions)

@@ -1,0 +1,180 @@
+"""From stored annotations to label maps on disk: only what changed is built again.
+
+Runs in the worker, soon after an event and again before a round. What it needs of an image is its size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import BrushloopError
+from core.holdout import split
+from core.label_map import SentMask, build_label_map, combine_annotators
+from core.painting import Finding
+from core.readiness import count_truth, lint_painting
+from core.schema import IGNORE_INDEX, LabelSchema
+from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.label_studio.paintings import parse_painting
+from ml_backend.parts import Parts
+from ml_backend.ports import AnnotationRecord, SentRegion
+from ml_backend.storage import annotations as annotation_rows
+from ml_backend.storage import predictions, tasks
+from ml_backend.storage.projects import Project, find_project
+from ml_backend.storage.tasks import StoredTask
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_S, LONGEST_RETRY_S = 30.0, 3600.0
+"""When to look again for an image that could not be read: its server may have been away."""
+BATCH = 50
+"""Tasks read at once; each is built and stored on its own."""
+
+
+@dataclass(frozen=True)
+class TaskTruth:
+    """What was built from one task. `maps` names the file, None where nothing is annotated.
+
+    The counts are per index of `classes`. `annotation_ids` are those that were used; `error` says why nothing
+    was built, and `attempts` how often it was tried again since the last change.
+    """
+
+    maps: str | None = None
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, int] = (0, 0)
+    class_pixels: tuple[int, ...] = ()
+    held_out_pixels: tuple[int, ...] = ()
+    class_objects: tuple[int, ...] = ()
+    held_out_objects: tuple[int, ...] = ()
+    annotation_ids: tuple[int, ...] = ()
+    error: str | None = None
+    attempts: int = 0
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TaskTruth:
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
+        return cls(**values)
+
+
+def build_changed(parts: Parts, project: Project, config: LabelConfig) -> int:
+    """Build the truth of every task that changed; returns how many were built or given up."""
+    n_built = 0
+    while True:
+        with parts.database.read() as connection:
+            batch = tasks.list_unbuilt(connection, project.project_id, parts.clock(), BATCH)
+        for task in batch:
+            _build_task(parts, project, config, task)
+        n_built += len(batch)
+        if not batch:
+            return n_built
+
+
+def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: StoredTask) -> None:
+    with parts.database.read() as connection:
+        task = tasks.find_task(connection, project.project_id, seen.task_id) or seen
+        newest = annotation_rows.list_newest(connection, project.project_id, task.task_id)
+        sent = predictions.list_sent(connection, project.project_id, task.task_id)
+    findings: Sequence[Finding] = ()
+    truth = TaskTruth(annotation_ids=tuple(a.annotation_id for a in newest), attempts=_count_attempts(task))
+    counts: Sequence[tuple[int, int]] = ()
+    try:
+        if newest:
+            shape = parts.images.shape(project.project_id, task.task_id, task.data)
+            label_map, findings = read_label_map(newest, sent, config, shape)
+            counts = count_truth(label_map, config.schema)
+            truth = _store_maps(parts, project, config, task, label_map, truth)
+    except BrushloopError as error:
+        log.warning("skip_task project=%d task=%d cause=%s", project.project_id, task.task_id, error)
+        truth = replace(truth, error=str(error))
+        findings, counts = [Finding("image-unreadable", str(error))], ()
+    _save(parts, project, task, truth, counts, findings)
+
+
+def read_label_map(
+    newest: Sequence[AnnotationRecord],
+    sent: Sequence[SentRegion],
+    config: LabelConfig,
+    shape: tuple[int, int],
+) -> tuple[NDArray[np.uint8], list[Finding]]:
+    """Combine each person's annotation of one image into `(H, W)` uint8, with remarks for the people."""
+    masks = {region.region_id: _to_sent_mask(region, config.schema) for region in sent}
+    label_maps: list[NDArray[np.uint8]] = []
+    findings: list[Finding] = []
+    for annotation in newest:
+        painting = parse_painting(annotation.result, config, shape)
+        partial = build_label_map(painting, config.schema, masks)
+        label_maps.append(partial.label_map)
+        findings += lint_painting(painting, partial, config.schema)
+    combined, disagreement_px = combine_annotators(label_maps)
+    if disagreement_px:
+        message = f"{disagreement_px} pixels are labelled differently by different people and are not used."
+        findings.append(Finding("annotators-disagree", message))
+    return combined, list(dict.fromkeys(findings))
+
+
+def _to_sent_mask(region: SentRegion, schema: LabelSchema) -> SentMask:
+    index = schema.index_of(region.class_name)
+    return SentMask(-1 if index is None else index, region.top, region.left, region.mask)
+
+
+def _store_maps(
+    parts: Parts,
+    project: Project,
+    config: LabelConfig,
+    task: StoredTask,
+    label_map: NDArray[np.uint8],
+    truth: TaskTruth,
+) -> TaskTruth:
+    if not np.any(label_map != IGNORE_INDEX):
+        return truth
+    train_map, held_out_map = split(label_map, config.schema, str(task.task_id))
+    name = parts.artifacts(project).save_truth(
+        task.task_id, task.truth_seq, np.stack([label_map, train_map, held_out_map])
+    )
+    trained, held_out = count_truth(train_map, config.schema), count_truth(held_out_map, config.schema)
+    return replace(
+        truth,
+        maps=name,
+        classes=config.schema.names,
+        shape=(label_map.shape[0], label_map.shape[1]),
+        class_pixels=tuple(pixels for pixels, _ in trained),
+        held_out_pixels=tuple(pixels for pixels, _ in held_out),
+        class_objects=tuple(objects for _, objects in trained),
+        held_out_objects=tuple(objects for _, objects in held_out),
+    )
+
+
+def find_retry_time(truth: TaskTruth, now: float) -> float:
+    """When to try the task again, ever later."""
+    return now + min(FIRST_RETRY_S * 4.0**truth.attempts, LONGEST_RETRY_S)
+
+
+def _count_attempts(task: StoredTask) -> int:
+    before = TaskTruth.from_record(task.truth).attempts if task.truth else 0
+    return before + 1 if task.was_postponed else 0
+
+
+def _save(
+    parts: Parts,
+    project: Project,
+    task: StoredTask,
+    truth: TaskTruth,
+    counts: Sequence[tuple[int, int]],
+    findings: Sequence[Finding],
+) -> None:
+    with parts.database.write() as connection:
+        known = find_project(connection, project.project_id)
+        if known is None or known.folder != project.folder:
+            return  # the project was replaced while we read
+        if task.was_postponed and truth.error is None:
+            task = tasks.revive_task(connection, project.project_id, task, parts.clock())
+        record = [asdict(finding) for finding in findings]
+        retry_at = None if truth.error is None else find_retry_time(truth, parts.clock())
+        tasks.save_truth(connection, project.project_id, task, asdict(truth), counts, record, retry_at)

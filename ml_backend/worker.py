@@ -1,0 +1,148 @@
+"""The worker: looks once a second what is due in any project, and does it. Any number of workers may run.
+
+All it knows is in the database. So a worker that is killed loses nothing: the next one, or another one that
+runs already, sees that the lease is orphaned and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from ml_backend.bootstrap import build_loop
+from ml_backend.config import Settings, calm_idle_threads
+from ml_backend.gate import JobKind, find_due
+from ml_backend.jobs import Queue
+from ml_backend.learning_loop import LearningLoop
+from ml_backend.lease import is_lost
+from ml_backend.logs import set_up_logging
+from ml_backend.round_process import ProcessTrainer
+from ml_backend.storage import rounds, wakeups
+from ml_backend.storage.projects import Project, find_project, list_projects, update_project
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+CHECK_EVERY = 10
+"""Ticks between two looks at the health of the consumer's threads."""
+LOST_AFTER_S = 60.0
+"""A job that nobody began this long after it was sent was lost with its worker, or waits behind others."""
+
+
+def run_worker(settings: Settings, stop: threading.Event) -> None:
+    """Work until `stop` is set; a running round is then left to the next worker."""
+    calm_idle_threads()
+    loop = build_loop(settings)
+    if isinstance(loop.parts.trainer, ProcessTrainer):
+        loop.parts.trainer.warm_up()
+    worker = Worker(loop, stop)
+    worker.start()
+    log.info("start_worker owner=%s", loop.parts.owner)
+    ticks = 0
+    while not stop.wait(TICK_S):
+        ticks += 1
+        worker.tick()
+        if ticks % CHECK_EVERY == 0:
+            worker.queue.check()
+    worker.queue.stop()
+    log.info("stop_worker owner=%s", loop.parts.owner)
+
+
+class Worker:
+    """Scheduler and consumer of one process."""
+
+    def __init__(self, loop: LearningLoop, stop: threading.Event) -> None:
+        self._loop, self._stop = loop, stop
+        jobs: dict[JobKind, Callable[[int], None]] = {
+            "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
+            "digest": self._job("digest", lambda project_id: loop.build_truth(project_id)),
+            "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
+            "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
+        }
+        self.queue = Queue(loop.parts.settings, jobs)
+
+    def start(self) -> None:
+        """Forget what a killed predecessor had sent, ask Label Studio what was missed, and begin."""
+        with self._loop.parts.database.write() as connection:
+            wakeups.clear(connection)
+            for project in list_projects(connection):
+                update_project(connection, project.project_id, reconciled_at=None)
+        self.queue.start()
+
+    def tick(self) -> None:
+        """Send every job that is due and not on its way."""
+        try:
+            for project_id, kind in self._list_due():
+                if self._claim(project_id, kind):
+                    self.queue.send(kind, project_id)
+        except Exception:
+            # The database or the queue may be away for a while: say so, and look again in a second.
+            log.exception("miss_tick")
+
+    def _list_due(self) -> list[tuple[int, JobKind]]:
+        parts = self._loop.parts
+        with parts.database.read() as connection:
+            return [
+                (project.project_id, kind)
+                for project in list_projects(connection)
+                for kind in find_due(connection, project, parts.settings, parts.clock())
+                if kind != "round" or self._is_free(project)
+            ]
+
+    def _is_free(self, project: Project) -> bool:
+        parts = self._loop.parts
+        with parts.database.read() as connection:
+            running = rounds.find_running(connection, project.project_id)
+        return running is None or is_lost(running, parts.clock())
+
+    def _claim(self, project_id: int, kind: JobKind) -> bool:
+        parts = self._loop.parts
+        with parts.database.write() as connection:
+            return wakeups.claim(connection, project_id, kind, parts.clock(), LOST_AFTER_S)
+
+    def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
+        def run(project_id: int) -> None:
+            try:
+                if kind == "round":
+                    # From here on its lease says that it is under way, and is found lost should we be killed.
+                    self._clear(project_id, kind)
+                if kind in self._find_due(project_id):  # another worker may have been faster
+                    work(project_id)
+            except Exception:
+                # Whatever it is, the other projects go on; the job is due again, and its claim delays it.
+                log.exception("fail_job kind=%s project=%d", kind, project_id)
+                return
+            self._clear(project_id, kind)
+
+        return run
+
+    def _find_due(self, project_id: int) -> list[JobKind]:
+        parts = self._loop.parts
+        with parts.database.read() as connection:
+            project = find_project(connection, project_id)
+            return find_due(connection, project, parts.settings, parts.clock()) if project else []
+
+    def _clear(self, project_id: int, kind: JobKind) -> None:
+        with self._loop.parts.database.write() as connection:
+            wakeups.clear(connection, project_id, kind)
+
+
+def main() -> None:
+    """`python -m ml_backend.worker`: a worker until SIGTERM or SIGINT."""
+    settings = Settings()
+    set_up_logging(settings)
+    stop = threading.Event()
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, ask_to_stop)
+    run_worker(settings, stop)
+
+
+if __name__ == "__main__":
+    main()

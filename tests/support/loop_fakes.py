@@ -1,0 +1,205 @@
+"""A learning loop whose Label Studio, images, clock and training are all at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from painted import LABEL_CONFIG, make_picture, paint_all
+
+from core.errors import ImageError
+from ml_backend.config import Settings
+from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
+from ml_backend.label_studio.payloads import WebhookEvent
+from ml_backend.learning_loop import LearningLoop
+from ml_backend.parts import Parts
+from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskDigest, TaskRecord
+from ml_backend.round_process import train_here
+from ml_backend.storage.database import open_database
+from ml_backend.training import OnProgress, TrainedRound, TrainingOrder
+
+CREATED = "1795331929"
+MAX_STEPS = 2
+"""A model that knows little, at once; what is learnt is tested in `core`."""
+
+
+class FakeLabelStudio:
+    """`ports.LabelStudio` over dictionaries; `is_down` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.label_config = LABEL_CONFIG
+        self.created_at = CREATED
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.annotations: dict[int, AnnotationRecord] = {}
+        self.stamps: dict[int, int] = {}
+        self.fetched: list[int] = []
+        self.pushed: list[tuple[int, Mapping[str, Any]]] = []
+        self.is_down = False
+
+    def add_task(self, task_id: int) -> None:
+        self.tasks[task_id] = {"image": f"/data/upload/1/{task_id}.png"}
+        self.touch(task_id)
+
+    def touch(self, task_id: int) -> None:
+        self.stamps[task_id] = self.stamps.get(task_id, 0) + 1
+
+    def keep(self, record: AnnotationRecord) -> AnnotationRecord:
+        """Store an annotation, as the server does before it sends an event."""
+        self.annotations[record.annotation_id] = record
+        self.touch(record.task_id)
+        return record
+
+    def drop(self, annotation_id: int) -> None:
+        self.touch(self.annotations.pop(annotation_id).task_id)
+
+    def get_project(self, project_id: int) -> ProjectRecord:
+        self._answer()
+        return ProjectRecord(project_id, "Cells", self.label_config, None, self.created_at)
+
+    def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
+        self._answer()
+        for task_id, data in sorted(self.tasks.items()):
+            ids = tuple(r.annotation_id for r in self.annotations.values() if r.task_id == task_id)
+            yield TaskDigest(task_id, str(self.stamps[task_id]), ids, data)
+
+    def get_task(self, task_id: int) -> TaskRecord:
+        self._answer()
+        if task_id not in self.tasks:
+            raise LabelStudioRefusedError("there is no such task", 404)
+        self.fetched.append(task_id)
+        records = tuple(r for r in self.annotations.values() if r.task_id == task_id)
+        return TaskRecord(task_id, 1, self.tasks[task_id], str(self.stamps[task_id]), records)
+
+    def push_predictions(self, project_id: int, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> int:
+        self._answer()
+        self.pushed += predictions
+        return len(predictions)
+
+    def _answer(self) -> None:
+        if self.is_down:
+            raise LabelStudioUnavailableError("Label Studio cannot be reached")
+
+
+@dataclass
+class FakeImages:
+    """`ports.ImageSource` of generated pictures: the number of a task is the seed of its image."""
+
+    broken: set[int] = field(default_factory=set)
+    unreachable: set[int] = field(default_factory=set)
+    opened: list[int] = field(default_factory=list)
+
+    def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
+        if task_id in self.unreachable:
+            raise LabelStudioUnavailableError("Label Studio cannot be reached")
+        if task_id in self.broken:
+            raise ImageError(f"the image of task {task_id} is not an image")
+        self.opened.append(task_id)
+        return make_picture(task_id)[0]
+
+    def shape(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> tuple[int, int]:
+        height, width = self.open(project_id, task_id, data).shape[:2]
+        return height, width
+
+
+class FakeTrainer:
+    """Trains a few steps in this process; `during` is called before each round, with its order."""
+
+    def __init__(self, images: FakeImages) -> None:
+        self.images = images
+        self.orders: list[TrainingOrder] = []
+        self.during: Callable[[], None] = lambda: None
+
+    def __call__(
+        self, order: TrainingOrder, on_progress: OnProgress, should_stop: Callable[[], bool]
+    ) -> TrainedRound:
+        self.orders.append(order)
+        self.during()
+        short = replace(order, settings=replace(order.settings, max_steps=MAX_STEPS, n_threads=1))
+        return train_here(short, self.images, on_progress, should_stop)
+
+    @property
+    def last_keys(self) -> list[str]:
+        """Tasks in the newest training set, one entry each time one is in it."""
+        return [example.summary.key for example in self.orders[-1].examples]
+
+
+class Clock:
+    """Unix seconds that stand still until they are moved."""
+
+    def __init__(self) -> None:
+        self.now = 2_000_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A learning loop with its surroundings; the sentences of the tests are made of these verbs."""
+
+    def __init__(self, settings: Settings) -> None:
+        url = settings.database_url.get_secret_value() if settings.database_url else None
+        self.server, self.images, self.clock = FakeLabelStudio(), FakeImages(), Clock()
+        self.trainer = FakeTrainer(self.images)
+        self.parts = Parts(
+            settings=settings,
+            database=open_database(settings.data_dir, url),
+            images=self.images,
+            label_studio=lambda project: self.server,
+            trainer=self.trainer,
+            clock=self.clock,
+            owner="elsewhere|1|1|bench",
+        )
+        self.loop = LearningLoop(self.parts)
+        self.loop.connect(1, CREATED, LABEL_CONFIG, "http://label-studio", "token")
+        self._stamp = 0
+
+    def painted(
+        self, task_id: int, *, user_id: int = 1, result: Any = None, number: int = 0
+    ) -> AnnotationRecord:
+        """An annotation of the whole image, kept by the server; the annotation's number is 100 times the task's."""
+        self._stamp += 1
+        if task_id not in self.server.tasks:
+            self.server.add_task(task_id)
+        regions = paint_all(make_picture(task_id)[1]) if result is None else result
+        return self.server.keep(
+            AnnotationRecord(number or 100 * task_id, task_id, user_id, f"{self._stamp:06d}", False, regions)
+        )
+
+    def event(self, action: str, kind: Any, **more: Any) -> WebhookEvent:
+        project = ProjectRecord(1, "Cells", self.server.label_config, None, self.server.created_at)
+        return WebhookEvent(action, kind, project, **more)
+
+    def tell(self, *records: AnnotationRecord) -> None:
+        """Send the event of new or edited annotations."""
+        tasks = tuple(TaskRecord(r.task_id, 1, self.server.tasks[r.task_id], "") for r in records)
+        self.loop.record(
+            self.event("ANNOTATION_CREATED", "annotations-saved", annotations=records, tasks=tasks)
+        )
+
+    def submit(self, *task_ids: int) -> None:
+        """Paint these tasks whole, and send an event for each."""
+        for task_id in task_ids:
+            self.tell(self.painted(task_id))
+
+    def status(self) -> dict[str, Any]:
+        return self.loop.status(1)
+
+    def task(self, task_id: int) -> TaskRecord:
+        return TaskRecord(task_id, 1, {"image": f"/data/upload/1/{task_id}.png"}, "")
+
+    def close(self) -> None:
+        self.parts.database.close()
+
+
+def make_bench(folder: Path, **changes: Any) -> Bench:
+    return Bench(
+        Settings(data_dir=folder, min_pixels_per_class=changes.pop("min_pixels_per_class", 100), **changes)
+    )
+
+
+def area(mask: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))

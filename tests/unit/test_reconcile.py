@@ -1,0 +1,174 @@
+"""Webhooks get lost; asking Label Studio finds what they did not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from loop_fakes import CREATED, Bench, make_bench
+from painted import LABEL_CONFIG
+
+from ml_backend.storage import annotations
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = make_bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def newest(bench: Bench, task_id: int) -> list[tuple[int, str]]:
+    with bench.parts.database.read() as connection:
+        return [(r.annotation_id, r.updated_at) for r in annotations.list_newest(connection, 1, task_id)]
+
+
+def test_an_annotation_whose_webhook_never_arrived_is_found(bench: Bench) -> None:
+    record = bench.painted(1)
+    found = bench.loop.reconcile(1)
+    assert found.changed_annotations == 1
+    assert newest(bench, 1) == [(100, record.updated_at)]
+    assert bench.status()["annotations"]["pending"] == 1
+
+
+def test_an_edit_that_was_missed_is_taken_over(bench: Bench) -> None:
+    bench.submit(1)
+    record = bench.painted(1)
+    assert bench.loop.reconcile(1).changed_annotations == 1
+    assert newest(bench, 1) == [(100, record.updated_at)]
+
+
+def test_a_deletion_that_was_missed_is_taken_over(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.server.drop(100)
+    bench.clock.now += 1
+    assert bench.loop.reconcile(1).deleted_annotations == 1
+    assert newest(bench, 1) == []
+    assert newest(bench, 2) != []
+
+
+def test_a_task_that_is_gone_takes_its_annotations_with_it(bench: Bench) -> None:
+    bench.submit(1, 2)
+    del bench.server.tasks[1], bench.server.annotations[100]
+    bench.clock.now += 1
+    assert bench.loop.reconcile(1).deleted_tasks == 1
+    assert bench.status()["annotations"]["received"] == 1
+    assert bench.status()["pool"]["tasks"] == 1
+
+
+def test_a_second_look_fetches_nothing(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.server.add_task(3)
+    bench.loop.reconcile(1)
+    assert bench.server.fetched == [1, 2]
+    bench.loop.reconcile(1)
+    assert bench.server.fetched == [1, 2]
+    assert bench.status()["pool"]["tasks"] == 3
+
+
+def test_only_the_task_that_changed_is_fetched_again(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.loop.reconcile(1)
+    bench.server.fetched.clear()
+    bench.submit(2)
+    bench.loop.reconcile(1)
+    assert bench.server.fetched == [2]
+
+
+def test_an_annotation_that_arrives_while_label_studio_lists_is_not_dropped(bench: Bench) -> None:
+    bench.submit(1)
+    listing = bench.server.get_task
+
+    def get_task_before_the_submit(task_id: int) -> object:
+        task = listing(task_id)
+        bench.clock.now += 1
+        bench.tell(bench.painted(1, user_id=2, number=777))
+        return task
+
+    bench.server.get_task = get_task_before_the_submit  # type: ignore[method-assign, assignment]
+    bench.loop.reconcile(1)
+    assert [annotation_id for annotation_id, _ in newest(bench, 1)] == [100, 777]
+
+
+def test_a_deletion_that_arrives_while_label_studio_lists_is_not_undone(bench: Bench) -> None:
+    bench.submit(1)
+    listing = bench.server.get_task
+
+    def get_task_before_the_deletion(task_id: int) -> object:
+        task = listing(task_id)
+        bench.clock.now += 1
+        bench.loop.record(
+            bench.event("ANNOTATIONS_DELETED", "annotations-deleted", deleted_annotation_ids=(100,))
+        )
+        return task
+
+    bench.server.get_task = get_task_before_the_deletion  # type: ignore[method-assign, assignment]
+    bench.loop.reconcile(1)
+    assert newest(bench, 1) == []
+
+
+def test_a_task_that_is_deleted_between_listing_and_fetching_is_dropped(bench: Bench) -> None:
+    bench.submit(1)
+    digests = list(bench.server.iter_task_digests(1))
+    bench.server.iter_task_digests = lambda project_id: iter(digests)  # type: ignore[method-assign, assignment]
+    del bench.server.tasks[1]
+    bench.loop.reconcile(1)
+    assert bench.status()["annotations"]["received"] == 0
+
+
+def test_a_late_webhook_after_reconciliation_changes_nothing(bench: Bench) -> None:
+    record = bench.painted(1)
+    bench.loop.reconcile(1)
+    bench.tell(record)
+    bench.tell(replace(record, updated_at="000000", result=[]))
+    assert newest(bench, 1) == [(100, record.updated_at)]
+    assert bench.status()["annotations"]["received"] == 1
+
+
+def test_label_studio_down_is_reported_and_a_round_goes_on_with_what_is_here(bench: Bench) -> None:
+    bench.submit(1)
+    bench.server.is_down = True
+    version = bench.loop.run_round(1)
+    assert version is not None
+    (report,) = bench.loop.rounds(1)
+    assert "Label Studio could not be asked" in report["note"]
+    status = bench.status()
+    assert "Label Studio could not be asked" in status["last_error"]
+    assert status["state"] == "idle"
+    assert status["annotations"] == {"received": 1, "trained": 1, "pending": 0}
+
+
+def test_a_round_takes_in_what_webhooks_missed(bench: Bench) -> None:
+    bench.submit(1)
+    bench.painted(2)  # its webhook never comes
+    bench.loop.run_round(1)
+    assert bench.trainer.last_keys == ["1", "2"]
+    assert bench.status()["annotations"] == {"received": 2, "trained": 2, "pending": 0}
+
+
+def test_imported_annotations_are_asked_for(bench: Bench) -> None:
+    bench.loop.reconcile(1)
+    bench.painted(1)
+    bench.loop.record(bench.event("TASKS_CREATED", "tasks-created", tasks=(bench.task(1),)))
+    from ml_backend.gate import find_due
+    from ml_backend.storage import projects
+
+    with bench.parts.database.read() as connection:
+        project = projects.get_project(connection, 1)
+        assert "reconcile" in find_due(connection, project, bench.parts.settings, bench.clock())
+
+
+def test_a_labeling_setup_that_changed_unnoticed_is_taken_over(bench: Bench) -> None:
+    bench.server.label_config = LABEL_CONFIG.replace("Nucleus", "Cell")
+    bench.loop.reconcile(1)
+    assert [row["name"] for row in bench.status()["readiness"]["classes"]] == ["Background", "Cell"]
+
+
+def test_a_project_that_was_made_anew_inherits_nothing(bench: Bench) -> None:
+    bench.submit(1)
+    bench.server.annotations.clear()
+    bench.server.created_at = str(int(CREATED) + 9000)
+    bench.loop.reconcile(1)
+    assert bench.status()["annotations"]["received"] == 0
