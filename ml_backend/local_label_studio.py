@@ -8,6 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def with_access_token(login: Login, url: str) -> Login:
             "its data folder came from elsewhere, remove the one or the other"
         )
     try:
-        answer = Connection(url, login.legacy_key).request("POST", "/api/token/")
+        with closing(Connection(url, login.legacy_key)) as connection:
+            answer = connection.request("POST", "/api/token/")
     except LabelStudioRefusedError as refusal:
         if refusal.status != _CONFLICT:
             raise
@@ -179,7 +181,8 @@ def _is_healthy(url: str) -> bool:
 
 def _works(url: str, api_key: str) -> bool:
     try:
-        Connection(url, api_key).request("GET", "/api/current-user/whoami")
+        with closing(Connection(url, api_key)) as connection:
+            connection.request("GET", "/api/current-user/whoami")
     except LabelStudioRefusedError:
         return False
     return True

@@ -6,7 +6,7 @@ import fcntl
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ml_backend.local_label_studio import (
     wait_until_healthy,
     with_access_token,
 )
-from ml_backend.setup_project import ProjectPlan, read_default_config, set_up_project
+from ml_backend.setup_project import SETUP_TIMEOUT_S, ProjectPlan, read_default_config, set_up_project
 
 LABEL_STUDIO_PORT = 8080
 WEB_PORT = 9090
@@ -121,7 +121,8 @@ def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Conso
             backend_url=stack.web_url,
         )
         token = stack.login.access_token or stack.login.legacy_key
-        return set_up_project(Connection(stack.label_studio_url, token), plan, settings)
+        with closing(Connection(stack.label_studio_url, token, timeout_s=SETUP_TIMEOUT_S)) as connection:
+            return set_up_project(connection, plan, settings)
 
 
 def _choose_port(name: str, wanted: int, console: Console) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +82,15 @@ def run_setup(
         config = read_default_config()
     plan = ProjectPlan(title, backend_url.rstrip("/"), config, images, project_id)
     key = settings.label_studio_api_key.get_secret_value()
-    connection = Connection(settings.label_studio_url, key, timeout_s=SETUP_TIMEOUT_S)
 
     def report(line: str) -> None:
         console.print(f"[green]✓[/] {escape(line)}", highlight=False, soft_wrap=True)
 
-    found = set_up_project(connection, plan, settings, report)
-    console.print(f"annotate at {connection.url}/projects/{found}/data", highlight=False, soft_wrap=True)
+    with closing(Connection(settings.label_studio_url, key, timeout_s=SETUP_TIMEOUT_S)) as connection:
+        found = set_up_project(connection, plan, settings, report)
+    console.print(
+        f"annotate at {settings.label_studio_url}/projects/{found}/data", highlight=False, soft_wrap=True
+    )
 
 
 def read_default_config() -> str:

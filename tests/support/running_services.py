@@ -42,16 +42,15 @@ class RealLabelStudio:
     url: str
     login: Login
     personal_access_token: str
+    connection: Connection
     process: ChildProcess
 
     @property
     def api_key(self) -> str:
         return self.login.legacy_key
 
-    def connect(self) -> Connection:
-        return Connection(self.url, self.api_key)
-
     def stop(self) -> None:
+        self.connection.close()
         self.process.stop()
 
 
@@ -75,7 +74,7 @@ def launch_label_studio(folder: Path) -> RealLabelStudio:
     except BaseException:
         process.stop()
         raise
-    return RealLabelStudio(url, login, token, process)
+    return RealLabelStudio(url, login, token, Connection(url, login.legacy_key), process)
 
 
 @dataclass(frozen=True)

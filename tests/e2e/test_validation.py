@@ -1,0 +1,121 @@
+"""What a real model sends is accepted by the real Label Studio, its validation of predictions switched on."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from running_services import RealLabelStudio
+
+from bench.annotator import SCHEMA, LabelledImage, paint
+from bench.first_model import PaintedSource
+from core.checkpoint import Checkpoint
+from core.predictor import Predictor
+from core.rounds import RoundSettings
+from core.suggestion import SuggestionSettings, build_suggestion
+from core.synthetic import make_image
+from core.trainer import train_round
+from ml_backend.errors import LabelStudioRefusedError
+from ml_backend.label_studio.admin import LabelStudioAdmin
+from ml_backend.label_studio.client import LabelStudioClient
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.results import to_prediction
+from ml_backend.setup_project import read_default_config
+
+VERSION = "r0001-0a1b2c3d"
+
+WITHOUT_QUESTIONS = """
+<View>
+  <Image name="slide" value="$image"/>
+  <BrushLabels name="classes" toName="slide">
+    <Label value="Hintergrund" role="background"/>
+    <Label value="Zellkern &amp; &quot;Rand&quot; &lt;1 µm"/>
+  </BrushLabels>
+</View>
+"""
+
+SETTINGS = {
+    "classes": SuggestionSettings(),
+    "objects": SuggestionSettings(regions="objects"),
+    "with background": SuggestionSettings(send_background=True),
+}
+
+
+@cache
+def make_images() -> tuple[LabelledImage, ...]:
+    """Four images that are not square, so that rows and columns cannot be mixed up."""
+    drawn = [make_image("tissue", np.random.default_rng((3, index)), (192, 256), 12) for index in range(4)]
+    return tuple(LabelledImage(f"tissue-{n}", *image) for n, image in enumerate(drawn))
+
+
+@cache
+def train_tiny_model() -> Checkpoint:
+    """A few dozen steps: enough for masks and for doubts."""
+    source = PaintedSource(paint(make_images(), 12, np.random.default_rng(0)))
+    settings = RoundSettings(budget_s=60, max_steps=60, n_threads=1)
+    return train_round(source, SCHEMA, None, settings, now=time.monotonic).checkpoint
+
+
+def upload(
+    label_studio: RealLabelStudio, folder: Path, title: str, label_config: str
+) -> tuple[int, list[int]]:
+    """A project with the four images; its id and its tasks."""
+    connection = label_studio.connection
+    admin = LabelStudioAdmin(connection)
+    project_id = admin.ensure_project(title, label_config).project_id
+    paths = []
+    for labelled in make_images():
+        paths.append(folder / f"{labelled.name}.png")
+        Image.fromarray(labelled.image).save(paths[-1])
+    assert admin.upload_images(project_id, paths) == len(paths)
+    return project_id, [task.task_id for task in LabelStudioClient(connection).iter_task_digests(project_id)]
+
+
+def predict(settings: SuggestionSettings, label_config: str, task_ids: list[int]) -> list[dict[str, Any]]:
+    """The predictions of the four images, by the code that answers Label Studio."""
+    checkpoint, config = train_tiny_model(), parse_label_config(label_config)
+    predictor = Predictor(checkpoint, n_threads=1)
+    predictions = []
+    for task_id, labelled in zip(task_ids, make_images(), strict=True):
+        found = predictor.predict(labelled.image)
+        nothing = np.zeros(found.shape, np.bool_)
+        suggestion = build_suggestion(found, config.schema, nothing, checkpoint.limits, settings)
+        predictions.append(to_prediction(suggestion, config, VERSION, str(task_id))[0])
+    return predictions
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("label_config", [read_default_config(), WITHOUT_QUESTIONS], ids=["default", "other"])
+def test_predictions_of_a_trained_model_are_accepted_one_by_one_and_in_bulk(
+    label_studio: RealLabelStudio, tmp_path: Path, name: str, label_config: str
+) -> None:
+    title = f"Validation of {name}, {len(label_config)}"
+    project_id, task_ids = upload(label_studio, tmp_path, title, label_config)
+    predictions = predict(SETTINGS[name], label_config, task_ids)
+    kinds = {region["type"] for prediction in predictions for region in prediction["result"]}
+    assert "brushlabels" in kinds
+    assert ("rectanglelabels" in kinds) == (label_config != WITHOUT_QUESTIONS)
+
+    connection = label_studio.connection
+    for task_id, prediction in zip(task_ids, predictions, strict=True):
+        stored = connection.request("POST", "/api/predictions/", json={"task": task_id, **prediction})
+        assert stored["result"] == prediction["result"], "Label Studio keeps it as it is"
+    pushed = list(zip(task_ids, predictions, strict=True))
+    assert LabelStudioClient(connection).push_predictions(project_id, pushed) == len(predictions)
+
+
+def test_the_validation_is_really_switched_on(label_studio: RealLabelStudio, tmp_path: Path) -> None:
+    config = read_default_config()
+    project_id, task_ids = upload(label_studio, tmp_path, "Validation of the validation", config)
+    good = predict(SETTINGS["classes"], config, task_ids)[0]
+    wrong = {**good, "score": 1.5}
+    connection = label_studio.connection
+    with pytest.raises(LabelStudioRefusedError):
+        connection.request("POST", "/api/predictions/", json={"task": task_ids[0], **wrong})
+    both = [(task_ids[0], wrong), (task_ids[1], good)]
+    assert LabelStudioClient(connection).push_predictions(project_id, both) == 1
