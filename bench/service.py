@@ -1,0 +1,255 @@
+"""A real service under load: webhooks, health, predictions, and from a submit to the fresh prediction.
+
+`brushloop serve --with-worker` runs in processes of its own, with a fresh data folder and the settings that
+people get by default. Label Studio is played by `fake_label_studio.py`. Every call opens a connection of its
+own, as Label Studio does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import BenchmarkResult, Goal, Options
+from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
+from bench.http_calls import Service, percentile
+from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.config import child_environment
+
+N_WEBHOOKS, N_AT_ONCE = 500, 50
+WEBHOOK_SIDE_PX, WEBHOOK_OBJECTS = 1024, 24
+"""Such a webhook has 25 regions and some 200 kB."""
+
+LOOP_PROJECTS, LOOP_SIDE_PX, LATER_ROUNDS = (11, 12, 13), 256, 4
+TRAINING_PROJECT, WEBHOOK_PROJECT = 21, 31
+PREDICT_PROJECTS = {41: 512, 42: 1024, 43: 2048}
+PREDICT_REPEATS = 5
+
+SUBMITS, OBJECTS_PER_SUBMIT = 3, 14
+"""Quick submits that make one round; together they open the gate of 5000 pixels per class."""
+
+HEALTH_PAUSE_S = 0.02
+START_TIMEOUT_S, ROUND_TIMEOUT_S = 60.0, 180.0
+
+
+@dataclass
+class Load:
+    """What happened while the webhooks were posted; seconds per call."""
+
+    one_by_one: list[float] = field(default_factory=list)
+    at_once: list[float] = field(default_factory=list)
+    health: list[float] = field(default_factory=list)
+    n_lost: int = 0
+    body_bytes: int = 0
+    training_share: float = 0.0
+
+
+def run(options: Options) -> BenchmarkResult:
+    """Measure everything against one running service."""
+    sides = {
+        **dict.fromkeys((*LOOP_PROJECTS, TRAINING_PROJECT), LOOP_SIDE_PX),
+        WEBHOOK_PROJECT: WEBHOOK_SIDE_PX,
+        **PREDICT_PROJECTS,
+    }
+    fake = FakeLabelStudio(sides)
+    with (
+        tempfile.TemporaryDirectory(prefix="brushloop-bench-") as name,
+        run_fake(fake),
+        running_service(fake, Path(name)) as service,
+    ):
+        first, later = measure_loop(service, fake)
+        seconds_per_mp = measure_predict(service, fake)
+        load = measure_load(service, fake)
+    return to_result(first, later, seconds_per_mp, load)
+
+
+@contextmanager
+def running_service(fake: FakeLabelStudio, folder: Path) -> Iterator[Service]:
+    """Web process and worker by the command that people use."""
+    port = find_free_port("127.0.0.1", 19490)
+    environment = child_environment(
+        {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": API_KEY, "LOG_LEVEL": "WARNING"},
+        without=("DATABASE_URL", "REDIS_URL", "BASIC_AUTH_USER", "BASIC_AUTH_PASS"),
+    )
+    command = [sys.executable, "-m", "ml_backend.cli", "serve", "--with-worker"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder / "data")]
+    process = ChildProcess("the service", command, environment, folder / "service.log")
+    service = Service("127.0.0.1", port)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not service.is_up():
+            if not process.is_running or time.monotonic() > deadline:
+                raise RuntimeError(f"the service did not start:\n{process.last_lines(40)}")
+            time.sleep(0.1)
+        yield service
+    finally:
+        process.stop()
+
+
+def measure_loop(service: Service, fake: FakeLabelStudio) -> tuple[list[float], list[float]]:
+    """Seconds from a submit to a prediction by a model that has seen it: first models, later rounds."""
+    first: list[float] = []
+    later: list[float] = []
+    for project_id in LOOP_PROJECTS:
+        service.post("/setup", fake.setup_body(project_id))
+        tasks = fake.add_tasks(project_id, SUBMITS * (1 + LATER_ROUNDS) + 1)
+        unseen = tasks.pop()
+        for n in range(1 + LATER_ROUNDS):
+            took_s = submit_and_wait(
+                service, fake, project_id, tasks[SUBMITS * n : SUBMITS * (n + 1)], unseen
+            )
+            (later if n else first).append(took_s)
+    return first, later
+
+
+def submit_and_wait(
+    service: Service, fake: FakeLabelStudio, project_id: int, tasks: Sequence[int], unseen: int
+) -> float:
+    """Submit annotations, and wait until `/predict` answers with a model that accounts for them."""
+    bodies = [fake.paint(task_id, OBJECTS_PER_SUBMIT) for task_id in tasks]
+    for body in bodies:
+        submitted = time.monotonic()
+        service.post("/webhook", body)
+    service.wait_until_learnt(project_id, ROUND_TIMEOUT_S)
+    entry = service.post("/predict", fake.predict_body(project_id, [unseen]))["results"][0]
+    if not entry or entry["model_version"] != service.status(project_id)["model_version"]:
+        raise RuntimeError(f"project {project_id} has no prediction of its current model: {str(entry)[:200]}")
+    return time.monotonic() - submitted
+
+
+def measure_predict(service: Service, fake: FakeLabelStudio) -> dict[int, float]:
+    """Median seconds per megapixel of `/predict` for one new task, by the side of the image."""
+    found = {}
+    for project_id, side in PREDICT_PROJECTS.items():
+        service.post("/setup", fake.setup_body(project_id))
+        tasks = fake.add_tasks(project_id, PREDICT_REPEATS + 2)
+        service.post("/webhook", fake.paint(tasks[0], 2 * WEBHOOK_OBJECTS))
+        service.wait_until_learnt(project_id, ROUND_TIMEOUT_S)
+        service.post("/predict", fake.predict_body(project_id, [tasks[1]]))  # loads the model
+        seconds = []
+        for task_id in tasks[2:]:
+            body = fake.predict_body(project_id, [task_id])
+            fake.picture(task_id)
+            began = time.monotonic()
+            if not service.post("/predict", body)["results"][0]:
+                raise RuntimeError(f"no prediction for an image of {side} px")
+            seconds.append(time.monotonic() - began)
+        found[side] = median(seconds) / (side * side / 1e6)
+    return found
+
+
+def measure_load(service: Service, fake: FakeLabelStudio) -> Load:
+    """Post webhooks one after the other and many at once while rounds train, and ask for health meanwhile."""
+    load = Load()
+    service.post("/setup", fake.setup_body(TRAINING_PROJECT))
+    for task_id in fake.add_tasks(TRAINING_PROJECT, 6):
+        service.post("/webhook", fake.paint(task_id))
+    service.post("/setup", fake.setup_body(WEBHOOK_PROJECT))
+    tasks = fake.add_tasks(WEBHOOK_PROJECT, N_WEBHOOKS + N_AT_ONCE)
+    bodies = [json.dumps(fake.paint(task_id, WEBHOOK_OBJECTS)).encode() for task_id in tasks]
+    load.body_bytes = round(median(map(len, bodies)))
+    while service.status(TRAINING_PROJECT)["state"] != "training":
+        time.sleep(0.1)
+    with keep_training(service) as seen, watch_health(service, load.health):
+        answers = [service.timed_post("/webhook", body) for body in bodies[:N_WEBHOOKS]]
+        load.one_by_one = [seconds for _, seconds in answers]
+        with ThreadPoolExecutor(N_AT_ONCE) as pool:
+            together = list(pool.map(lambda body: service.timed_post("/webhook", body), bodies[N_WEBHOOKS:]))
+        load.at_once = [seconds for _, seconds in together]
+    load.training_share = sum(seen) / max(len(seen), 1)
+    n_taken = sum(status == 201 for status, _ in (*answers, *together))
+    n_kept = service.status(WEBHOOK_PROJECT)["annotations"]["received"]
+    load.n_lost = len(bodies) - min(n_taken, n_kept)
+    return load
+
+
+@contextmanager
+def keep_training(service: Service) -> Iterator[list[bool]]:
+    """Ask for the next round whenever none is wanted; yields what was seen: whether one was training."""
+    seen: list[bool] = []
+
+    def look() -> None:
+        states = {row["project"]: row["state"] for row in service.get("/api/projects")}
+        seen.append("training" in states.values())
+        if states[TRAINING_PROJECT] not in ("training", "queued"):
+            service.post(f"/api/projects/{TRAINING_PROJECT}/train", None)
+
+    with repeat(look, 0.5):
+        yield seen
+
+
+@contextmanager
+def watch_health(service: Service, seconds: list[float]) -> Iterator[None]:
+    with repeat(lambda: seconds.append(service.timed_health()), HEALTH_PAUSE_S):
+        yield
+
+
+@contextmanager
+def repeat(work: Any, pause_s: float) -> Iterator[None]:
+    """Do something again and again in a thread, while the block runs."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.wait(pause_s):
+            work()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def to_result(
+    first: list[float], later: list[float], seconds_per_mp: dict[int, float], load: Load
+) -> BenchmarkResult:
+    """The table and the goals."""
+    timings = {
+        f"webhook, {len(load.one_by_one)} one after the other": load.one_by_one,
+        f"webhook, {len(load.at_once)} at once": load.at_once,
+        "health meanwhile": load.health,
+        f"submit to fresh prediction, first model, {LOOP_SIDE_PX} px": first,
+        f"submit to fresh prediction, later rounds, {LOOP_SIDE_PX} px": later,
+    }
+    rows: list[tuple[Any, ...]] = [
+        (what, len(s), median(s), percentile(s, 99), max(s)) for what, s in timings.items()
+    ]
+    rows += [
+        (f"/predict per megapixel, {side} px", PREDICT_REPEATS, s, "", "")
+        for side, s in seconds_per_mp.items()
+    ]
+    p99, slowest = percentile(load.one_by_one, 99), max(*load.one_by_one, *load.at_once)
+    health_p99 = percentile(load.health, 99)
+    goals = (
+        Goal(f"webhook p99 one after the other under 100 ms: {1000 * p99:.0f} ms", p99 < 0.1),
+        Goal(f"no webhook over 1 s: {slowest:.3f} s", slowest < 1.0),
+        Goal(f"no webhook lost: {load.n_lost}", load.n_lost == 0),
+        Goal(f"health p99 under 200 ms: {1000 * health_p99:.0f} ms", health_p99 < 0.2),
+        Goal(f"first model, median under 25 s: {median(first):.1f} s", median(first) < 25),
+        Goal(f"later rounds, median under 15 s: {median(later):.1f} s", median(later) < 15),
+    )
+    share_pct = 100 * load.training_share
+    notes = (
+        f"webhooks of {load.body_bytes / 1000:.0f} kB; rounds trained in {share_pct:.0f} % of the looks",
+    )
+    record = {
+        "seconds": timings,
+        "predict_s_per_mp": {str(side): s for side, s in seconds_per_mp.items()},
+        "webhook_bytes": load.body_bytes,
+        "n_lost": load.n_lost,
+        "training_share": load.training_share,
+    }
+    columns = ("what", "n", "median s", "p99 s", "max s")
+    return BenchmarkResult("Service under load", columns, tuple(rows), record, goals, notes)
