@@ -88,11 +88,12 @@ class Annotator:
         self.page.wait_for_url(lambda address: "/user/login" not in address)
 
     def open_task(self, project_id: int, task_id: int) -> None:
-        """Open a task from the Data Manager and wait until the picture is there."""
+        """Open a task from the Data Manager and wait until picture and predictions are there."""
         self.page.goto(f"{self.url}/projects/{project_id}/data?task={task_id}")
+        self.page.wait_for_load_state("networkidle")  # Label Studio asks the backend meanwhile
         self.page.wait_for_selector(".lsf-label")
         self.page.wait_for_function(f"() => ({READ_IMAGE})().ready")
-        self.page.wait_for_timeout(1500)  # the editor draws predictions after the picture, without a sign
+        self.page.wait_for_timeout(1000)  # the editor draws predictions after the picture, without a sign
 
     # What is on the screen.
 
