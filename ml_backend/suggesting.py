@@ -158,6 +158,9 @@ class Suggester:
             )
         if known is not None:
             return known
+        if time.monotonic() >= deadline:
+            # Here, because even fetching hundreds of images would outlast the patience of Label Studio.
+            raise RoundCancelledError("no time left to look at the image")
         question = _Question(project, model, config, task, truth, fingerprint)
         key = (project.folder, task.task_id, model.model_version, fingerprint)
         return self._flights.run(key, lambda: self._compute(question, deadline), deadline - time.monotonic())
