@@ -168,7 +168,7 @@ def to_unix_time(moment: str) -> str:
     return str(int(parsed.timestamp()))
 
 
-_PROJECT = re.compile(r"(?P<id>[1-9][0-9]{0,17})(\.(?P<created_at>[0-9]{0,20}))?")
+_PROJECT = re.compile(r"(?P<id>[1-9][0-9]{0,17})(\.(?P<created_at>[0-9]{0,12}))?")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

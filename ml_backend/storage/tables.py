@@ -53,7 +53,7 @@ projects = Table(
     "projects",
     metadata,
     Column("project_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("created_s", Integer),  # Label Studio's creation time; another one means another project
+    Column("created_s", BigInteger),  # Label Studio's creation time; another one means another project
     Column("folder", String, nullable=False),  # below `data_dir/projects`
     Column("title", Text, nullable=False, server_default=""),
     Column("label_config", Text, nullable=False, server_default=""),

@@ -15,7 +15,7 @@ def upgrade() -> None:
     op.create_table(
         "projects",
         sa.Column("project_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("created_s", sa.Integer(), nullable=True),
+        sa.Column("created_s", sa.BigInteger(), nullable=True),
         sa.Column("folder", sa.String(), nullable=False),
         sa.Column("title", sa.Text(), server_default="", nullable=False),
         sa.Column("label_config", sa.Text(), server_default="", nullable=False),
