@@ -59,8 +59,8 @@ class Queue:
 
     def __init__(self, settings: Settings, jobs: Mapping[JobKind, Job]) -> None:
         self._hueys = {lane: _open(settings, lane) for lane in ("rounds", "quick")}
-        # Huey knows a job by the module of its function too, which is another one in a worker that was started as
-        # a script: so every job gets a function of this module.
+        # Huey knows a job by the module of its function too, which is another one in a worker that was
+        # started as a script: so every job gets a function of this module.
         self._send = {
             kind: self._hueys[self.LANES[kind]].task(name=f"brushloop_{kind}")(_of_this_module(job))
             for kind, job in jobs.items()

@@ -36,10 +36,10 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     """Work until `stop` is set; a running round is then left to the next worker."""
     calm_idle_threads()
     loop = build_loop(settings)
-    if isinstance(loop.parts.trainer, ProcessTrainer):
-        loop.parts.trainer.warm_up()
     worker = Worker(loop, stop)
     worker.start()
+    if isinstance(loop.parts.trainer, ProcessTrainer):
+        threading.Thread(target=loop.parts.trainer.warm_up, daemon=True).start()
     log.info("start_worker owner=%s", loop.parts.owner)
     ticks = 0
     while not stop.wait(TICK_S):

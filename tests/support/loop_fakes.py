@@ -160,7 +160,7 @@ class Bench:
     def painted(
         self, task_id: int, *, user_id: int = 1, result: Any = None, number: int = 0
     ) -> AnnotationRecord:
-        """An annotation of the whole image, kept by the server; the annotation's number is 100 times the task's."""
+        """An annotation of the whole image, kept by the server; its number is 100 times the task's."""
         self._stamp += 1
         if task_id not in self.server.tasks:
             self.server.add_task(task_id)

@@ -1,0 +1,134 @@
+"""The queue, the same over SQLite and Redis: jobs arrive, also in another process, and lanes do not block."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from huey.registry import Message
+
+from ml_backend.jobs import JsonSerializer, Queue
+from ml_backend.storage import projects, rounds, wakeups
+from ml_backend.storage.database import open_database
+
+pytestmark = pytest.mark.integration
+
+
+class Recorder:
+    """Jobs that write down that they ran."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, int]] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def jobs(self) -> dict[Any, Callable[[int], None]]:
+        return {kind: self._job(kind) for kind in ("round", "digest", "reconcile", "push")}
+
+    def _job(self, kind: str) -> Callable[[int], None]:
+        def run(project_id: int) -> None:
+            if kind == "round":
+                assert self.may_go_on.wait(20)
+            self.ran.append((kind, project_id))
+            if project_id < 0:
+                raise ValueError("broken")
+
+        return run
+
+    def wait_for(self, n_jobs: int, timeout_s: float = 15) -> list[tuple[str, int]]:
+        deadline = time.monotonic() + timeout_s
+        while len(self.ran) < n_jobs and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.ran
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def queue(service_backend: Any, recorder: Recorder) -> Iterator[Queue]:
+    queue = Queue(service_backend.settings(), recorder.jobs())
+    yield queue
+    recorder.may_go_on.set()
+    queue.stop()
+
+
+def test_jobs_arrive_once(queue: Queue, recorder: Recorder) -> None:
+    queue.start()
+    for project_id in range(1, 6):
+        queue.send("digest", project_id)
+    recorder.wait_for(5)
+    time.sleep(0.3)
+    assert sorted(recorder.ran) == [("digest", i) for i in range(1, 6)]
+
+
+def test_a_round_that_trains_for_long_keeps_nothing_else_waiting(queue: Queue, recorder: Recorder) -> None:
+    recorder.may_go_on.clear()
+    queue.start()
+    queue.send("round", 1)
+    queue.send("digest", 2)
+    queue.send("push", 3)
+    assert sorted(recorder.wait_for(2)) == [("digest", 2), ("push", 3)]
+    recorder.may_go_on.set()
+    assert ("round", 1) in recorder.wait_for(3)
+
+
+def test_jobs_outlive_the_process_that_sent_them(
+    service_backend: Any, queue: Queue, recorder: Recorder
+) -> None:
+    sender = Queue(service_backend.settings(), Recorder().jobs())
+    sender.send("reconcile", 4)
+    sender.stop()
+    queue.start()
+    assert recorder.wait_for(1) == [("reconcile", 4)]
+
+
+def test_a_job_that_fails_does_not_stop_the_next_one(queue: Queue, recorder: Recorder, caplog: Any) -> None:
+    queue.start()
+    queue.send("digest", -1)
+    queue.send("digest", 2)
+    assert sorted(recorder.wait_for(2)) == [("digest", -1), ("digest", 2)]
+
+
+def test_stopping_waits_for_what_runs(queue: Queue, recorder: Recorder) -> None:
+    recorder.may_go_on.clear()
+    queue.start()
+    queue.send("round", 1)
+    time.sleep(0.6)
+    threading.Timer(0.3, recorder.may_go_on.set).start()
+    queue.stop()
+    assert recorder.ran == [("round", 1)]
+
+
+def test_messages_are_json_and_nothing_in_them_is_run() -> None:
+    serializer = JsonSerializer()
+    message = Message("id", "brushloop_round", None, 0, 0, None, [3], {}, None, None)
+    assert serializer.deserialize(serializer.serialize(message)) == message
+    with pytest.raises(ValueError, match="Expecting value"):
+        serializer.deserialize(b"cposix\nsystem\n(S'true'\ntR.")
+
+
+def test_of_many_schedulers_one_sends_the_job(service_backend: Any) -> None:
+    database = open_database(service_backend.data_dir, service_backend.database_url)
+    with database.write() as connection:
+        projects.remember_project(connection, 1, 1)
+    won: list[bool] = []
+
+    def claim() -> None:
+        with database.write() as connection:
+            won.append(wakeups.claim(connection, 1, "round", 1000.0, 60.0))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    with database.read() as connection:
+        assert rounds.find_running(connection, 1) is None
+    database.close()

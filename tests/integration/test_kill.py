@@ -1,0 +1,152 @@
+"""`kill -9` of any process at any moment loses no annotation, and the next start goes on by itself."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fake_label_studio import FakeServer
+from painted import SIDE_PX
+from stack import Stack, children_of, is_alive, running_stack, wait_until
+
+from core.rle import decode
+from ml_backend.bootstrap import connect
+from ml_backend.storage import annotations, tasks
+from ml_backend.storage.artifacts import Artifacts
+from ml_backend.storage.projects import get_project
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+
+KILLS = {"sqlite": 20, "postgres+redis": 20}
+FASTEST_POST_S, SLOWEST_POST_S = 0.1, 0.8
+TASKS = 40
+
+
+def test_twenty_kills_lose_no_annotation(service_backend: Any, tmp_path: Any) -> None:
+    """Web, worker or both die at random moments while people submit, edit and delete."""
+    rng = random.Random(7)
+    environment = {**service_backend.environment(), "RECONCILE_EVERY_S": "5", "ROUND_BUDGET_S": "2"}
+    with running_stack(tmp_path / "logs", environment) as stack:
+        stack.start_web()
+        stack.start_worker()
+        stack.server.connect_backend()
+        mid_round = 0
+        with people_painting(stack.server, random.Random(8)):
+            for _ in range(KILLS[service_backend.name]):
+                time.sleep(rng.uniform(0.2, 2.0))
+                victim = rng.choice(["web", "worker", "worker in a round", "both"])
+                if victim == "worker in a round":
+                    wait_for_a_round(stack)
+                mid_round += is_training(stack)
+                kill(stack, victim)
+                time.sleep(rng.uniform(0.0, 0.5))
+                if not stack.workers:
+                    stack.start_worker()
+                if stack.web is None:
+                    stack.start_web()
+        expected = {row["id"]: row["updated_at"] for row in stack.server.annotations.values()}
+        wait_until(
+            lambda: is_settled(stack, len(expected)), 180, "all annotations are trained on", stack.describe
+        )
+        assert stack.server.lost_webhooks > 0, "nothing was posted while the web process was down"
+        assert mid_round > 0, "no worker was killed in the middle of a round"
+        assert training_set(service_backend) == expected
+        check_the_model_works(stack, task_id=900)
+
+
+def kill(stack: Stack, victim: str) -> None:
+    """Kill, and see that no training outlives its worker."""
+    below = [child for worker in stack.workers for child in children_of(worker.pid)]
+    if victim != "web":
+        stack.kill_workers()
+        # Long, because a fork server that was just started finishes its imports before it looks.
+        wait_until(lambda: not any(map(is_alive, below)), 60, "the worker's children are gone")
+    if victim in ("web", "both"):
+        stack.kill_web()
+
+
+def wait_for_a_round(stack: Stack) -> None:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and not is_training(stack):
+        time.sleep(0.05)
+
+
+def is_training(stack: Stack) -> bool:
+    try:
+        return bool(stack.status()["state"] == "training")
+    except httpx.HTTPError:
+        return False
+
+
+def is_settled(stack: Stack, n_expected: int) -> bool:
+    status = stack.status()
+    counts = status["annotations"]
+    return status["state"] == "idle" and counts == {
+        "received": n_expected,
+        "trained": n_expected,
+        "pending": 0,
+    }
+
+
+@contextmanager
+def people_painting(server: FakeServer, rng: random.Random) -> Iterator[None]:
+    """Submit, edit and delete all the time; whether the backend hears of it is not their business."""
+    stop = threading.Event()
+
+    def paint() -> None:
+        number = 0
+        while not stop.wait(rng.uniform(FASTEST_POST_S, SLOWEST_POST_S)):
+            known = sorted(server.annotations)
+            chance = rng.random()
+            if chance < 0.1 and len(known) > 10:
+                server.delete(rng.choice(known))
+            elif chance < 0.3 and known:
+                again = server.annotations[rng.choice(known)]
+                server.submit(again["id"], again["task"], user_id=again["completed_by"])
+            else:
+                number += 1
+                # Every person paints a task once, so that every annotation counts.
+                server.submit(number, 1 + number % TASKS, user_id=1 + number // TASKS)
+
+    thread = threading.Thread(target=paint)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def training_set(service_backend: Any) -> dict[int, str]:
+    """Annotations in the truth that the last round saw, with their stamps; fails where one is there twice."""
+    database = connect(service_backend.settings())
+    with database.read() as connection:
+        project = get_project(connection, 1)
+        listed = [task for task in tasks.list_truth(connection, 1) if task.truth and task.truth["maps"]]
+        stamps = {
+            record.annotation_id: record.updated_at
+            for task in listed
+            for record in annotations.list_newest(connection, 1, task.task_id)
+        }
+        trained = annotations.list_trained(connection, 1)
+    database.close()
+    used = Counter(annotation_id for task in listed for annotation_id in task.truth["annotation_ids"])
+    assert set(used.values()) == {1}
+    assert set(used) == set(trained)
+    artifacts = Artifacts(service_backend.data_dir, project.folder)
+    for task in listed:
+        assert artifacts.load_truth(task.truth["maps"]).shape == (3, SIDE_PX, SIDE_PX)
+    return {annotation_id: stamps[annotation_id] for annotation_id in used}
+
+
+def check_the_model_works(stack: Stack, task_id: int) -> None:
+    (prediction,) = stack.server.predict(task_id)
+    assert prediction["model_version"] == stack.status()["model_version"]
+    for region in prediction["result"]:
+        if region["type"] == "brushlabels":
+            assert decode(region["value"]["rle"], (SIDE_PX, SIDE_PX)).any()

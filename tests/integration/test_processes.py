@@ -1,0 +1,133 @@
+"""Web and workers in earnest: what one does to the others, and what Label Studio's absence does to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from stack import Stack, children_of, is_alive, running_stack, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def stack(service_backend: Any, tmp_path: Any) -> Iterator[Stack]:
+    environment = {**service_backend.environment(), "RECONCILE_EVERY_S": "2"}
+    with running_stack(tmp_path / "logs", environment) as stack:
+        stack.start_web()
+        stack.server.connect_backend()
+        yield stack
+
+
+def rounds(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{stack.url}/api/projects/1/rounds", timeout=10).json()
+    return found
+
+
+def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: Stack) -> None:
+    """One story, because starting processes takes longer than the rest of it."""
+    # Two workers, ten submits: the rounds never overlap, and nothing is trained twice.
+    stack.start_worker()
+    stack.start_worker()
+    for task_id in range(1, 11):
+        stack.server.submit(100 + task_id, task_id)
+    status = stack.wait_until_trained()
+    assert status["annotations"] == {"received": 10, "trained": 10, "pending": 0}
+    assert stack.server.lost_webhooks == 0
+    spans = sorted((moment(r["started_at"]), moment(r["finished_at"])) for r in rounds(stack))
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert stack.server.predict(50)[0]["model_version"] == status["model_version"]
+
+    # A webhook that never arrived is found by asking.
+    stack.server.sends_webhooks = False
+    stack.server.submit(120, 20)
+    wait_until(lambda: stack.status()["annotations"]["trained"] == 11, 60, "it is found", stack.describe)
+    stack.server.delete(101)
+    wait_until(lambda: stack.status()["annotations"]["trained"] == 10, 60, "it is dropped", stack.describe)
+    stack.server.sends_webhooks = True
+
+    # An annotation deleted in Label Studio stops teaching.
+    stack.server.delete(102)
+    wait_until(lambda: stack.status()["annotations"]["received"] == 9, 30, "it is deleted", stack.describe)
+    stack.wait_until_trained()
+    pixels = rounds(stack)[0]["seen"]["annotated_images"]
+    assert pixels == 9
+
+    # Without Label Studio a round goes on with what it has, and says so.
+    stack.server.is_down = True
+    stack.server.submit(103, 3, user_id=1)
+    status = stack.wait_until_trained()
+    assert "Label Studio could not be asked" in status["last_error"]
+    assert "Label Studio could not be asked" in rounds(stack)[0]["note"]
+    stack.server.is_down = False
+    stack.server.submit(104, 4, user_id=1)
+    assert stack.wait_until_trained()["last_error"] is None
+
+
+def test_what_happens_to_a_training_happens_to_nothing_else(stack: Stack) -> None:
+    stack.environment["ROUND_BUDGET_S"] = stack.environment["ROUND_WARM_BUDGET_S"] = "60"
+    worker = stack.start_worker()
+    stack.server.submit(101, 1)
+    stack.server.submit(102, 2)
+
+    # A training that is killed is a failed round with a reason, and the worker lives.
+    os.kill(wait_for_training(stack, worker.pid), signal.SIGKILL)
+    wait_until(lambda: stack.status()["state"] == "error", 30, "the round failed", stack.describe)
+    assert "SIGKILL" in stack.status()["last_error"]
+    assert worker.poll() is None
+
+    # Cancel stops a round, and what is pending waits for something new.
+    stack.server.submit(103, 3)
+    wait_for_training(stack, worker.pid)
+    httpx.post(f"{stack.url}/api/projects/1/cancel", timeout=10).raise_for_status()
+    wait_until(lambda: rounds(stack)[0]["state"] == "cancelled", 30, "the round is cancelled", stack.describe)
+    assert stack.status()["training"] is None
+
+    # A worker that is asked to stop leaves its round to the next one.
+    httpx.post(f"{stack.url}/api/projects/1/train", timeout=10).raise_for_status()
+    child = wait_for_training(stack, worker.pid)
+    worker.terminate()
+    assert worker.wait(40) == 0
+    assert not is_alive(child)
+    assert rounds(stack)[0]["state"] == "interrupted"
+
+    # So does one that is killed, and its training dies with it.
+    stack.workers.clear()
+    worker = stack.start_worker()
+    child = wait_for_training(stack, worker.pid)
+    stack.kill_workers()
+    wait_until(lambda: not is_alive(child), 10, "no orphan trains on")
+    stack.environment["ROUND_BUDGET_S"] = stack.environment["ROUND_WARM_BUDGET_S"] = "1"
+    stack.start_worker()
+    assert stack.wait_until_trained()["annotations"] == {"received": 3, "trained": 3, "pending": 0}
+    assert [r["state"] for r in rounds(stack)] == [
+        "done",
+        "interrupted",
+        "interrupted",
+        "cancelled",
+        "failed",
+    ]
+
+
+def wait_for_training(stack: Stack, worker_pid: int) -> int:
+    """The training process of a running round that reports progress."""
+    wait_until(
+        lambda: (stack.status()["training"] or {"progress": 0})["progress"] > 0,
+        60,
+        "a round runs",
+        stack.describe,
+    )
+    nice = {pid: os.getpriority(os.PRIO_PROCESS, pid) for pid in children_of(worker_pid)}
+    trainings = [pid for pid, value in nice.items() if value >= 10]
+    assert len(trainings) == 1, nice
+    return trainings[0]
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -1,0 +1,298 @@
+"""Answers for tasks that somebody opens: kept, shared, in time; one failure takes no other one along."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loop_fakes import Bench, make_bench
+from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
+
+from core.prediction import Prediction
+from core.rle import decode
+from core.schema import IGNORE_INDEX
+from ml_backend.ports import SentRegion
+from ml_backend.storage import predictions
+from ml_backend.truth import read_label_map
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = make_bench(tmp_path)
+    bench.submit(1, 2)
+    assert bench.loop.run_round(1) is not None
+    bench.images.opened.clear()
+    yield bench
+    bench.close()
+
+
+def later() -> float:
+    return time.monotonic() + 60
+
+
+def ask(bench: Bench, *task_ids: int, deadline: float | None = None) -> list[dict[str, Any] | None]:
+    return bench.loop.suggest(1, [bench.task(i) for i in task_ids], LABEL_CONFIG, deadline or later())
+
+
+def see_nuclei(bench: Bench, monkeypatch: pytest.MonkeyPatch, task_id: int) -> Any:
+    """Have the model see one nucleus in the middle and be unsure of its right half; returns the mask."""
+    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
+    mask[20:44, 20:44] = True
+    margin = np.ones(mask.shape, np.float16)
+    margin[:, 32:] = 0.1
+    zeros = np.zeros(mask.shape, np.float16)
+    labels = mask.astype(np.uint8)
+    seen = Prediction(labels, 1 - labels, (1 + margin) / 2, 1 - margin, zeros, zeros, margin)
+    monkeypatch.setattr(bench.loop._suggester, "predict", lambda *a, **k: seen)
+    return mask
+
+
+def test_there_is_one_entry_per_task_in_their_order(bench: Bench) -> None:
+    answers = ask(bench, 9, 8, 7)
+    assert [answer is not None and answer["model_version"] for answer in answers] == [
+        bench.status()["model_version"]
+    ] * 3
+    assert all(answer and 0 <= answer["score"] <= 1 for answer in answers)
+
+
+def test_without_a_model_there_is_nothing_to_say(bench: Bench) -> None:
+    assert bench.loop.suggest(7, [bench.task(1)], LABEL_CONFIG, later()) == [None]
+
+
+def test_a_task_that_fails_does_not_take_the_others_with_it(bench: Bench) -> None:
+    bench.images.broken = {8}
+    first, second, third = ask(bench, 9, 8, 7)
+    assert second is None
+    assert first is not None
+    assert third is not None
+
+
+def test_a_labeling_setup_that_cannot_be_used_gives_no_answer(bench: Bench) -> None:
+    assert bench.loop.suggest(1, [bench.task(9)], "<View/>", later()) == [None]
+
+
+def test_the_same_question_is_answered_from_the_database(bench: Bench) -> None:
+    first = ask(bench, 9)
+    assert bench.images.opened == [9]
+    from ml_backend.learning_loop import LearningLoop
+
+    other_process = LearningLoop(bench.parts)
+    assert other_process.suggest(1, [bench.task(9)], LABEL_CONFIG, later()) == first
+    assert bench.images.opened == [9]
+
+
+def test_two_equal_calls_at_once_are_computed_once_and_answered_alike(bench: Bench) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    look = bench.images.open
+
+    def look_slowly(*arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(20)
+        return look(*arguments)
+
+    bench.images.open = look_slowly  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(ask, bench, 9) for _ in range(2)]
+        assert entered.wait(20)
+        time.sleep(0.2)
+        go_on.set()
+        first, second = (call.result(60) for call in calls)
+    assert first == second
+    assert bench.images.opened == [9]
+
+
+def test_what_is_not_done_in_time_is_pushed_when_it_is(bench: Bench) -> None:
+    answers = ask(bench, 9, 8, deadline=time.monotonic() - 1)
+    assert answers == [None, None]
+    assert bench.loop.push(1) == 2
+    assert sorted(task_id for task_id, _ in bench.server.pushed) == [8, 9]
+    assert bench.server.pushed[0][1]["model_version"] == bench.status()["model_version"]
+    assert bench.loop.push(1) == 0
+
+
+def test_an_answer_that_is_there_already_needs_no_time(bench: Bench) -> None:
+    first = ask(bench, 9)
+    assert ask(bench, 9, deadline=time.monotonic() - 1) == first
+
+
+def test_a_push_that_fails_is_tried_again_later(bench: Bench) -> None:
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    bench.server.is_down = True
+    assert bench.loop.push(1) == 0
+    bench.server.is_down = False
+    assert bench.loop.push(1) == 0
+    bench.clock.now += 61
+    assert bench.loop.push(1) == 1
+
+
+def test_a_task_that_is_gone_is_not_pushed(bench: Bench) -> None:
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    bench.loop.record(bench.event("TASKS_DELETED", "tasks-deleted", deleted_task_ids=(9,)))
+    assert bench.loop.push(1) == 0
+
+
+def test_tasks_are_ranked_least_sure_first_and_counted(bench: Bench) -> None:
+    ask(bench, 9, 8, 7, 6)
+    scores = [task["score"] for task in bench.loop.ranked_tasks(1)]
+    assert len(scores) == 4
+    assert scores == sorted(scores)
+    assert bench.loop.ranked_tasks(1, limit=2) == bench.loop.ranked_tasks(1)[:2]
+    assert bench.status()["pool"] == {"tasks": 6, "scored": 4, "stale": 0}
+
+
+def test_nothing_is_asked_where_somebody_painted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_nuclei(bench, monkeypatch, 9)
+    ask(bench, 9)
+    (free,) = bench.loop.ranked_tasks(1)
+    assert free["regions"]
+    ground = np.zeros((SIDE_PX, SIDE_PX), bool)
+    ground[:, 30:] = True
+    bench.tell(bench.painted(9, result=[brush("b", ground, "Background")]))
+    bench.loop.build_truth(1)
+    ask(bench, 9)
+    (asked,) = bench.loop.ranked_tasks(1)
+    for region in asked["regions"]:
+        box = ground[
+            region["top"] : region["top"] + region["height"],
+            region["left"] : region["left"] + region["width"],
+        ]
+        assert not box.any()
+
+
+def test_only_the_difference_to_what_was_sent_becomes_truth(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = see_nuclei(bench, monkeypatch, 9)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    (region,) = [r for r in answer["result"] if r["type"] == "brushlabels"]
+    shown = decode(region["value"]["rle"], (SIDE_PX, SIDE_PX)) >= 128
+    assert np.array_equal(shown, sent)
+    changed = shown.copy()
+    changed[18:20, 20:44] = True  # added
+    changed[40:44, 20:44] = False  # erased
+    bench.tell(bench.painted(9, result=[brush(region["id"], changed, "Nucleus", "prediction-changed")]))
+    bench.loop.build_truth(1)
+    import io
+
+    from PIL import Image
+
+    truth = np.array(Image.open(io.BytesIO(bench.loop.picture(1, 9, "truth"))))
+    expected = np.full((SIDE_PX, SIDE_PX), IGNORE_INDEX)
+    expected[18:20, 20:44] = 1
+    expected[40:44, 20:44] = 0
+    assert np.array_equal(truth, expected)
+
+
+def test_an_untouched_prediction_teaches_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_nuclei(bench, monkeypatch, 9)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    bench.tell(bench.painted(9, result=answer["result"]))
+    bench.loop.build_truth(1)
+    before = bench.trainer.orders[-1].examples
+    bench.loop.run_round(1)
+    assert len(bench.trainer.orders[-1].examples) == len(before)
+    assert bench.status()["annotations"] == {"received": 3, "trained": 3, "pending": 0}
+
+
+def test_a_difference_to_a_class_that_is_gone_does_not_break_the_truth() -> None:
+    from ml_backend.label_studio.label_config import parse_label_config
+    from ml_backend.ports import AnnotationRecord
+
+    mask = np.ones((4, 4), bool)
+    sent = [SentRegion("a", "Vanished", "r0001-aaaaaaaa", 0, 0, mask)]
+    record = AnnotationRecord(1, 1, 1, "1", False, [brush("a", mask, "Nucleus", "prediction-changed")])
+    label_map, _ = read_label_map([record], sent, parse_label_config(LABEL_CONFIG), (4, 4))
+    assert (label_map == 1).all()
+
+
+def test_people_who_disagree_are_told(bench: Bench) -> None:
+    from ml_backend.label_studio.label_config import parse_label_config
+
+    mask = np.ones((4, 4), bool)
+    first = replace(bench.painted(1, result=[brush("a", mask, "Nucleus")]))
+    second = replace(bench.painted(1, result=[brush("b", mask, "Background")], user_id=2))
+    label_map, findings = read_label_map([first, second], [], parse_label_config(LABEL_CONFIG), (4, 4))
+    assert (label_map == IGNORE_INDEX).all()
+    assert [finding for finding in findings if finding.code == "annotators-disagree"][0].message.startswith(
+        "16 "
+    )
+
+
+def test_classes_are_matched_by_their_names_when_the_setup_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see_nuclei(bench, monkeypatch, 9)
+    moved = LABEL_CONFIG.replace(
+        '<Label value="Background"/>', '<Label value="Ring"/><Label value="Background"/>'
+    )
+    (answer,) = bench.loop.suggest(1, [bench.task(9)], moved, later())
+    assert answer is not None
+    labels = {r["value"]["brushlabels"][0] for r in answer["result"] if r["type"] == "brushlabels"}
+    assert labels == {"Nucleus"}
+    renamed = LABEL_CONFIG.replace("Nucleus", "Cell")
+    (answer,) = bench.loop.suggest(1, [bench.task(9)], renamed, later())
+    assert answer is not None
+    assert [r for r in answer["result"] if r["type"] == "brushlabels"] == []
+
+
+def test_what_was_sent_is_kept_before_it_is_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = see_nuclei(bench, monkeypatch, 9)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    with bench.parts.database.read() as connection:
+        (region,) = predictions.list_sent(connection, 1, 9)
+    assert region.region_id in {r["id"] for r in answer["result"]}
+    assert region.mask.sum() == mask.sum()
+
+
+def test_the_settings_say_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench(tmp_path, send_background=True, max_questions=0)
+    bench.submit(1)
+    bench.loop.run_round(1)
+    see_nuclei(bench, monkeypatch, 9)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    labels = sorted(r["value"]["brushlabels"][0] for r in answer["result"])
+    assert labels == ["Background", "Nucleus"]
+    bench.close()
+
+
+def test_a_rolled_back_model_answers_at_once(bench: Bench) -> None:
+    first = bench.status()["model_version"]
+    bench.submit(3)
+    bench.loop.run_round(1)
+    bench.loop.rollback(1, first)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    assert answer["model_version"] == first
+
+
+def test_a_damaged_model_gives_no_answer_and_no_error(bench: Bench) -> None:
+    for weights in (bench.parts.settings.data_dir / "projects").rglob("*.safetensors"):
+        weights.write_bytes(b"not weights")
+    assert ask(bench, 9) == [None]
+
+
+def test_pictures_are_made_once_per_version(bench: Bench) -> None:
+    picture = bench.loop.picture(1, 1, "uncertainty")
+    bench.images.opened.clear()
+    assert bench.loop.picture(1, 1, "uncertainty") == picture
+    assert bench.images.opened == []
+    assert make_picture(1)[0].shape == (SIDE_PX, SIDE_PX, 1)
+    assert math.isfinite(len(picture))
