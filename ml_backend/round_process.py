@@ -84,7 +84,7 @@ def train_here(
     """Carry out an order in this process."""
     start = load_checkpoint(order.start) if order.start else None
     result = train_round(
-        StoredExamples(order.examples, images),
+        StoredExamples(order.examples, order.schema, images),
         order.schema,
         start,
         order.settings,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from core.errors import ImageError
+from core.holdout import has_enough_held_out
 from core.rounds import Example, ExampleSummary, RoundSettings
-from core.schema import LabelSchema
+from core.schema import IGNORE_INDEX, LabelSchema
 from ml_backend.ports import ImageSource
 
 OnProgress = Callable[[float, "float | None"], None]
@@ -62,14 +63,19 @@ class Trainer(Protocol):
 
 
 class StoredExamples:
-    """The annotated images of an order, opened one at a time; implements `core.rounds.ExampleSource`."""
+    """The annotated images of an order, opened one at a time; implements `core.rounds.ExampleSource`.
 
-    def __init__(self, examples: Sequence[StoredExample], images: ImageSource) -> None:
+    While too little is held out to check a model, nothing is held out: a draft learns from everything.
+    """
+
+    def __init__(self, examples: Sequence[StoredExample], schema: LabelSchema, images: ImageSource) -> None:
         self._examples = {example.summary.key: example for example in examples}
         self._images = images
+        self._is_draft = not has_enough_held_out([example.summary for example in examples], schema)
 
     def summaries(self) -> Sequence[ExampleSummary]:
-        return [example.summary for example in self._examples.values()]
+        found = [example.summary for example in self._examples.values()]
+        return [_with_everything(summary) for summary in found] if self._is_draft else found
 
     def open(self, key: str) -> Example:
         example = self._examples[key]
@@ -77,4 +83,23 @@ class StoredExamples:
         maps = np.load(example.maps, mmap_mode="r")
         if image.shape[:2] != maps.shape[1:]:
             raise ImageError(f"the image is now {image.shape[:2]} pixels, it was painted at {maps.shape[1:]}")
+        if self._is_draft:
+            nothing = np.broadcast_to(np.uint8(IGNORE_INDEX), maps.shape[1:])
+            return Example(key, image, train_map=maps[0], held_out_map=nothing)
         return Example(key, image, train_map=maps[1], held_out_map=maps[2])
+
+
+def _with_everything(summary: ExampleSummary) -> ExampleSummary:
+    """Count what is held out among what may be trained on."""
+    nothing = (0,) * len(summary.class_pixels)
+    return replace(
+        summary,
+        class_pixels=_add(summary.class_pixels, summary.held_out_pixels),
+        held_out_pixels=nothing,
+        class_objects=_add(summary.class_objects, summary.held_out_objects),
+        held_out_objects=nothing,
+    )
+
+
+def _add(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    return tuple(a + b for a, b in zip(first, second, strict=True))
