@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import BrushloopError
-from core.holdout import split
+from core.holdout import split, summarise
 from core.label_map import SentMask, build_label_map, combine_annotators
 from core.painting import Finding
 from core.readiness import count_truth, lint_painting
@@ -138,16 +138,16 @@ def _store_maps(
     name = parts.artifacts(project).save_truth(
         task.task_id, task.truth_seq, np.stack([label_map, train_map, held_out_map])
     )
-    trained, held_out = count_truth(train_map, config.schema), count_truth(held_out_map, config.schema)
+    summary = summarise(str(task.task_id), train_map, held_out_map, config.schema, is_new=True)
     return replace(
         truth,
         maps=name,
         classes=config.schema.names,
-        shape=(label_map.shape[0], label_map.shape[1]),
-        class_pixels=tuple(pixels for pixels, _ in trained),
-        held_out_pixels=tuple(pixels for pixels, _ in held_out),
-        class_objects=tuple(objects for _, objects in trained),
-        held_out_objects=tuple(objects for _, objects in held_out),
+        shape=summary.shape,
+        class_pixels=summary.class_pixels,
+        held_out_pixels=summary.held_out_pixels,
+        class_objects=summary.class_objects,
+        held_out_objects=summary.held_out_objects,
     )
 
 
