@@ -26,6 +26,10 @@ BORDER_SIGMA_PX = 3.0
 CLASS_WEIGHT_CAP = 10.0
 """No class counts more than this many times as much as another."""
 
+BALANCED_RATIO = 100.0
+"""Up to this ratio of pixels the sampler balances the classes by itself; weights on top of that made
+every object too fat (area 1.3 x, Dice .02 less on nuclei)."""
+
 
 def cross_entropy(logits: Tensor, label_maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy over annotated pixels, divided by the sum of their weights.
@@ -116,18 +120,20 @@ def border_weights(
 
 
 def class_weights(class_pixels: Sequence[int], cap: float = CLASS_WEIGHT_CAP) -> NDArray[np.float32]:
-    """One weight per class: inverse square root of its pixels, the largest at most `cap` times the smallest.
+    """One weight per class: 1 but for classes that are `BALANCED_RATIO` times rarer than the largest.
 
-    A class without pixels gets the largest weight, which no pixel uses.
+    Beyond that ratio weights grow with the inverse square root of the pixels, up to `cap`. A class
+    without pixels gets the largest weight, which no pixel uses.
 
     Examples
     --------
     >>> class_weights([100, 10_000]).tolist()
-    [10.0, 1.0]
-    >>> class_weights([1, 1_000_000, 0]).tolist()
-    [10.0, 1.0, 10.0]
+    [1.0, 1.0]
+    >>> class_weights([25, 10_000, 0]).tolist()
+    [2.0, 1.0, 10.0]
     """
     pixels = np.asarray(class_pixels, np.float64)
     most = max(float(pixels.max(initial=1)), 1.0)
-    weights = np.minimum(np.sqrt(most / np.maximum(pixels, 1e-9)), cap)
+    rarity = most / np.maximum(pixels, 1e-9)
+    weights = np.clip(np.sqrt(rarity / BALANCED_RATIO), 1.0, cap)
     return np.asarray(weights, np.float32)
