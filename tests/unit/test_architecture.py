@@ -44,6 +44,12 @@ FLOORS: dict[str, set[str]] = {
         "core.checkpoint",
         "core.inference",
     },
+    "base weights": {
+        "core.base_weights",
+        "core.pretraining_shapes",
+        "core.pretraining_looks",
+        "core.pretrain",
+    },
     "a round": {
         "core.beginning",
         "core.evaluation",
@@ -63,6 +69,13 @@ FLOORS: dict[str, set[str]] = {
     },
     "outside languages": {
         "ml_backend.label_studio.admin",
+        "ml_backend.label_studio.addresses",
+        "ml_backend.label_studio.downloads",
+        "ml_backend.label_studio.image_cache",
+        "ml_backend.label_studio.image_files",
+        "ml_backend.label_studio.image_frame",
+        "ml_backend.label_studio.images",
+        "ml_backend.label_studio.tiff_files",
         "ml_backend.label_studio.client",
         "ml_backend.label_studio.connection",
         "ml_backend.label_studio.label_config",
