@@ -17,6 +17,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskDigest, TaskRecord
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import tasks
+from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
     find_project,
@@ -127,26 +128,32 @@ def _refresh(
         with parts.database.write() as connection:  # deleted since it was listed
             tasks.delete_tasks(connection, project.project_id, [digest.task_id], parts.clock())
         return 0, 0
+    packed = [annotation_rows.pack(record) for record in task.annotations]
     with parts.database.write() as connection:
         known = find_project(connection, project.project_id)
         if known is None or tasks.find_deleted(
             connection, project.project_id, [task.task_id], since=listed_at
         ):
             return 0, 0
-        return _take_over(connection, project, task, asked_at, parts.clock())
+        return _take_over(connection, project, task, packed, asked_at, parts.clock())
 
 
 def _take_over(
-    connection: Connection, project: Project, task: TaskRecord, asked_at: float, now: float
+    connection: Connection,
+    project: Project,
+    task: TaskRecord,
+    packed: Sequence[PackedAnnotation],
+    asked_at: float,
+    now: float,
 ) -> tuple[int, int]:
     living = annotation_rows.live_ids_of_task(connection, project.project_id, task.task_id)
-    listed = {record.annotation_id for record in task.annotations}
+    listed = {annotation.annotation_id for annotation in packed}
     seq = next_seq(connection, project.project_id, now)
     tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], asked_at)
     n_changed = n_deleted = 0
-    for record in task.annotations:
+    for annotation in packed:
         n_changed += annotation_rows.save(
-            connection, project.project_id, record, seq, now, listed_at=asked_at
+            connection, project.project_id, annotation, seq, now, listed_at=asked_at
         )
     for annotation_id, received_at in living.items():
         if annotation_id not in listed and received_at < asked_at:

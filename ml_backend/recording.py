@@ -5,12 +5,15 @@ No network and no decoding here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import tasks
+from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
     next_seq,
@@ -38,6 +41,7 @@ def record_setup(
 def record_event(parts: Parts, event: WebhookEvent) -> bool:
     """Store one event; twice the same, or an older one late, changes nothing. False when it was refused."""
     now = parts.clock()
+    packed = [annotation_rows.pack(record) for record in event.annotations]
     with parts.database.write() as connection:
         project = remember_project(
             connection, event.project.project_id, _to_seconds(event.project.created_at)
@@ -48,8 +52,8 @@ def record_event(parts: Parts, event: WebhookEvent) -> bool:
             update_project(connection, project.project_id, title=event.project.title)
         set_label_config(connection, project, event.project.label_config, now)
         _record_tasks(connection, project, event, now)
-        if event.annotations:
-            _record_annotations(connection, project, event, now)
+        if packed:
+            _record_annotations(connection, project, packed, now)
         if event.deleted_annotation_ids:
             _record_deletions(connection, project, event, now)
         if event.deleted_task_ids:
@@ -74,16 +78,16 @@ def _record_tasks(connection: Connection, project: Project, event: WebhookEvent,
     tasks.remember_tasks(connection, project.project_id, living, now)
 
 
-def _record_annotations(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:
+def _record_annotations(
+    connection: Connection, project: Project, packed: Sequence[PackedAnnotation], now: float
+) -> None:
     seq = next_seq(connection, project.project_id, now)
-    gone = tasks.find_deleted(
-        connection, project.project_id, [record.task_id for record in event.annotations]
-    )
-    for record in event.annotations:
-        if record.task_id in gone:
+    gone = tasks.find_deleted(connection, project.project_id, [annotation.task_id for annotation in packed])
+    for annotation in packed:
+        if annotation.task_id in gone:
             continue
-        if annotation_rows.save(connection, project.project_id, record, seq, now):
-            tasks.touch_task(connection, project.project_id, record.task_id, seq)
+        if annotation_rows.save(connection, project.project_id, annotation, seq, now):
+            tasks.touch_task(connection, project.project_id, annotation.task_id, seq)
 
 
 def _record_deletions(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:

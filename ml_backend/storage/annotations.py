@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,10 +41,33 @@ class _Known:
     bears_truth: bool
 
 
+@dataclass(frozen=True)
+class PackedAnnotation:
+    """An annotation ready to be stored; `result` is zlib of its JSON, or None where nothing is painted."""
+
+    annotation_id: int
+    task_id: int
+    user_id: int | None
+    updated_at: str
+    was_cancelled: bool
+    result: bytes | None
+
+
+def pack(record: AnnotationRecord) -> PackedAnnotation:
+    """Encode an annotation; done before the transaction, in which everybody else waits."""
+    blob = None
+    if record.result and not record.was_cancelled:
+        text = json.dumps(list(record.result), separators=(",", ":"))
+        blob = zlib.compress(text.encode(), COMPRESSION_LEVEL)
+    return PackedAnnotation(
+        record.annotation_id, record.task_id, record.user_id, record.updated_at, record.was_cancelled, blob
+    )
+
+
 def save(
     connection: Connection,
     project_id: int,
-    record: AnnotationRecord,
+    packed: PackedAnnotation,
     seq: int,
     now: float,
     *,
@@ -54,21 +77,14 @@ def save(
 
     `listed_at` is when a reconciliation asked Label Studio: what it lists was alive at that moment.
     """
-    known = _find(connection, project_id, record.annotation_id)
-    if known and not _may_replace(known, record, listed_at):
+    known = _find(connection, project_id, packed.annotation_id)
+    if known and not _may_replace(known, packed, listed_at):
         return False
-    blob = zlib.compress(json.dumps(list(record.result), separators=(",", ":")).encode(), COMPRESSION_LEVEL)
-    bears_truth = bool(record.result) and not record.was_cancelled
-    changed = bears_truth or (known is not None and known.bears_truth)
+    changed = packed.result is not None or (known is not None and known.bears_truth)
     row = {
+        **asdict(packed),
         "project_id": project_id,
-        "annotation_id": record.annotation_id,
-        "task_id": record.task_id,
-        "user_id": record.user_id,
-        "updated_at": record.updated_at,
-        "was_cancelled": record.was_cancelled,
         "deleted": False,
-        "result": blob if bears_truth else None,
         "received_at": now,
         "seq": seq,
         "settled_round": None if changed else 0,  # nothing painted: no round has to account for it
@@ -78,10 +94,10 @@ def save(
     return changed
 
 
-def _may_replace(known: _Known, record: AnnotationRecord, listed_at: float | None) -> bool:
+def _may_replace(known: _Known, packed: PackedAnnotation, listed_at: float | None) -> bool:
     if known.deleted:
         return listed_at is not None and known.received_at < listed_at
-    return record.updated_at > known.updated_at
+    return packed.updated_at > known.updated_at
 
 
 def delete(connection: Connection, project_id: int, annotation_id: int, seq: int, now: float) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -24,7 +25,10 @@ def insert_or_replace(connection: Connection, table: Table, rows: Sequence[Mappi
     keys = [column.name for column in table.primary_key]
     for start in range(0, len(rows), MAX_ROWS):
         insert = _insert(connection, table).values(rows[start : start + MAX_ROWS])
-        named = {name: insert.excluded[name] for name in rows[start] if name not in keys}
+        # Not `insert.excluded`: that builds proxies of all columns each time, which a webhook would pay for.
+        named: dict[str, Any] = {
+            name: sa.literal_column(f'excluded."{name}"') for name in rows[start] if name not in keys
+        }
         connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=named))
 
 

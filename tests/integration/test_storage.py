@@ -53,7 +53,7 @@ def painted(
 def save(database: Database, record: AnnotationRecord, **more: Any) -> bool:
     with database.write() as connection:
         seq = projects.next_seq(connection, 1, 100.0)
-        changed = rows.save(connection, 1, record, seq, 100.0, **more)
+        changed = rows.save(connection, 1, rows.pack(record), seq, 100.0, **more)
         if changed:
             tasks.touch_task(connection, 1, record.task_id, seq)
         return changed

@@ -229,9 +229,8 @@ def test_people_who_disagree_are_told(bench: Bench) -> None:
     second = replace(bench.painted(1, result=[brush("b", mask, "Background")], user_id=2))
     label_map, findings = read_label_map([first, second], [], parse_label_config(LABEL_CONFIG), (4, 4))
     assert (label_map == IGNORE_INDEX).all()
-    assert [finding for finding in findings if finding.code == "annotators-disagree"][0].message.startswith(
-        "16 "
-    )
+    (finding,) = [finding for finding in findings if finding.code == "annotators-disagree"]
+    assert finding.message.startswith("16 ")
 
 
 def test_classes_are_matched_by_their_names_when_the_setup_changed(
