@@ -36,7 +36,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     if not body.strip():
         raise PayloadError("the body is empty; a JSON object is needed")
-    if NUL_ESCAPE.search(body):
+    # The plain search takes microseconds, the exact one milliseconds, and bodies are long.
+    if rb"\u0000" in body and NUL_ESCAPE.search(body):
         raise PayloadError("the body holds a NUL character")
     try:
         parsed = from_json(body, allow_inf_nan=False)
