@@ -41,6 +41,9 @@ SUBMITS, OBJECTS_PER_SUBMIT = 3, 14
 HEALTH_PAUSE_S = 0.02
 START_TIMEOUT_S, ROUND_TIMEOUT_S = 60.0, 180.0
 
+STOP_GRACE_S = 60.0
+"""The web process waits for its worker, which has hundreds of label maps to build by then."""
+
 
 @dataclass
 class Load:
@@ -63,7 +66,7 @@ def run(options: Options) -> BenchmarkResult:
     }
     fake = FakeLabelStudio(sides)
     with (
-        tempfile.TemporaryDirectory(prefix="brushloop-bench-") as name,
+        tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as name,
         run_fake(fake),
         running_service(fake, Path(name)) as service,
     ):
@@ -86,14 +89,22 @@ def running_service(fake: FakeLabelStudio, folder: Path) -> Iterator[Service]:
     process = ChildProcess("the service", command, environment, folder / "service.log")
     service = Service("127.0.0.1", port)
     try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not service.is_up():
-            if not process.is_running or time.monotonic() > deadline:
-                raise RuntimeError(f"the service did not start:\n{process.last_lines(40)}")
-            time.sleep(0.1)
+        wait_until_up(service, process)
         yield service
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{error}\nThe end of the log of the service:\n{process.last_lines(60)}"
+        ) from error
     finally:
-        process.stop()
+        process.stop(STOP_GRACE_S)
+
+
+def wait_until_up(service: Service, process: ChildProcess) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not service.is_up():
+        if not process.is_running or time.monotonic() > deadline:
+            raise RuntimeError("the service did not start")
+        time.sleep(0.1)
 
 
 def measure_loop(service: Service, fake: FakeLabelStudio) -> tuple[list[float], list[float]]:
