@@ -4,7 +4,7 @@
 
     Label Studio                 web process                          worker process
     ------------                 -----------                          --------------
-    a stroke is submitted ────►  record(event)                        (looks once a second what is due)
+    a stroke is submitted ────►  record(event)                        (looks twice a second what is due)
       (waits one second)           a row in the database   ────────►  build_truth: strokes -> label maps
                                                                       run_round:   reconcile, train, publish
     a task is opened      ────►  suggest(tasks)            ◄────────    a new model version, if not worse

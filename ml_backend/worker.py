@@ -1,4 +1,4 @@
-"""The worker: looks once a second what is due in any project, and does it. Any number of workers may run.
+"""The worker: looks twice a second what is due in any project, and does it. Any number of workers may run.
 
 All it knows is in the database. So a worker that is killed loses nothing: the next one, or another one that
 runs already, sees that the lease is orphaned and goes on by itself.
@@ -25,8 +25,8 @@ from ml_backend.storage.projects import Project, find_project, list_projects, up
 
 log = logging.getLogger(__name__)
 
-TICK_S = 1.0
-CHECK_EVERY = 10
+TICK_S = 0.5
+CHECK_EVERY = 20
 """Ticks between two looks at the health of the consumer's threads."""
 LOST_AFTER_S = 60.0
 """A job that nobody began this long after it was sent was lost with its worker, or waits behind others."""
@@ -79,7 +79,7 @@ class Worker:
                 if self._claim(project_id, kind):
                     self.queue.send(kind, project_id)
         except Exception:
-            # The database or the queue may be away for a while: say so, and look again in a second.
+            # The database or the queue may be away for a while: say so, and look again.
             log.exception("miss_tick")
 
     def _list_due(self) -> list[tuple[int, JobKind]]:

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,8 +61,24 @@ def pack(record: AnnotationRecord) -> PackedAnnotation:
         text = json.dumps(list(record.result), separators=(",", ":"))
         blob = zlib.compress(text.encode(), COMPRESSION_LEVEL)
     return PackedAnnotation(
-        record.annotation_id, record.task_id, record.user_id, record.updated_at, record.was_cancelled, blob
+        record.annotation_id,
+        record.task_id,
+        record.user_id,
+        _sortable(record.updated_at),
+        record.was_cancelled,
+        blob,
     )
+
+
+def _sortable(updated_at: str) -> str:
+    """Label Studio leaves out the microseconds when they are zero, and then `…24Z` sorts behind `…24.5Z`."""
+    try:
+        moment = datetime.fromisoformat(updated_at.replace("Z", "+00:00"))
+    except ValueError:
+        return updated_at
+    if moment.tzinfo is None:  # Label Studio's clock is UTC
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def save(

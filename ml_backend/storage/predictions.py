@@ -59,6 +59,9 @@ def save_prediction(
         "regions": json.dumps(list(regions)),
         "created_at": now,
     }
+    p = tables.predictions.c
+    older = sa.and_(p.project_id == project_id, p.task_id == task_id, p.model_version != row["model_version"])
+    connection.execute(sa.delete(tables.predictions).where(older))  # one per task is enough, and bounded
     insert_or_replace(connection, tables.predictions, [row])
 
 

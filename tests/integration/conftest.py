@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def servers() -> Iterator[Callable[[str], tuple[str, str]]]:
             if not running:
                 running.extend([services.postgres(folder / "postgres"), services.redis(folder / "redis")])
                 addresses.extend(context.__enter__() for context in running)
-            return _new_database(addresses[0], test), _next_redis(addresses[1], addresses)
+            return _new_schema(addresses[0], test), _next_redis(addresses[1], addresses)
 
         yield addresses_for
         for context in reversed(running):
@@ -72,16 +73,14 @@ def service_backend(request: pytest.FixtureRequest, tmp_path: Path, servers: Any
     return ServiceBackend(request.param, tmp_path / "data", database_url, redis_url)
 
 
-def _new_database(address: str, test: str) -> str:
-    name = f"t_{abs(hash(test)) % 10**8}_{re.sub('[^a-z0-9]', '_', test.lower())}"[:60]
-    engine = sa.create_engine(
-        address.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(sa.text(f'DROP DATABASE IF EXISTS "{name}"'))
-        connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
+def _new_schema(address: str, test: str) -> str:
+    """A schema of its own for each test: as good as a database, and made in milliseconds."""
+    name = f"t_{uuid.uuid4().hex[:8]}_{re.sub('[^a-z0-9]', '_', test.lower())}"[:60]
+    engine = sa.create_engine(address.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(sa.schema.CreateSchema(name))
     engine.dispose()
-    return f"{address.rpartition('/')[0]}/{name}"
+    return f"{address}?options=-csearch_path%3D{name}"
 
 
 def _next_redis(address: str, used: list[str]) -> str:

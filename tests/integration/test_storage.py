@@ -98,6 +98,13 @@ def test_an_older_event_never_replaces_a_newer_one(database: Database) -> None:
     assert newest(database) == [(1, "05")]
 
 
+def test_stamps_with_and_without_microseconds_are_in_order(database: Database) -> None:
+    save(database, painted(at="2026-11-22T07:20:24Z"))
+    assert save(database, painted(at="2026-11-22T07:20:24.500000Z"))
+    assert not save(database, painted(at="2026-11-22T07:20:24Z"))
+    assert newest(database) == [(1, "2026-11-22T07:20:24.500000Z")]
+
+
 def test_a_late_created_does_not_bring_a_deleted_annotation_back(database: Database) -> None:
     save(database, painted(at="01"))
     with database.write() as connection:
@@ -328,6 +335,16 @@ def test_a_prediction_is_kept_per_task_version_and_fingerprint(database: Databas
         assert predictions.count_scored(connection, 1, "r0002-bbbbbbbb") == (0, 2)
     found = [(task.task_id, task.score, task.regions) for task in ranked]
     assert found == [(11, 0.125, "[]"), (10, 0.25, '[{"top": 1}]')]
+
+
+def test_of_each_task_the_newest_prediction_is_kept(database: Database) -> None:
+    prediction = {"result": [], "score": 0.25, "model_version": "r0001-aaaaaaaa"}
+    with database.write() as connection:
+        predictions.save_prediction(connection, 1, 10, "f", prediction, [], 100.0)
+        newer = {**prediction, "model_version": "r0002-bbbbbbbb"}
+        predictions.save_prediction(connection, 1, 10, "f", newer, [], 101.0)
+        assert predictions.find_prediction(connection, 1, 10, "r0001-aaaaaaaa", "f") is None
+        assert predictions.find_prediction(connection, 1, 10, "r0002-bbbbbbbb", "f") == newer
 
 
 def test_owed_pushes_are_given_up_after_too_many_attempts(database: Database) -> None:
