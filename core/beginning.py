@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from core.base_weights import base_for, base_widths
 from core.checkpoint import Checkpoint
 from core.model import (
     DEFAULT_WIDTHS,
@@ -53,12 +54,15 @@ def begin(
     rng: np.random.Generator,
     widths: Sequence[int] = DEFAULT_WIDTHS,
 ) -> Beginning:
-    """Prepare the weights for the classes and channels of this round; `widths` are for fresh ones."""
+    """Prepare the weights for the classes and channels of this round; `widths` are for the first ones."""
     found = max(natural_channels(opened.example.image.shape[2]) for opened in examples)
     if start is None:
         architecture = build_architecture(found, len(schema), widths)
-        weights = initial_weights(architecture, rng)
-        return Beginning("fresh", architecture, weights, measure(examples, found), None)
+        statistics = measure(examples, found)
+        if tuple(widths) == base_widths():
+            weights = conform_channels(base_for(schema), found)
+            return Beginning("base", architecture, weights, statistics, None)
+        return Beginning("fresh", architecture, initial_weights(architecture, rng), statistics, None)
     # An image that brings colour to a grey project widens the input; grey images are repeated.
     in_channels = max(start.architecture["in_channels"], found)
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}

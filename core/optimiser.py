@@ -34,8 +34,8 @@ class Recipe:
     ----------
     widths : channels per level of a network that starts from fresh weights
     patch_px, batch_size : what one step sees
-    peak_rate, warm_rate : largest learning rate of AdamW from fresh weights, and from a trained model
-        whose classes stayed; with a new class it lies between the two
+    peak_rate, base_rate, warm_rate : largest learning rate of AdamW from fresh weights, from base weights,
+        and from a trained model whose classes stayed; with a new class it lies between base and warm
     ramp_share : share of the round in which the rate rises; it then falls along a cosine
     ema : decay of the smoothed weights, reached gradually
     """
@@ -44,7 +44,8 @@ class Recipe:
     patch_px: int = 96
     batch_size: int = 8
     peak_rate: float = 3e-3
-    warm_rate: float = 1e-3
+    base_rate: float = 5e-4
+    warm_rate: float = 5e-4
     weight_decay: float = 1e-2
     ramp_share: float = 0.15
     largest_gradient: float = 5.0

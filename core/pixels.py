@@ -59,8 +59,15 @@ def conform_channels(image: NDArray[Any], n_channels: int) -> NDArray[Any]:
     return np.repeat(grey, n_channels, axis=2)
 
 
+COLOUR_CHANNELS = 3
+"""Red, green and blue share a unit, so they share a deviation and colours keep their proportions."""
+
+
 def measure_pixels(samples: Iterable[NDArray[Any]], n_channels: int) -> PixelStatistics:
     """Mean and standard deviation over `(n, C)` samples of annotated pixels.
+
+    Colour images get the largest deviation of their channels for all three; channels of other images have
+    units of their own, and a deviation of their own.
 
     Examples
     --------
@@ -71,6 +78,8 @@ def measure_pixels(samples: Iterable[NDArray[Any]], n_channels: int) -> PixelSta
     if len(values) == 0:
         raise ValueError("no annotated pixel to measure")
     std = np.maximum(values.std(0), SMALLEST_STD)
+    if n_channels == COLOUR_CHANNELS:
+        std = np.full_like(std, std.max())
     return PixelStatistics(tuple(map(float, values.mean(0))), tuple(map(float, std)))
 
 

@@ -19,7 +19,7 @@ from core.loss import class_weights
 from core.model import build_network
 from core.objects import learn_limits
 from core.optimiser import Optimised, Recipe, optimise, thin_out
-from core.round_report import RoundReport, RoundResult
+from core.round_report import Origin, RoundReport, RoundResult
 from core.rounds import ExampleSource, ExampleSummary, RoundSettings
 from core.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.schema import LabelSchema
@@ -94,7 +94,7 @@ def train_round(
             class_weights(pixels),
             recipe,
             patches,
-            peak_rate=_peak_rate(recipe, start, schema),
+            peak_rate=_peak_rate(recipe, beginning.origin, start, schema),
             progress=clock.progress,
             should_stop=should_stop,
             on_step=lambda done: on_progress(done, clock.eta_s(done)),
@@ -209,11 +209,11 @@ def _open_examples(
     return opened, skipped
 
 
-def _peak_rate(recipe: Recipe, start: Checkpoint | None, schema: LabelSchema) -> float:
+def _peak_rate(recipe: Recipe, origin: Origin, start: Checkpoint | None, schema: LabelSchema) -> float:
     if start is None:
-        return recipe.peak_rate
+        return recipe.base_rate if origin == "base" else recipe.peak_rate
     has_new_class = bool(set(schema.names) - set(start.schema.names))
-    return math.sqrt(recipe.peak_rate * recipe.warm_rate) if has_new_class else recipe.warm_rate
+    return math.sqrt(recipe.base_rate * recipe.warm_rate) if has_new_class else recipe.warm_rate
 
 
 def _to_checkpoint(

@@ -54,3 +54,9 @@ def test_torch_threads_are_given_back() -> None:
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_colours_keep_their_proportions_and_other_channels_their_own_unit() -> None:
+    samples = np.array([[0, 0, 0, 0], [10, 2, 4, 1000]], np.float64)
+    assert measure_pixels([samples[:, :3]], 3).std == (5.0, 5.0, 5.0)
+    assert measure_pixels([samples], 4).std == (5.0, 1.0, 2.0, 500.0)

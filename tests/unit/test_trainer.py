@@ -22,7 +22,7 @@ from core.synthetic import make_image
 from core.trainer import train_round
 
 SCHEMA = LabelSchema.of("Background", "Cell")
-TINY = Recipe(widths=(6, 8), patch_px=32, batch_size=4, peak_rate=1e-2)
+TINY = Recipe(widths=(6, 8), patch_px=32, batch_size=4, peak_rate=1e-2, base_rate=1e-2, warm_rate=1e-3)
 QUICK = RoundSettings(max_steps=25, n_threads=1)
 SIDE = 64
 
