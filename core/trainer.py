@@ -28,6 +28,11 @@ from core.threads import torch_threads
 OPTIMISATION_SHARE = 0.9
 """Share of a round's budget after which optimisation ends; checking the model needs the rest."""
 
+FEWEST_STEPS = 10
+"""A round makes at least so many steps, however small its budget: a busy machine must not publish nothing."""
+
+ALMOST_DONE = 0.95
+
 Progress = Callable[[float, float], None]
 """Called with the share of the round that is done, 0..1, and the seconds that are left."""
 
@@ -169,7 +174,8 @@ class _Clock:
     def progress(self, steps: int) -> float:
         if self.max_steps is not None:
             return steps / max(self.max_steps, 1)
-        return (self.now() - self.began) / (self.budget_s * OPTIMISATION_SHARE)
+        spent = (self.now() - self.began) / (self.budget_s * OPTIMISATION_SHARE)
+        return spent if steps >= FEWEST_STEPS else min(spent, ALMOST_DONE)
 
     def eta_s(self, done: float) -> float:
         elapsed = self.now() - self.began

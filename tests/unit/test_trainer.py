@@ -19,7 +19,7 @@ from core.predictor import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
-from core.trainer import train_round
+from core.trainer import FEWEST_STEPS, train_round
 
 SCHEMA = LabelSchema.of("Background", "Cell")
 TINY = Recipe(widths=(6, 8), patch_px=32, batch_size=4, peak_rate=1e-2, base_rate=1e-2, warm_rate=1e-3)
@@ -311,3 +311,8 @@ def test_grey_and_colour_images_train_one_model() -> None:
     assert result.checkpoint.architecture["in_channels"] == 3
     grey_start = _train(Images([_example(0)])).checkpoint
     assert _train(source, grey_start).checkpoint.architecture["in_channels"] == 3
+
+
+def test_a_round_on_a_busy_machine_still_makes_some_steps() -> None:
+    settings = RoundSettings(budget_s=0.001, warm_budget_s=0.001, n_threads=1)
+    assert _train(_draft_images(), settings=settings).report.changed["steps"] == FEWEST_STEPS
