@@ -20,7 +20,7 @@ BLOCK_PX = 64
 """Side of one held-out block, about an object with its surroundings: the unit that chance is counted in."""
 
 CONTEXT_PX = 32
-"""What a block sees around itself: the receptive margin of the default network."""
+"""What a block sees around itself: where most of what decides a pixel lies, at half the cost of all of it."""
 
 MAX_BLOCKS = 64
 """Blocks that one round checks: about half a megapixel, a second on two cores."""
