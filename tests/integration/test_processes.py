@@ -124,7 +124,8 @@ def wait_for_training(stack: Stack, worker_pid: int) -> int:
         stack.describe,
     )
     nice = {pid: os.getpriority(os.PRIO_PROCESS, pid) for pid in children_of(worker_pid)}
-    trainings = [pid for pid, value in nice.items() if value >= 10]
+    usual = os.getpriority(os.PRIO_PROCESS, worker_pid)  # not 0 everywhere that tests run
+    trainings = [pid for pid, value in nice.items() if value >= min(usual + 10, 19)]
     assert len(trainings) == 1, nice
     return trainings[0]
 
