@@ -81,11 +81,11 @@ class LearningLoop:
         """Ask Label Studio what webhooks did not tell."""
         return reconcile_project(self.parts, self._get(project_id))
 
-    def build_truth(self, project_id: int) -> int:
+    def build_truth(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Turn changed annotations into label maps and counts; returns how many tasks were built."""
         project = self._get(project_id)
         config, _ = find_config(project)
-        return build_changed(self.parts, project, config) if config else 0
+        return build_changed(self.parts, project, config, should_stop) if config else 0
 
     def run_round(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
         """Train on all truth there is; returns the new model version, None when there is none.
@@ -119,7 +119,7 @@ class LearningLoop:
         """The story of a round."""
         found = reconcile_project(self.parts, lease.project)
         project, config = self._usable(lease.project.project_id)
-        build_changed(self.parts, project, config)
+        build_changed(self.parts, project, config, lease.should_stop)
         snapshot = publishing.take_snapshot(self.parts, project, config.schema)
         lease.truth_seq = snapshot.truth_seq
         order = publishing.write_order(self.parts, project, config, snapshot)

@@ -6,7 +6,7 @@ Runs in the worker, soon after an event and again before a round. What it needs 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -63,15 +63,19 @@ class TaskTruth:
         return cls(**values)
 
 
-def build_changed(parts: Parts, project: Project, config: LabelConfig) -> int:
+def build_changed(
+    parts: Parts, project: Project, config: LabelConfig, should_stop: Callable[[], bool] = lambda: False
+) -> int:
     """Build the truth of every task that changed; returns how many were built or given up."""
     n_built = 0
     while True:
         with parts.database.read() as connection:
             batch = tasks.list_unbuilt(connection, project.project_id, parts.clock(), BATCH)
         for task in batch:
+            if should_stop():
+                return n_built
             _build_task(parts, project, config, task)
-        n_built += len(batch)
+            n_built += 1
         if not batch:
             return n_built
 

@@ -58,7 +58,7 @@ class Worker:
         self._loop, self._stop = loop, stop
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
-            "digest": self._job("digest", lambda project_id: loop.build_truth(project_id)),
+            "digest": self._job("digest", lambda project_id: loop.build_truth(project_id, stop.is_set)),
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
         }

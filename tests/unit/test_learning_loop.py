@@ -206,6 +206,13 @@ def test_an_edit_during_a_round_is_not_taken_for_settled(bench: Bench) -> None:
     assert bench.status()["annotations"] == {"received": 2, "trained": 1, "pending": 1}
 
 
+def test_a_worker_that_goes_down_leaves_the_other_tasks_to_the_next_one(bench: Bench) -> None:
+    bench.submit(1, 2)
+    looks = iter([False, True])
+    assert bench.loop.build_truth(1, lambda: next(looks)) == 1
+    assert bench.loop.build_truth(1) == 1
+
+
 def test_only_tasks_that_changed_are_built_and_marked_as_new(bench: Bench) -> None:
     bench.submit(1, 2)
     bench.loop.run_round(1)
