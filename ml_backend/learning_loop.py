@@ -120,6 +120,8 @@ class LearningLoop:
         found = reconcile_project(self.parts, lease.project)
         project, config = self._usable(lease.project.project_id)
         build_changed(self.parts, project, config, lease.should_stop)
+        if lease.should_stop():
+            raise RoundCancelledError("stopped before the training began")
         snapshot = publishing.take_snapshot(self.parts, project, config.schema)
         lease.truth_seq = snapshot.truth_seq
         order = publishing.write_order(self.parts, project, config, snapshot)

@@ -378,6 +378,7 @@ def test_a_cancelled_round_keeps_the_current_model(bench: Bench) -> None:
 
 def test_a_worker_that_goes_down_leaves_its_round_to_the_next_one(bench: Bench) -> None:
     bench.submit(1)
+    bench.loop.build_truth(1)
     assert bench.loop.run_round(1, should_stop=lambda: True) is None
     assert bench.loop.rounds(1)[0]["state"] == "interrupted"
     bench.clock.now += 3
