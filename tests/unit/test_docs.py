@@ -52,6 +52,13 @@ def test_every_command_that_the_readme_uses_exists() -> None:
     assert used <= set(commands.commands)
 
 
+@pytest.mark.parametrize("line", re.findall(r"^brushloop .+$", README.read_text(), re.MULTILINE))
+def test_every_option_that_the_readme_uses_exists(line: str) -> None:
+    _, name, *words = line.split()
+    known = {option for parameter in commands.commands[name].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
 @pytest.mark.parametrize("name", sorted(commands.commands))
 def test_every_command_explains_itself(name: str) -> None:
     answer = CliRunner().invoke(commands, [name, "--help"])
