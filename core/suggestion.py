@@ -97,7 +97,7 @@ def build_suggestion(
     ([(1, Box(top=20, left=20, height=20, width=20), 1.0)], 1.0)
     """
     settings = settings or SuggestionSettings()
-    known = tuple(limits[: len(schema)]) + (ObjectLimits(),) * (len(schema) - len(limits))
+    known = _for_each_class(limits, schema)
     masks = _object_masks(prediction, schema, known, settings)
     if settings.send_background and schema.background_index is not None:
         ground = prediction.label_map == schema.background_index
@@ -109,6 +109,43 @@ def build_suggestion(
     return Suggestion(
         prediction.shape, tuple(masks), regions[: settings.max_questions], float(np.clip(1 - worst, 0, 1))
     )
+
+
+def separated_objects(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> NDArray[np.int32]:
+    """Number the objects of a prediction: without specks and holes, touching ones apart.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    schema : LabelSchema
+        Of the model. Touching objects are separated only where it has a Background class.
+    limits : ObjectLimits per class
+        The defaults for classes beyond its end.
+
+    Returns
+    -------
+    (H, W) int32
+        0 where there is no object, 1..n one object each; numbers follow the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((40, 60), np.uint8)
+    >>> labels[5:25, 5:25] = labels[5:25, 35:55] = 1
+    >>> ones = np.ones(labels.shape, np.float16)
+    >>> maps = Prediction(labels, 1 - labels, ones, ones, ones, ones, ones)
+    >>> int(separated_objects(maps, LabelSchema.of("Background", "Nucleus"), []).max())
+    2
+    """
+    instances = np.zeros(prediction.shape, np.int32)
+    n_before = 0
+    for _, mask in _separated_masks(prediction, schema, _for_each_class(limits, schema)):
+        n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        np.copyto(instances, labels + n_before, where=mask)
+        n_before += n_labels - 1
+    return instances
 
 
 def tidy_map(
@@ -134,16 +171,29 @@ def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
     return [index for index in schema.object_indices if counts[index]]
 
 
-def _object_masks(
-    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits], settings: SuggestionSettings
-) -> list[SuggestedMask]:
+def _for_each_class(limits: Sequence[ObjectLimits], schema: LabelSchema) -> tuple[ObjectLimits, ...]:
+    """Add the defaults for classes that are newer than `limits`."""
+    return tuple(limits[: len(schema)]) + (ObjectLimits(),) * (len(schema) - len(limits))
+
+
+def _separated_masks(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> Iterator[tuple[int, Mask]]:
+    """Yield each object class that is there, with a mask whose 8-connected components are its objects."""
     tidy = tidy_map(prediction.label_map, schema, limits)
-    masks: list[SuggestedMask] = []
     for index in _present(tidy, schema):
         mask: Mask = tidy == index
         if schema.background_index is not None:
             apart = separate_touching(mask, limits[index].typical_diameter_px)
             mask = clean_mask(apart, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
+        yield index, mask
+
+
+def _object_masks(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits], settings: SuggestionSettings
+) -> list[SuggestedMask]:
+    masks: list[SuggestedMask] = []
+    for index, mask in _separated_masks(prediction, schema, limits):
         if settings.regions == "classes":
             masks += _cut(index, mask, prediction)
         else:

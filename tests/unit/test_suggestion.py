@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from core.objects import ObjectLimits
 from core.prediction import Prediction
 from core.schema import LabelSchema
-from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
+from core.suggestion import Suggestion, SuggestionSettings, build_suggestion, separated_objects
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 PHASES = LabelSchema.of("Ferrite", "Pearlite")
@@ -112,6 +112,28 @@ def test_masks_never_overlap_and_are_never_empty(seed: int, schema: LabelSchema,
         assert covered.max(initial=0) <= 1
     objects = canvas(suggestion, 1).astype(int) + canvas(suggestion, 2)
     assert objects.max() <= 1
+
+
+def test_numbered_objects_are_the_regions_that_are_suggested() -> None:
+    labels = discs((30, 30), (30, 50), (90, 30)) + discs((90, 90), class_index=2)
+    cv2.circle(labels, (60, 60), 1, 1, -1)  # a speck
+    prediction = predict(labels)
+    instances = separated_objects(prediction, SCHEMA, LIMITS)
+    assert instances.dtype == np.int32
+    assert sorted(np.unique(instances)) == [0, 1, 2, 3, 4]
+    assert set(np.unique(instances[labels == 2])) == {4}
+    suggestion = suggest(labels, regions="objects")
+    drawn = np.zeros(labels.shape, bool)
+    for mask in suggestion.masks:
+        numbers = np.unique(instances[mask.box.slices][mask.mask])
+        assert len(numbers) == 1
+        assert (instances == numbers[0]).sum() == mask.mask.sum()
+        drawn[mask.box.slices] |= mask.mask
+    assert ((instances > 0) == drawn).all()
+
+
+def test_objects_of_classes_that_are_newer_than_the_limits_are_numbered_with_the_defaults() -> None:
+    assert separated_objects(predict(discs((40, 40), class_index=2)), SCHEMA, LIMITS[:1]).max() == 1
 
 
 def test_one_region_per_object_at_most_fifty_the_largest_and_surest_first() -> None:
