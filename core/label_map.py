@@ -1,8 +1,8 @@
 """Brush regions of one submitted annotation to a partial label map: the rules of partial annotation.
 
-In short: nobody painted it, it says nothing; Background gives way to every object; two different
-objects on one pixel say nothing; objects of one class are kept one pixel apart. Which pixels of a
-region a person vouched for is read in `core.truth`.
+In short: nobody painted it, it says nothing; Background gives way to every object that a person made or
+touched up, and beats what the model drew; two different objects on one pixel say nothing; objects of one
+class are kept one pixel apart. Which pixels of a region a person vouched for is read in `core.truth`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,21 @@ class PartialLabelMap:
     touching_objects: int = 0
 
 
+@dataclass(frozen=True)
+class _Reviewed:
+    """Where truth is what was shown; `ground` is where a person painted Background. None for nowhere."""
+
+    area: Mask | None
+    ground: Mask | None
+
+    def truth_of(self, claim: Claim) -> Mask:
+        """What a claim shows inside the area; a stroke of Background beats the model's untouched object."""
+        if self.area is None:
+            return np.zeros_like(claim.shown)
+        shown = claim.shown & self.area[claim.box.slices]
+        return shown & ~self.ground[claim.box.slices] if claim.by_model and self.ground is not None else shown
+
+
 def build_label_map(
     painting: Painting, schema: LabelSchema, sent: Mapping[str, SentMask] | None = None
 ) -> PartialLabelMap:
@@ -86,7 +101,7 @@ def build_label_map(
     sent = sent or {}
     claims = [read_claim(r, schema, sent.get(r.region_id), painting.shape) for r in painting.regions]
     objects = [c for c in claims if schema.classes[c.class_index].role == "object"]
-    reviewed = _reviewed_area(painting)
+    reviewed = _Reviewed(_reviewed_area(painting), _painted_background(claims, painting.shape, schema))
     label_map = _object_classes(objects, reviewed, painting.shape)
     _fill_background(label_map, claims, reviewed, painting, schema)
     separation = _keep_apart(label_map, objects, reviewed, schema)
@@ -152,18 +167,29 @@ def _reviewed_area(painting: Painting) -> Mask | None:
     return area
 
 
+def _painted_background(claims: Sequence[Claim], shape: tuple[int, int], schema: LabelSchema) -> Mask | None:
+    """Return `(H, W)` bool of the Background that people painted; None without any."""
+    painted = [c for c in claims if c.class_index == schema.background_index and c.taught.any()]
+    if not painted:
+        return None
+    ground = np.zeros(shape, bool)
+    for claim in painted:
+        ground[claim.box.slices] |= claim.taught
+    return ground
+
+
 def _object_classes(
-    objects: Sequence[Claim], reviewed: Mask | None, shape: tuple[int, int]
+    objects: Sequence[Claim], reviewed: _Reviewed, shape: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Return the object class per pixel, `_CONTRADICTION`, or `IGNORE_INDEX`."""
     by_people = np.full(shape, IGNORE_INDEX, np.uint8)
     for claim in objects:
         _write(by_people[claim.box.slices], claim.taught, claim.class_index)
-    if reviewed is None:
+    if reviewed.area is None:
         return by_people
     by_model = np.full(shape, IGNORE_INDEX, np.uint8)
     for claim in objects:
-        _write(by_model[claim.box.slices], _truth_as_shown(claim, reviewed), claim.class_index)
+        _write(by_model[claim.box.slices], reviewed.truth_of(claim), claim.class_index)
     # What a person painted beats what the model drew, also inside a reviewed area.
     np.copyto(by_people, by_model, where=by_people == IGNORE_INDEX)
     return by_people
@@ -175,14 +201,10 @@ def _write(target: NDArray[np.uint8], mask: Mask, class_index: int) -> None:
     target[other] = _CONTRADICTION
 
 
-def _truth_as_shown(claim: Claim, reviewed: Mask) -> Mask:
-    return claim.shown & reviewed[claim.box.slices]
-
-
 def _fill_background(
     label_map: NDArray[np.uint8],
     claims: Sequence[Claim],
-    reviewed: Mask | None,
+    reviewed: _Reviewed,
     painting: Painting,
     schema: LabelSchema,
 ) -> None:
@@ -191,15 +213,15 @@ def _fill_background(
     if background is None:
         return
     ground = np.zeros(painting.shape, np.uint8)
-    if reviewed is not None:
-        ground[reviewed] = _BACKGROUND
+    if reviewed.area is not None:
+        ground[reviewed.area] = _BACKGROUND
     for claim in claims:
         here = ground[claim.box.slices]
         here[claim.erased] |= _BACKGROUND
         if claim.class_index == background:
             here[claim.taught] |= _BACKGROUND
         else:
-            here[_doubt(claim, reviewed)] |= _UNSURE
+            here[_doubt(claim, reviewed.area)] |= _UNSURE
     label_map[(ground == _BACKGROUND) & (label_map == IGNORE_INDEX)] = background
 
 
@@ -211,7 +233,7 @@ def _doubt(claim: Claim, reviewed: Mask | None) -> Mask:
 
 
 def _keep_apart(
-    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: Mask | None, schema: LabelSchema
+    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: _Reviewed, schema: LabelSchema
 ) -> Separation:
     """Carve Background between touching objects of one class, people's strokes first."""
     background = schema.background_index
@@ -224,27 +246,27 @@ def _keep_apart(
     return separation
 
 
-def _painted_object(claim: Claim, label_map: NDArray[np.uint8], reviewed: Mask | None) -> PaintedObject:
-    mask = claim.taught if reviewed is None else claim.taught | _truth_as_shown(claim, reviewed)
+def _painted_object(claim: Claim, label_map: NDArray[np.uint8], reviewed: _Reviewed) -> PaintedObject:
+    mask = claim.taught | reviewed.truth_of(claim)
     return PaintedObject(
         claim.class_index, claim.box, mask & (label_map[claim.box.slices] == claim.class_index)
     )
 
 
 def _background_over_model(
-    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: Mask | None, schema: LabelSchema
+    label_map: NDArray[np.uint8], objects: Sequence[Claim], reviewed: _Reviewed, schema: LabelSchema
 ) -> int:
     """Count pixels that a person painted Background although the model's object is shown there."""
-    if schema.background_index is None:
+    if reviewed.ground is None:
         return 0
-    n_pixels = 0
-    for claim in objects:
-        if claim.by_model:
-            covered = claim.shown & (label_map[claim.box.slices] == schema.background_index)
-            if reviewed is not None:
-                covered &= ~reviewed[claim.box.slices]
-            n_pixels += int(np.count_nonzero(covered))
-    return n_pixels
+    covered = (
+        claim.shown
+        & reviewed.ground[claim.box.slices]
+        & (label_map[claim.box.slices] == schema.background_index)
+        for claim in objects
+        if claim.by_model
+    )
+    return sum(int(np.count_nonzero(mask)) for mask in covered)
 
 
 def _findings(partial: PartialLabelMap, claims: Sequence[Claim], n_hidden: int) -> list[Finding]:
@@ -264,7 +286,7 @@ def _findings(partial: PartialLabelMap, claims: Sequence[Claim], n_hidden: int) 
     if n_hidden:
         message = (
             f"{n_hidden} pixels of Background cover objects that the model drew, and say that these are"
-            " wrong. To keep such an object, review it or paint it."
+            " wrong. To keep such an object, paint it or take the Background away."
         )
         findings.append(Finding("background-over-prediction", message))
     return findings

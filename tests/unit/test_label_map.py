@@ -323,6 +323,35 @@ def test_background_painted_over_a_prediction_teaches_background_and_is_reported
     assert codes(partial) == ["background-over-prediction"]
 
 
+def test_background_painted_over_a_prediction_stays_background_when_the_area_is_reviewed() -> None:
+    predicted = stroke(N, ["####"], name="p", origin="prediction")
+    for reviewed in ([], [Box(0, 0, 1, 6)]):
+        partial = label((1, 6), predicted, stroke(B, ["##"]), reviewed=reviewed)
+        assert rows(partial) == (["bbnnbb"] if reviewed else ["bb...."])
+        assert codes(partial) == ["background-over-prediction"]
+
+
+def test_background_in_a_reviewed_area_gives_way_to_what_people_painted_or_touched_up() -> None:
+    changed = stroke(N, ["##"], left=3, name="q", origin="prediction-changed")
+    partial = label(
+        (1, 6),
+        stroke(N, ["##"]),
+        changed,
+        stroke(B, ["######"]),
+        originals={"q": sent(N, ["###"], left=3)},
+        reviewed=[Box(0, 0, 1, 6)],
+    )
+    assert rows(partial) == ["nnbnnb"]
+    assert codes(partial) == []
+
+
+def test_a_stroke_of_the_models_own_background_does_not_hide_its_object() -> None:
+    ground, predicted = (stroke(i, ["##"], name=f"p{i}", origin="prediction") for i in (B, N))
+    partial = label((1, 3), ground, predicted, reviewed=[Box(0, 0, 1, 3)])
+    assert rows(partial) == ["nnb"]
+    assert codes(partial) == []
+
+
 def test_autofill_of_a_changed_prediction_fills_only_what_a_person_closed() -> None:
     originals = {"p": sent(N, ["###.###", "#.#.#..", "###.###"])}
     after = stroke(N, ["###.###", "#.#.#.#", "###.###"], name="p", origin="prediction-changed")
