@@ -14,9 +14,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. `data` is a folder of real data; benchmarks that need none ignore it."""
+    """What the command line says. `data` is a folder of real data; benchmarks that need none ignore it.
+
+    `json_path` is where the record will be written; a long benchmark keeps what is done so far beside it.
+    `arguments` are the benchmark's own, for one whose module says `TAKES_ARGUMENTS = True`.
+    """
 
     data: Path | None = None
+    json_path: Path | None = None
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,21 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """One more table: `rows` hold one value per column."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
 class BenchmarkResult:
     """A table for people and a record for programs.
 
     `rows` hold one value per column; floats are shown with three digits, or as many as come before the point.
-    `record` is plain JSON with everything worth keeping, in units named by its keys.
+    `record` is plain JSON with everything worth keeping, in units named by its keys. `further` are more
+    tables, shown below the first one.
     """
 
     title: str
@@ -41,3 +57,4 @@ class BenchmarkResult:
     record: Mapping[str, Any] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
+    further: tuple[Figures, ...] = ()

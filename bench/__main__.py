@@ -1,6 +1,7 @@
 """`python -m bench NAME [--data DIR] [--json FILE]`: run one benchmark, print its table, keep its record.
 
-The exit status is 1 when a goal of the benchmark was missed.
+Some benchmarks have options of their own; `python -m bench NAME --options` names them. The exit status is 1
+when a goal of the benchmark was missed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +23,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import BenchmarkResult, Options
+from bench import BenchmarkResult, Figures, Options
 
 REPORTED_PACKAGES = (
     "numpy",
@@ -70,12 +72,13 @@ def _show(value: Any) -> str:
 
 
 def print_result(result: BenchmarkResult, environment: dict[str, Any], console: Console) -> None:
-    table = Table(title=result.title)
-    for column in result.columns:
-        table.add_column(column)
-    for row in result.rows:
-        table.add_row(*map(_show, row))
-    console.print(table)
+    for figures in (Figures(result.title, result.columns, result.rows), *result.further):
+        table = Table(title=figures.title)
+        for column in figures.columns:
+            table.add_column(column)
+        for row in figures.rows:
+            table.add_row(*map(_show, row))
+        console.print(table)
     packages = ", ".join(f"{name} {number}" for name, number in environment["packages"].items() if number)
     console.print(f"{environment['cpu_count']} CPUs, Python {environment['python']}, {packages}", style="dim")
     for note in result.notes:
@@ -96,13 +99,14 @@ def to_document(
         "title": result.title,
         "columns": result.columns,
         "rows": result.rows,
+        "further": [asdict(figures) for figures in result.further],
         "goals": [{"text": goal.text, "met": goal.met} for goal in result.goals],
         "notes": result.notes,
         "record": result.record,
     }
 
 
-@click.command(help=__doc__)
+@click.command(help=__doc__, context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.option(
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of real data."
@@ -111,7 +115,10 @@ def to_document(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the record here."
 )
 @click.option("--list", "listing", is_flag=True, help="Name the benchmarks and stop.")
-def main(name: str | None, data: Path | None, json_path: Path | None, listing: bool) -> None:
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def main(
+    name: str | None, data: Path | None, json_path: Path | None, listing: bool, arguments: tuple[str, ...]
+) -> None:
     benchmarks = find_benchmarks()
     if listing or name is None:
         for known, summary in benchmarks.items():
@@ -119,9 +126,12 @@ def main(name: str | None, data: Path | None, json_path: Path | None, listing: b
         return
     if name not in benchmarks:
         raise click.BadParameter(f"there is no benchmark {name!r}; there are: {', '.join(benchmarks)}")
+    module = importlib.import_module(f"bench.{name}")
+    if arguments and not getattr(module, "TAKES_ARGUMENTS", False):
+        raise click.UsageError(f"{name} takes no {' '.join(arguments)}")
     environment = describe_environment()
     began = time.perf_counter()
-    result: BenchmarkResult = importlib.import_module(f"bench.{name}").run(Options(data=data))
+    result: BenchmarkResult = module.run(Options(data, json_path, arguments))
     seconds = time.perf_counter() - began
     print_result(result, environment, Console())
     if json_path is not None:

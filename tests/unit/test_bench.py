@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import BenchmarkResult, Goal, Options
+from bench import BenchmarkResult, Figures, Goal, Options
 from bench.__main__ import find_benchmarks, main
 from bench.rle import Case, measure
 
@@ -73,7 +73,7 @@ def test_the_json_file_holds_record_table_and_environment(run_bench, tmp_path: P
     assert document["record"] == {"ticks": [1, 7]}
     assert document["rows"] == [["wall", 1.23456], ["sand", 7], ["sun", 5359.88]]
     assert document["environment"]["packages"]["numpy"]
-    assert clocks.seen == Options(data=tmp_path)
+    assert clocks.seen == Options(data=tmp_path, json_path=tmp_path / "clocks.json")
 
 
 def test_a_missed_goal_is_said_and_gives_exit_status_1(run_bench) -> None:
@@ -83,6 +83,27 @@ def test_a_missed_goal_is_said_and_gives_exit_status_1(run_bench) -> None:
     outcome, _ = run_bench("clocks", result=missed)
     assert outcome.exit_code == 1
     assert "MISSED ticks: 10 wanted, 7 measured" in outcome.output
+
+
+def test_further_tables_are_shown_and_recorded(run_bench, tmp_path: Path) -> None:
+    dials = Figures("Dials", ("dial", "digits"), (("moon", 4321.0),))
+    result = BenchmarkResult("Clocks", ("clock",), (("wall",),), further=(dials,))
+    outcome, _ = run_bench("clocks", "--json", str(tmp_path / "clocks.json"), result=result)
+    assert "4321 " in outcome.output
+    document = json.loads((tmp_path / "clocks.json").read_text())
+    assert document["further"] == [
+        {"title": "Dials", "columns": ["dial", "digits"], "rows": [["moon", 4321.0]]}
+    ]
+
+
+def test_own_arguments_reach_a_benchmark_that_takes_them_and_no_other(run_bench) -> None:
+    outcome, clocks = run_bench("clocks", "--hands", "2")
+    assert outcome.exit_code == 2
+    assert "clocks takes no --hands 2" in outcome.output
+    clocks.TAKES_ARGUMENTS = True
+    outcome, _ = run_bench("clocks", "--hands", "2")
+    assert outcome.exit_code == 0, outcome.output
+    assert clocks.seen.arguments == ("--hands", "2")
 
 
 def test_the_brush_stream_benchmark_measures_three_codecs_that_agree() -> None:
