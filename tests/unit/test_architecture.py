@@ -55,6 +55,7 @@ FLOORS: dict[str, set[str]] = {
         "core.evaluation",
         "core.optimiser",
         "core.round_report",
+        "core.stopping",
         "core.trainer",
     },
     "a suggestion": {"core.predictor", "core.regions", "core.suggestion"},
