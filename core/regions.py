@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.acquisition import (
+    BY_CHANCE,
+    DEFAULT_ACQUISITION,
+    EDGE_KERNEL,
+    FOREGROUND_SHARES,
+    LAST_BETA,
+    Acquisition,
+    expected_error,
+    rank_by_chance,
+    rank_class_stratified,
+    rank_in_turns,
+    uncertainty_map,
+    weaken_outlines,
+)
 from core.painting import Box
 from core.prediction import Prediction
+from core.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
 from core.schema import LabelSchema
 from core.truth import Mask
 
-QUESTION_DIAMETERS = 2.0
-"""A question shows an object and its neighbourhood: this many typical diameters wide."""
+__all__ = [
+    "MAX_SIDE_PX",
+    "MIN_SIDE_PX",
+    "Choice",
+    "Region",
+    "choose_regions",
+    "find_candidates",
+    "propose_regions",
+    "reason",
+]
 
-MIN_SIDE_PX, MAX_SIDE_PX = 48, 256
-"""Smaller boxes are hard to hit, larger ones take long to check."""
+MIN_SCORE = 1e-4
+"""Below this there is no uncertainty that could be compared."""
 
-MIN_BOXES_ACROSS = 3
-"""However small the image, a question is at most this part of it."""
-
-BLOCKS_PER_SIDE = 4
-"""Boxes move in steps of a quarter of their side: means of blocks are all that is kept of an image."""
-
-EDGE_WEIGHT = 0.25
-"""Models are unsure along every outline; counted in full, each outline would be a question (nnActive:
-entropy alone selects borders)."""
-
-EDGE_KERNEL = np.ones((5, 5), np.uint8)
-"""Reaches two pixels to either side of an outline."""
-
-MIN_SCORE = 1e-3
-"""Below this the model is sure, and there is nothing to ask."""
+MIN_EXPECTED_ERROR = 0.02
+"""Where fewer than one pixel in fifty is probably wrong, outlines counted less, the model is sure: a look at
+the box would cost more than it teaches."""
 
 MIN_SCORE_SHARE = 0.3
 """To let every pair of classes have its say, a question may be this much less uncertain than the worst."""
@@ -44,8 +54,21 @@ MIN_SCORE_SHARE = 0.3
 MAX_CANDIDATES = 1000
 """Enough to find a rare pair of classes behind a common one; bounds the time on very large images."""
 
-ROWS_AT_ONCE = 512
-"""Bounds the memory in 32-bit numbers on very large images."""
+SMALLEST_WEIGHT = 1e-9
+"""A box of which the model is sure everywhere still has a most frequent pair of classes."""
+
+MAPS = (
+    "label_map",
+    "runner_up",
+    "confidence",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "margin",
+)
+
+Window = Callable[[slice, slice], NDArray[np.float32]]
+"""Uncertainty of some rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,8 @@ class Region:
 
     `acquisition_score` is the mean uncertainty in 0..1, higher = ask first. `confidence` is how sure the
     model is of `class_index` against `runner_up_index`, where it is unsure of them, in 0..1.
+    `expected_error` is the share of the box's pixels that are probably wrong, outlines counted less;
+    `has_object` says that an object is predicted in the box.
     """
 
     box: Box
@@ -61,15 +86,28 @@ class Region:
     class_index: int
     runner_up_index: int
     confidence: float
+    expected_error: float = 1.0
+    has_object: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How places are chosen: an acquisition by name; `beta` is for the noise of `class-stratified`."""
+
+    acquisition: Acquisition = DEFAULT_ACQUISITION
+    beta: float = LAST_BETA
 
 
 def propose_regions(
-    prediction: Prediction, annotated: Mask, schema: LabelSchema, object_size_px: float, n: int
+    prediction: Prediction,
+    annotated: Mask,
+    schema: LabelSchema,
+    object_size_px: float,
+    n: int,
+    choice: Choice | None = None,
+    rng: np.random.Generator | None = None,
 ) -> tuple[Region, ...]:
-    """Choose up to `n` boxes where the model is least sure.
-
-    Candidates are ranked by the mean predictive entropy in the box, chosen greedily without overlap
-    (nnActive, Lüth et al. 2025) and spread over the pairs of classes that the model confuses.
+    """Choose up to `n` boxes of one image where an answer would teach most.
 
     Parameters
     ----------
@@ -81,16 +119,21 @@ def propose_regions(
         Typical diameter of an object.
     n : int
         How many questions at most.
+    choice : Choice, optional
+        By default where the model is least sure, spread over the pairs of classes that it confuses.
+    rng : numpy.random.Generator, optional
+        Needed by acquisitions with chance.
 
     Returns
     -------
     tuple of Region
-        Disjoint, inside the image, most uncertain first; the same input gives the same boxes.
+        Disjoint, inside the image; most uncertain first, by chance in the order to ask. The same input gives
+        the same boxes. None where the model is sure, unless the acquisition does not ask about that.
 
     Raises
     ------
     ValueError
-        `annotated` has another shape, or the entropy is not finite.
+        `annotated` has another shape, the entropy is not finite, or an `rng` is missing.
 
     Examples
     --------
@@ -105,16 +148,70 @@ def propose_regions(
     >>> question.box, reason(question, schema)
     (Box(top=64, left=64, height=32, width=32), 'Background or Nucleus? 50 %')
     """
+    choice = choice or Choice()
+    candidates = find_candidates(prediction, annotated, schema, object_size_px, choice.acquisition, rng)
+    chosen = choose_regions(candidates, n, choice, rng)
+    if choice.acquisition not in BY_CHANCE:
+        chosen.sort(key=lambda index: -candidates[index].acquisition_score)
+    return tuple(candidates[index] for index in chosen)
+
+
+def find_candidates(
+    prediction: Prediction,
+    annotated: Mask,
+    schema: LabelSchema,
+    object_size_px: float,
+    acquisition: Acquisition = DEFAULT_ACQUISITION,
+    rng: np.random.Generator | None = None,
+) -> tuple[Region, ...]:
+    """Find the boxes of one image that could be asked about, for `choose_regions`.
+
+    They are taken greedily without overlap (nnActive, Lüth et al. 2025) by the mean uncertainty in the box,
+    or by chance. Arguments and errors are those of `propose_regions`.
+    """
     if annotated.shape != prediction.shape:
         raise ValueError(f"annotated is {annotated.shape}, the prediction {prediction.shape}")
-    if n < 1 or len(schema) < 2 or min(prediction.shape) < 1:
+    if len(schema) < 2 or min(prediction.shape) < 1:
         return ()
-    grid = _Grid.of(prediction.shape, object_size_px)
-    scores = _box_scores(prediction, annotated, grid) / math.log(len(schema))
-    candidates = [
-        _describe(prediction, grid.box(row, column), score) for row, column, score in _greedy(scores, grid)
+    grid = Grid.of(prediction.shape, object_size_px)
+    scores = _box_scores(prediction, annotated, grid, acquisition, len(schema))
+    keys, least = scores, max(MIN_SCORE, MIN_SCORE_SHARE * float(scores.max()))
+    if acquisition in BY_CHANCE:
+        keys, least = (
+            np.where(np.isfinite(scores), _needed(rng, acquisition).random(scores.shape), -np.inf),
+            0,
+        )
+    places = itertools.islice(grid.pick_apart(keys, least), MAX_CANDIDATES)
+    weights = functools.partial(_weakened, prediction, acquisition, len(schema))
+    found = [
+        _describe(prediction, grid.box(*place), float(scores[place]), weights, schema) for place in places
     ]
-    return tuple(sorted(_spread(candidates, n), key=lambda region: -region.acquisition_score))
+    return tuple(r for r in found if acquisition in BY_CHANCE or r.expected_error >= MIN_EXPECTED_ERROR)
+
+
+def choose_regions(
+    candidates: Sequence[Region], n: int, choice: Choice | None = None, rng: np.random.Generator | None = None
+) -> list[int]:
+    """Choose up to `n` candidates, of one image or of many; returns positions in the order to ask.
+
+    Raises
+    ------
+    ValueError
+        An `rng` is missing.
+    """
+    choice = choice or Choice()
+    acquisition = choice.acquisition
+    if n < 1 or not candidates:
+        return []
+    if acquisition in BY_CHANCE:
+        share = FOREGROUND_SHARES.get(acquisition, 0.0)
+        return rank_by_chance([r.has_object for r in candidates], n, _needed(rng, acquisition), share)
+    scores = [region.acquisition_score for region in candidates]
+    if acquisition == "class-stratified":
+        predicted = [region.class_index for region in candidates]
+        return rank_class_stratified(scores, predicted, n, _needed(rng, acquisition), choice.beta)
+    pairs = [frozenset((region.class_index, region.runner_up_index)) for region in candidates]
+    return rank_in_turns(scores, pairs)[:n]
 
 
 def reason(region: Region, schema: LabelSchema) -> str:
@@ -123,112 +220,69 @@ def reason(region: Region, schema: LabelSchema) -> str:
     return f"{first} or {second}? {100 * region.confidence:.0f} %"
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Blocks of `step` pixels from `(top, left)` on; a box is `blocks` blocks high and wide."""
-
-    top: int
-    left: int
-    step: int
-    blocks: tuple[int, int]
-    shape: tuple[int, int]
-
-    @classmethod
-    def of(cls, image_shape: tuple[int, int], object_size_px: float) -> _Grid:
-        wanted = min(max(QUESTION_DIAMETERS * object_size_px, MIN_SIDE_PX), MAX_SIDE_PX)
-        wanted = min(wanted, min(image_shape) / MIN_BOXES_ACROSS)
-        step = max(1, round(wanted / BLOCKS_PER_SIDE))
-        shape = (image_shape[0] // step, image_shape[1] // step)
-        # What does not fill a block is left out evenly on both sides.
-        top, left = (image_shape[0] % step) // 2, (image_shape[1] % step) // 2
-        blocks = (min(BLOCKS_PER_SIDE, shape[0]), min(BLOCKS_PER_SIDE, shape[1]))
-        return cls(top, left, step, blocks, shape)
-
-    def box(self, row: int, column: int) -> Box:
-        height, width = self.blocks[0] * self.step, self.blocks[1] * self.step
-        return Box(self.top + row * self.step, self.left + column * self.step, height, width)
+def _needed(rng: np.random.Generator | None, acquisition: Acquisition) -> np.random.Generator:
+    if rng is None:
+        raise ValueError(f"the acquisition {acquisition!r} draws by chance and needs an rng")
+    return rng
 
 
-def _box_scores(prediction: Prediction, annotated: Mask, grid: _Grid) -> NDArray[np.float64]:
+def _box_scores(
+    prediction: Prediction, annotated: Mask, grid: Grid, acquisition: Acquisition, n_classes: int
+) -> NDArray[np.float64]:
     """Mean uncertainty of the box at each position; minus infinity where it covers annotated pixels."""
     uncertainty = np.zeros(grid.shape, np.float32)
     known = np.zeros(grid.shape, np.float32)
-    rows_per_stripe = max(1, ROWS_AT_ONCE // grid.step)
-    for first in range(0, grid.shape[0], rows_per_stripe):
-        last = min(first + rows_per_stripe, grid.shape[0])
-        rows = slice(grid.top + first * grid.step, grid.top + last * grid.step)
-        columns = slice(grid.left, grid.left + grid.shape[1] * grid.step)
-        uncertainty[first:last] = _block_means(_damped_entropy(prediction, rows)[:, columns], grid.step)
-        known[first:last] = _block_means(annotated[rows, columns], grid.step)
+    for blocks, rows, columns in grid.stripes():
+        values = _weakened(prediction, acquisition, n_classes, rows, columns)
+        uncertainty[blocks] = grid.block_means(values)
+        known[blocks] = grid.block_means(annotated[rows, columns])
     if not np.isfinite(uncertainty).all():
-        raise ValueError("the predictive entropy is not finite everywhere")
-    scores = _sum_of_boxes(uncertainty, grid.blocks) / (grid.blocks[0] * grid.blocks[1])
-    scores[_sum_of_boxes((known > 0).astype(np.float32), grid.blocks) > 0] = -np.inf
+        raise ValueError(f"the map of {acquisition!r} is not finite everywhere")
+    scores = grid.box_means(uncertainty)
+    scores[grid.box_means((known > 0).astype(np.float32)) > 0] = -np.inf
     return scores
 
 
-def _damped_entropy(prediction: Prediction, rows: slice, columns: slice = slice(None)) -> NDArray[np.float32]:
-    """Entropy of some rows, weakened along the outlines of what is predicted."""
+def _weakened(
+    prediction: Prediction, acquisition: Acquisition, n_classes: int, rows: slice, columns: slice
+) -> NDArray[np.float32]:
+    """The uncertainty of a window, counted less along the outlines of what is predicted."""
+    window, inside = _window(prediction, rows, columns)
+    values = uncertainty_map(acquisition, window, n_classes)
+    return weaken_outlines(values, window.label_map)[inside]
+
+
+def _window(prediction: Prediction, rows: slice, columns: slice) -> tuple[Prediction, tuple[slice, slice]]:
+    """Cut a prediction with the surroundings that outlines need; and where the wanted part is in it."""
     reach = EDGE_KERNEL.shape[0] // 2
-    above = min(reach, rows.start)
-    labels = np.ascontiguousarray(prediction.label_map[rows.start - above : rows.stop + reach])
-    is_edge = (cv2.dilate(labels, EDGE_KERNEL) != cv2.erode(labels, EDGE_KERNEL))[
-        above : above + rows.stop - rows.start, columns
-    ]
-    entropy = prediction.predictive_entropy[rows, columns].astype(np.float32)
-    entropy[is_edge] *= EDGE_WEIGHT
-    return entropy
-
-
-def _block_means(values: NDArray[Any], step: int) -> NDArray[np.float32]:
-    height, width = values.shape
-    blocks = values.reshape(height // step, step, width // step, step)
-    return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32))
-
-
-def _sum_of_boxes(blocks: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
-    total = cv2.integral(blocks, sdepth=cv2.CV_64F)
-    rows, columns = size
-    summed = (
-        total[rows:, columns:] - total[:-rows, columns:] - total[rows:, :-columns] + total[:-rows, :-columns]
+    above, before = min(reach, rows.start), min(reach, columns.start)
+    cut = (slice(rows.start - above, rows.stop + reach), slice(columns.start - before, columns.stop + reach))
+    inside = (
+        slice(above, above + rows.stop - rows.start),
+        slice(before, before + columns.stop - columns.start),
     )
-    return np.asarray(summed, np.float64)
+    return Prediction(*(getattr(prediction, name)[cut] for name in MAPS)), inside
 
 
-def _greedy(scores: NDArray[np.float64], grid: _Grid) -> Iterator[tuple[int, int, float]]:
-    """Yield the best position again and again, without the ones that would overlap it."""
-    left = scores.copy()
-    rows, columns = grid.blocks
-    least = max(MIN_SCORE, MIN_SCORE_SHARE * float(scores.max()))
-    for _ in range(MAX_CANDIDATES):
-        row, column = (int(i) for i in np.unravel_index(int(np.argmax(left)), left.shape))
-        score = float(left[row, column])
-        if score < least:
-            return
-        yield row, column, score
-        left[max(0, row - rows + 1) : row + rows, max(0, column - columns + 1) : column + columns] = -np.inf
-
-
-def _describe(prediction: Prediction, box: Box, score: float) -> Region:
+def _describe(
+    prediction: Prediction, box: Box, score: float, weights_of: Window, schema: LabelSchema
+) -> Region:
     """Find the two classes that are confused most in a box, and how sure the model is there."""
     rows, columns = box.slices
-    weights = _damped_entropy(prediction, rows, columns).ravel()
-    first = prediction.label_map[rows, columns].astype(np.intp).ravel()
-    pairs = first * 256 + prediction.runner_up[rows, columns].ravel()
+    weights = weights_of(rows, columns).ravel() + SMALLEST_WEIGHT
+    labels = prediction.label_map[rows, columns]
+    pairs = labels.astype(np.intp).ravel() * 256 + prediction.runner_up[rows, columns].ravel()
     pair = int(np.argmax(np.bincount(pairs, weights)))
     of_pair = pairs == pair
     confidence = np.average(prediction.confidence[rows, columns].ravel()[of_pair], weights=weights[of_pair])
-    return Region(box, min(1.0, score), pair // 256, pair % 256, float(np.clip(confidence, 0, 1)))
-
-
-def _spread(candidates: Sequence[Region], n: int) -> list[Region]:
-    """Take candidates in turn from each pair of confused classes, best first."""
-    by_pair: dict[frozenset[int], list[Region]] = {}
-    for region in candidates:
-        by_pair.setdefault(frozenset((region.class_index, region.runner_up_index)), []).append(region)
-    turns = [
-        (turn, -region.acquisition_score, region)
-        for regions in by_pair.values()
-        for turn, region in enumerate(regions)
-    ]
-    return [region for *_, region in sorted(turns, key=lambda entry: entry[:2])[:n]]
+    window, inside = _window(prediction, rows, columns)
+    wrong = weaken_outlines(expected_error(window), window.label_map)[inside].mean(dtype=np.float64)
+    return Region(
+        box,
+        min(1.0, score),
+        pair // 256,
+        pair % 256,
+        float(np.clip(confidence, 0, 1)),
+        float(np.clip(wrong, 0, 1)),
+        bool(np.isin(labels, schema.object_indices).any()),
+    )

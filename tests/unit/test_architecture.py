@@ -58,7 +58,13 @@ FLOORS: dict[str, set[str]] = {
         "core.stopping",
         "core.trainer",
     },
-    "a suggestion": {"core.predictor", "core.regions", "core.suggestion"},
+    "a suggestion": {
+        "core.acquisition",
+        "core.predictor",
+        "core.region_grid",
+        "core.regions",
+        "core.suggestion",
+    },
     # ml_backend: the service around it
     "words of the service": {
         "ml_backend.config",
