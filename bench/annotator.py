@@ -34,7 +34,10 @@ STROKE_PX = (5, 9)
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image with dense truth. `instances` is `(H, W)` int32, 0 = background."""
+    """An image with dense truth. `instances` is `(H, W)` int32, 0 = background.
+
+    Negative numbers are things of another class: neither painted nor background.
+    """
 
     name: str
     image: NDArray[Any]
@@ -109,7 +112,7 @@ def paint(
         for labelled in order:
             done = painted.setdefault(labelled.name, set())
             free = np.setdiff1d(np.unique(labelled.instances), [0, *done])
-            chosen = rng.permutation(free)[: min(objects_per_image, left)]
+            chosen = rng.permutation(free[free > 0])[: min(objects_per_image, left)]
             done.update(int(i) for i in chosen)
             left -= len(chosen)
             if not left:
@@ -121,6 +124,13 @@ def paint(
         for labelled, chosen in ((labelled, painted.get(labelled.name, set())) for labelled in order)
         if chosen
     ]
+
+
+def to_label_map(truth: NDArray[np.int32]) -> tuple[NDArray[np.uint8], int]:
+    """The label map of somebody who painted everything, and the number of objects in it."""
+    label_map = np.where(truth > 0, OBJECT, np.where(truth < 0, IGNORE_INDEX, BACKGROUND)).astype(np.uint8)
+    label_map[_touches_another(truth, truth > 0)] = BACKGROUND
+    return label_map, len(np.unique(truth[truth > 0]))
 
 
 def _label_map(labelled: LabelledImage, chosen: set[int], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from PIL import Image
 from running_services import RealLabelStudio
 
 from bench.annotator import SCHEMA, LabelledImage, paint
-from bench.first_model import PaintedSource
+from bench.painted_source import PaintedSource
 from core.checkpoint import Checkpoint
 from core.predictor import Predictor
 from core.rounds import RoundSettings

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bench.annotator import SCHEMA, load_sets, paint
-from bench.first_model import PaintedSource, object_dice
+from bench.painted_source import PaintedSource
+from bench.scores import object_dice
 from core.predictor import Predictor
 from core.rounds import RoundSettings
 from core.trainer import train_round
