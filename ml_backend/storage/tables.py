@@ -18,6 +18,8 @@ Times are Unix seconds as float; Label Studio's own stamps are kept as its text,
 
 from __future__ import annotations
 
+import secrets
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -41,6 +43,20 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+
+LOTS = 2**31
+"""Lots of tasks are below this: whole numbers that both databases hold in four bytes."""
+
+
+def _draw_lot() -> int:
+    """The order of lots is the order in which tasks are drawn at random, by an index instead of a sort."""
+    return secrets.randbelow(LOTS)
+
+
+def _claim_columns() -> tuple[Column[str], Column[float]]:
+    """Who works on the row, and until when that holds without a word from them."""
+    return Column("claimed_by", String), Column("claimed_until", Float)
 
 
 def _project_key() -> Column[int]:
@@ -84,7 +100,16 @@ tasks = Table(
     Column("retry_at", Float),  # when to try again what could not be built
     Column("truth", Text),  # JSON of `ml_backend.truth.TaskTruth`
     Column("findings", Text),  # JSON list of lint findings, empty when there are none
+    Column("scored_version", String),  # the model that looked last; empty while none did
+    Column("score", Float),  # what it found: low = look here first
+    Column("looked_at", Float, nullable=False, server_default="0"),  # the last look, also one that failed
+    Column("lot", Integer, nullable=False, server_default="0", default=_draw_lot),
     Index(None, "project_id", "truth_seq"),
+    # What is to be scored next is found at the start of an index, however many tasks there are.
+    Index(None, "project_id", "deleted", "scored_version", "looked_at"),
+    Index(None, "project_id", "deleted", "looked_at"),
+    Index(None, "project_id", "deleted", "score"),
+    Index(None, "project_id", "deleted", "lot"),
 )
 
 class_counts = Table(
@@ -152,6 +177,35 @@ pushes = Table(
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("due_at", Float, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("is_open", Boolean, nullable=False, server_default=text("true")),  # nothing was computed yet
+    *_claim_columns(),
+    Index(None, "project_id", "due_at"),
+)
+
+scorings = Table(
+    "scorings",
+    metadata,
+    _project_key(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("model_version", String, nullable=False),
+    Column("position", Integer, nullable=False),
+    *_claim_columns(),
+    Index(None, "project_id", "position"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    _project_key(),
+    Column("planned_version", String),  # for which tasks to score were chosen
+    Column("spent_s", Float, nullable=False, server_default="0"),  # on scoring them, over all workers
+    Column("score_retry_at", Float),  # images cannot be had before
+    Column("kept_version", String),  # that Label Studio was told of
+    Column("settled_version", String),  # the same, and all predictions were sent before
+    Column("keep_retry_at", Float),
+    Column("keep_attempts", Integer, nullable=False, server_default="0"),
+    Column("asked_at", Float),  # somebody waited for a prediction
+    *_claim_columns(),
 )
 
 models = Table(
