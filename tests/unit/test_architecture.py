@@ -30,6 +30,7 @@ FLOORS: dict[str, set[str]] = {
         "core.splitting",
         "core.label_map",
         "core.objects",
+        "core.effort",
         "core.holdout",
         "core.readiness",
     },
