@@ -133,11 +133,27 @@ annotation_table = Table(
     Column("was_cancelled", Boolean, nullable=False, server_default=text("false")),
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("result", LargeBinary),  # zlib of the JSON list
+    Column("lead_time_s", Float),  # as the browser measured it; empty for what came over the API
+    Column("parent_prediction", BigInteger),  # Label Studio's id of the prediction that it started from
     Column("received_at", Float, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("settled_round", Integer),
     Column("trained_round", Integer),
     Index(None, "project_id", "task_id"),
+)
+
+efforts = Table(
+    "efforts",
+    metadata,
+    _project_key(),
+    Column("annotation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_id", BigInteger, nullable=False),
+    Column("seq", Integer, nullable=False),  # of the truth that it was measured on
+    Column("is_open", Boolean, nullable=False),  # no round counted it as it is now
+    Column("measured", Text, nullable=False),  # JSON of `ml_backend.effort.Measured`
+    Column("counted", Text),  # the same, as the last round counted it
+    Index(None, "project_id", "task_id"),
+    Index(None, "project_id", "is_open"),
 )
 
 sent_regions = Table(

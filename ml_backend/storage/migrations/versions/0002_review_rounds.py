@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -61,18 +63,34 @@ def _extend_tasks() -> None:
     op.add_column("tasks", sa.Column("score", sa.Float(), nullable=True))
     op.add_column("tasks", sa.Column("looked_at", sa.Float(), server_default="0", nullable=False))
     op.add_column("tasks", sa.Column("lot", sa.Integer(), server_default="0", nullable=False))
-    is_postgres = op.get_bind().dialect.name == "postgresql"
-    lot = f"floor(random() * {LOTS})" if is_postgres else f"abs(random() % {LOTS})"
-    op.execute(f"UPDATE tasks SET lot = {lot}")
-    for column, kept in (("scored_version", "model_version"), ("score", "score"), ("looked_at", "created_at")):
-        newest = (
-            f"SELECT p.{kept} FROM predictions p WHERE p.project_id = tasks.project_id"
-            " AND p.task_id = tasks.task_id ORDER BY p.created_at DESC LIMIT 1"
-        )
-        op.execute(f"UPDATE tasks SET {column} = ({newest}) WHERE EXISTS ({newest})")
+    _fill_in()
     for columns in (["scored_version", "looked_at"], ["looked_at"], ["score"], ["lot"]):
         name = "_".join(["ix_tasks_project_id_deleted", *columns])
         op.create_index(op.f(name), "tasks", ["project_id", "deleted", *columns])
+
+
+def _fill_in() -> None:
+    """Draw lots for the tasks that are there, and take over what was found when they were looked at."""
+    names = ("project_id", "task_id", "scored_version", "score", "looked_at", "lot")
+    tasks = sa.table("tasks", *map(sa.column, names))
+    kept = sa.table(
+        "predictions", *map(sa.column, ("project_id", "task_id", "model_version", "score", "created_at"))
+    )
+    is_postgres = op.get_bind().dialect.name == "postgresql"
+    drawn = sa.func.floor(sa.func.random() * LOTS) if is_postgres else sa.func.abs(sa.func.random() % LOTS)
+    op.execute(sa.update(tasks).values(lot=drawn))
+    same = sa.and_(kept.c.project_id == tasks.c.project_id, kept.c.task_id == tasks.c.task_id)
+
+    def newest(column: str) -> sa.ScalarSelect[Any]:
+        query = sa.select(kept.c[column]).where(same).order_by(kept.c.created_at.desc()).limit(1)
+        return query.scalar_subquery()
+
+    filled = {
+        "scored_version": newest("model_version"),
+        "score": newest("score"),
+        "looked_at": newest("created_at"),
+    }
+    op.execute(sa.update(tasks).where(sa.exists().where(same)).values(**filled))
 
 
 def downgrade() -> None:
