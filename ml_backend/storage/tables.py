@@ -106,7 +106,7 @@ tasks = Table(
     Column("lot", Integer, nullable=False, server_default="0", default=_draw_lot),
     Index(None, "project_id", "truth_seq"),
     # What is to be scored next is found at the start of an index, however many tasks there are.
-    Index(None, "project_id", "deleted", "scored_version", "looked_at"),
+    Index(None, "project_id", "deleted", "scored_version", "looked_at", "lot"),
     Index(None, "project_id", "deleted", "looked_at"),
     Index(None, "project_id", "deleted", "score"),
     Index(None, "project_id", "deleted", "lot"),

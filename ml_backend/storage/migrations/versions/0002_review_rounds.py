@@ -64,7 +64,7 @@ def _extend_tasks() -> None:
     op.add_column("tasks", sa.Column("looked_at", sa.Float(), server_default="0", nullable=False))
     op.add_column("tasks", sa.Column("lot", sa.Integer(), server_default="0", nullable=False))
     _fill_in()
-    for columns in (["scored_version", "looked_at"], ["looked_at"], ["score"], ["lot"]):
+    for columns in (["scored_version", "looked_at", "lot"], ["looked_at"], ["score"], ["lot"]):
         name = "_".join(["ix_tasks_project_id_deleted", *columns])
         op.create_index(op.f(name), "tasks", ["project_id", "deleted", *columns])
 
@@ -99,7 +99,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_pushes_project_id_due_at"), table_name="pushes")
     for column in ("claimed_until", "claimed_by", "is_open"):
         op.drop_column("pushes", column)
-    for columns in (["scored_version", "looked_at"], ["looked_at"], ["score"], ["lot"]):
+    for columns in (["scored_version", "looked_at", "lot"], ["looked_at"], ["score"], ["lot"]):
         op.drop_index(op.f("_".join(["ix_tasks_project_id_deleted", *columns])), table_name="tasks")
     for column in ("lot", "looked_at", "score", "scored_version"):
         op.drop_column("tasks", column)
