@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class AnnotationRecord:
-    """One submitted annotation as Label Studio keeps it; `result` is its JSON list of regions."""
+    """One submitted annotation as Label Studio keeps it; `result` is its JSON list of regions.
+
+    `from_prediction`: it started from a prediction, anybody's.
+    """
 
     annotation_id: int
     task_id: int
@@ -24,6 +27,7 @@ class AnnotationRecord:
     was_cancelled: bool
     result: Sequence[Mapping[str, Any]]
     lead_time_s: float | None = None
+    from_prediction: bool = False
 
 
 @dataclass(frozen=True)

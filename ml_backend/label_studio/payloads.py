@@ -236,6 +236,7 @@ def _to_annotation(annotation: AnnotationRow, task_id: int | None, path: str) ->
         was_cancelled=bool(annotation.was_cancelled),
         result=_with_origins(annotation.result, annotation.parent_prediction),
         lead_time_s=annotation.lead_time,
+        from_prediction=annotation.parent_prediction is not None,
     )
 
 

@@ -53,6 +53,8 @@ class PackedAnnotation:
     updated_at: str
     was_cancelled: bool
     result: bytes | None
+    lead_time_s: float | None = None
+    from_prediction: bool = False
 
 
 def pack(record: AnnotationRecord) -> PackedAnnotation:
@@ -68,6 +70,8 @@ def pack(record: AnnotationRecord) -> PackedAnnotation:
         _sortable(record.updated_at),
         record.was_cancelled,
         blob,
+        record.lead_time_s,
+        record.from_prediction,
     )
 
 
@@ -255,5 +259,12 @@ def _of_task(project_id: int, task_id: int) -> tuple[sa.ColumnElement[bool], sa.
 def _to_record(row: Row[Any]) -> AnnotationRecord:
     result = json.loads(zlib.decompress(row.result)) if row.result else []
     return AnnotationRecord(
-        row.annotation_id, row.task_id, row.user_id, row.updated_at, row.was_cancelled, result
+        row.annotation_id,
+        row.task_id,
+        row.user_id,
+        row.updated_at,
+        row.was_cancelled,
+        result,
+        row.lead_time_s,
+        row.from_prediction,
     )

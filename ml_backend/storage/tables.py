@@ -134,7 +134,7 @@ annotation_table = Table(
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("result", LargeBinary),  # zlib of the JSON list
     Column("lead_time_s", Float),  # as the browser measured it; empty for what came over the API
-    Column("parent_prediction", BigInteger),  # Label Studio's id of the prediction that it started from
+    Column("from_prediction", Boolean, nullable=False, server_default=text("false")),  # anybody's
     Column("received_at", Float, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("settled_round", Integer),

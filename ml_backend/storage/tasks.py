@@ -15,6 +15,14 @@ from ml_backend.storage import tables
 from ml_backend.storage.projects import next_seq
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
+_OF_A_TASK = (
+    tables.class_counts,
+    tables.predictions,
+    tables.sent_regions,
+    tables.efforts,
+    tables.pushes,
+)
+
 
 @dataclass(frozen=True)
 class StoredTask:
@@ -183,7 +191,7 @@ def delete_tasks(connection: Connection, project_id: int, task_ids: Sequence[int
     for task_id in task_ids:
         touch_task(connection, project_id, task_id, seq)
         _update(connection, project_id, task_id, deleted=True, seen_at=now, truth=None, findings=None)
-        for table in (tables.class_counts, tables.predictions, tables.sent_regions, tables.pushes):
+        for table in _OF_A_TASK:
             connection.execute(
                 sa.delete(table).where(table.c.project_id == project_id, table.c.task_id == task_id)
             )

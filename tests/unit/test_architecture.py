@@ -94,6 +94,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.storage.annotations",
         "ml_backend.storage.artifacts",
         "ml_backend.storage.database",
+        "ml_backend.storage.efforts",
         "ml_backend.storage.models",
         "ml_backend.storage.predictions",
         "ml_backend.storage.projects",
