@@ -66,6 +66,7 @@ FLOORS: dict[str, set[str]] = {
         "core.regions",
         "core.suggestion",
     },
+    "a simulation": {"core.brush", "core.perception", "core.simulated_annotator", "core.learning_curves"},
     # ml_backend: the service around it
     "words of the service": {
         "ml_backend.config",
