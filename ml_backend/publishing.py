@@ -12,10 +12,11 @@ from sqlalchemy import Connection
 
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
+from ml_backend.effort import sum_up
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.lease import Lease, LeaseLostError
 from ml_backend.parts import Parts
-from ml_backend.storage import models, rounds, tasks
+from ml_backend.storage import efforts, models, rounds, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, get_project, update_project
@@ -102,9 +103,11 @@ def publish(
     if trained.promoted:
         version = f"r{lease.number:04d}-{trained.fingerprint[:8]}"
         artifacts.publish(order.output, version)
-    report = _complete_report(snapshot, trained, note)
     now = parts.clock()
     with parts.database.write() as connection:
+        took = efforts.list_open(connection, lease.project.project_id, snapshot.truth_seq)
+        report = _complete_report(snapshot, trained, note, order.schema) | {"effort": sum_up(took)}
+        efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
         end_round(connection, parts, lease, "done", report=report, model_version=version)
         if version is not None:
             parent = snapshot.start.model_version if snapshot.start else None
@@ -193,8 +196,12 @@ def _settle(
     tasks.settle_deleted(connection, project_id, snapshot.truth_seq)
 
 
-def _complete_report(snapshot: Snapshot, trained: TrainedRound, note: str | None) -> dict[str, Any]:
-    """Add what only the service knows: images without truth, and what kept it from asking Label Studio."""
+def _complete_report(
+    snapshot: Snapshot, trained: TrainedRound, note: str | None, schema: LabelSchema
+) -> dict[str, Any]:
+    """Add what only the service knows: what is held out in all, images without truth, a warning."""
     unreadable = {str(task.task_id): truth.error for task, truth in snapshot.tasks if truth.error is not None}
     skipped = {**unreadable, **trained.report.get("skipped_images", {})}
-    return {**trained.report, "skipped_images": skipped, "note": note}
+    held_out = [truth.held_out_objects for _, truth in snapshot.tasks if truth.maps]
+    objects = dict(zip(schema.names, map(sum, zip(*held_out, strict=True)), strict=False))
+    return {**trained.report, "skipped_images": skipped, "held_out_objects": objects, "note": note}

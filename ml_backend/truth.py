@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from core.errors import BrushloopError
 from core.holdout import split, summarise
 from core.label_map import SentMask, build_label_map, combine_annotators
-from core.painting import Finding
+from core.painting import Finding, Painting
 from core.readiness import count_truth, lint_painting
 from core.schema import IGNORE_INDEX, LabelSchema
+from ml_backend.effort import find_start, measure
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import predictions, tasks
+from ml_backend.storage import efforts, predictions, tasks
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.storage.tasks import StoredTask
 
@@ -85,37 +86,38 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
         task = tasks.find_task(connection, project.project_id, seen.task_id) or seen
         newest = annotation_rows.list_newest(connection, project.project_id, task.task_id)
         sent = predictions.list_sent(connection, project.project_id, task.task_id)
+        measured = efforts.find_measured(connection, project.project_id, task.task_id)
+        version = efforts.find_newest_version(connection, project.project_id, task.task_id)
     findings: Sequence[Finding] = ()
     truth = TaskTruth(annotation_ids=tuple(a.annotation_id for a in newest), attempts=_count_attempts(task))
     counts: Sequence[tuple[int, int]] = ()
+    effort: dict[int, Mapping[str, Any]] = {}
     try:
         if newest:
             shape = parts.images.shape(project.project_id, task.task_id, task.data)
-            label_map, findings = read_label_map(newest, sent, config, shape)
+            paintings = [parse_painting(annotation.result, config, shape) for annotation in newest]
+            label_map, findings = combine_paintings(paintings, sent, config.schema)
+            effort = _measure_all(newest, paintings, config, sent, version, measured)
             counts = count_truth(label_map, config.schema)
             truth = _store_maps(parts, project, config, task, label_map, truth)
     except BrushloopError as error:
         log.warning("skip_task project=%d task=%d cause=%s", project.project_id, task.task_id, error)
         truth = replace(truth, error=str(error))
         findings, counts = [Finding("image-unreadable", str(error))], ()
-    _save(parts, project, task, truth, counts, findings)
+    _save(parts, project, task, truth, counts, findings, effort)
 
 
-def read_label_map(
-    newest: Sequence[AnnotationRecord],
-    sent: Sequence[SentRegion],
-    config: LabelConfig,
-    shape: tuple[int, int],
+def combine_paintings(
+    paintings: Sequence[Painting], sent: Sequence[SentRegion], schema: LabelSchema
 ) -> tuple[NDArray[np.uint8], list[Finding]]:
-    """Combine each person's annotation of one image into `(H, W)` uint8, with remarks for the people."""
-    masks = {region.region_id: _to_sent_mask(region, config.schema) for region in sent}
+    """Combine what each person painted into one image as `(H, W)` uint8, with remarks for the people."""
+    masks = _to_sent_masks(sent, schema)
     label_maps: list[NDArray[np.uint8]] = []
     findings: list[Finding] = []
-    for annotation in newest:
-        painting = parse_painting(annotation.result, config, shape)
-        partial = build_label_map(painting, config.schema, masks)
+    for painting in paintings:
+        partial = build_label_map(painting, schema, masks)
         label_maps.append(partial.label_map)
-        findings += lint_painting(painting, partial, config.schema)
+        findings += lint_painting(painting, partial, schema)
     combined, disagreement_px = combine_annotators(label_maps)
     if disagreement_px:
         message = f"{disagreement_px} pixels are labelled differently by different people and are not used."
@@ -123,9 +125,30 @@ def read_label_map(
     return combined, list(dict.fromkeys(findings))
 
 
-def _to_sent_mask(region: SentRegion, schema: LabelSchema) -> SentMask:
-    index = schema.index_of(region.class_name)
-    return SentMask(-1 if index is None else index, region.top, region.left, region.mask)
+def _to_sent_masks(sent: Sequence[SentRegion], schema: LabelSchema) -> dict[str, SentMask]:
+    indices = {name: index for index, name in enumerate(schema.names)}
+    return {
+        region.region_id: SentMask(indices.get(region.class_name, -1), region.top, region.left, region.mask)
+        for region in sent
+    }
+
+
+def _measure_all(
+    newest: Sequence[AnnotationRecord],
+    paintings: Sequence[Painting],
+    config: LabelConfig,
+    sent: Sequence[SentRegion],
+    newest_version: str | None,
+    measured: Mapping[int, Mapping[str, Any]],
+) -> dict[int, Mapping[str, Any]]:
+    """What each person's annotation took, by its id."""
+    masks = _to_sent_masks(sent, config.schema)
+    found: dict[int, Mapping[str, Any]] = {}
+    for annotation, painting in zip(newest, paintings, strict=True):
+        known = measured.get(annotation.annotation_id)
+        start = find_start(annotation, config, sent, newest_version, known)
+        found[annotation.annotation_id] = asdict(measure(annotation, painting, config, sent, masks, start))
+    return found
 
 
 def _store_maps(
@@ -172,6 +195,7 @@ def _save(
     truth: TaskTruth,
     counts: Sequence[tuple[int, int]],
     findings: Sequence[Finding],
+    effort: Mapping[int, Mapping[str, Any]],
 ) -> None:
     with parts.database.write() as connection:
         known = find_project(connection, project.project_id)
@@ -182,3 +206,4 @@ def _save(
         record = [asdict(finding) for finding in findings]
         retry_at = None if truth.error is None else find_retry_time(truth, parts.clock())
         tasks.save_truth(connection, project.project_id, task, asdict(truth), counts, record, retry_at)
+        efforts.save(connection, project.project_id, task.task_id, task.truth_seq, effort)

@@ -79,3 +79,11 @@ def close(connection: Connection, project_id: int, truth_seq: int) -> None:
     e = tables.efforts
     counted = sa.and_(e.c.project_id == project_id, e.c.is_open, e.c.seq <= truth_seq)
     connection.execute(sa.update(e).where(counted).values(is_open=False, counted=e.c.measured))
+
+
+def find_newest_version(connection: Connection, project_id: int, task_id: int) -> str | None:
+    """The model version whose prediction was made for the task last."""
+    p = tables.predictions.c
+    query = sa.select(p.model_version).where(p.project_id == project_id, p.task_id == task_id)
+    version: str | None = connection.execute(query.order_by(p.created_at.desc()).limit(1)).scalar()
+    return version

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
 from core.prediction import Prediction
 from core.rle import decode
 from core.schema import IGNORE_INDEX
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
 from ml_backend.storage import predictions
-from ml_backend.truth import read_label_map
+from ml_backend.truth import combine_paintings
 
 
 @pytest.fixture(autouse=True)
@@ -211,23 +212,21 @@ def test_an_untouched_prediction_teaches_nothing(bench: Bench, monkeypatch: pyte
 
 
 def test_a_difference_to_a_class_that_is_gone_does_not_break_the_truth() -> None:
-    from ml_backend.label_studio.label_config import parse_label_config
-    from ml_backend.ports import AnnotationRecord
-
     mask = np.ones((4, 4), bool)
     sent = [SentRegion("a", "Vanished", "r0001-aaaaaaaa", 0, 0, mask)]
-    record = AnnotationRecord(1, 1, 1, "1", False, [brush("a", mask, "Nucleus", "prediction-changed")])
-    label_map, _ = read_label_map([record], sent, parse_label_config(LABEL_CONFIG), (4, 4))
+    config = parse_label_config(LABEL_CONFIG)
+    painting = parse_painting([brush("a", mask, "Nucleus", "prediction-changed")], config, (4, 4))
+    label_map, _ = combine_paintings([painting], sent, config.schema)
     assert (label_map == 1).all()
 
 
-def test_people_who_disagree_are_told(bench: Bench) -> None:
-    from ml_backend.label_studio.label_config import parse_label_config
-
+def test_people_who_disagree_are_told() -> None:
     mask = np.ones((4, 4), bool)
-    first = replace(bench.painted(1, result=[brush("a", mask, "Nucleus")]))
-    second = replace(bench.painted(1, result=[brush("b", mask, "Background")], user_id=2))
-    label_map, findings = read_label_map([first, second], [], parse_label_config(LABEL_CONFIG), (4, 4))
+    config = parse_label_config(LABEL_CONFIG)
+    paintings = [
+        parse_painting([brush("a", mask, name)], config, (4, 4)) for name in ("Nucleus", "Background")
+    ]
+    label_map, findings = combine_paintings(paintings, [], config.schema)
     assert (label_map == IGNORE_INDEX).all()
     (finding,) = [finding for finding in findings if finding.code == "annotators-disagree"]
     assert finding.message.startswith("16 ")
