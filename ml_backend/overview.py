@@ -10,6 +10,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from core.readiness import Readiness
+from core.stopping import StopAdvice
+from ml_backend.advice import LOOK_BACK, advise, judge_stopping
 from ml_backend.gate import assess_project, find_config
 from ml_backend.lease import is_lost
 from ml_backend.moments import to_iso
@@ -38,6 +40,7 @@ class _View:
     lint: list[dict[str, Any]]
     running: StoredRound | None
     last: StoredRound | None
+    stopping: StopAdvice
     counts: AnnotationCounts
     has_work: bool  # truth changed, and no round has tried it yet
 
@@ -65,7 +68,8 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
         "training": _describe_running(view.running),
         "annotations": asdict(view.counts),
         "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},
-        "advice": _advise(view, state),
+        "advice": advise(view.readiness, view.stopping, problem=view.problem, has_failed=state == "error"),
+        "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,
         "last_error": view.problem or project.last_error,
     }
@@ -103,7 +107,7 @@ def _look(parts: Parts, connection: Connection, project: Project) -> _View:
     lint = [{"task": None, **asdict(finding)} for finding in readiness.lint]
     lint += [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
     running = rounds.find_running(connection, project_id)
-    listed = rounds.list_rounds(connection, project_id, 2)
+    listed = rounds.list_rounds(connection, project_id, LOOK_BACK)
     return _View(
         project=project,
         problem=problem,
@@ -111,6 +115,7 @@ def _look(parts: Parts, connection: Connection, project: Project) -> _View:
         lint=lint,
         running=running if running and not is_lost(running, parts.clock()) else None,
         last=next((stored for stored in listed if stored.state != "running"), None),
+        stopping=judge_stopping(listed, config.schema if config else None, project.current_version),
         counts=annotation_rows.count(connection, project_id),
         has_work=tasks.has_unsettled(connection, project_id, project.attempted_seq),
     )
@@ -148,23 +153,3 @@ def _describe_running(running: StoredRound | None) -> dict[str, Any] | None:
         "eta_s": None if running.eta_s is None else round(running.eta_s, 1),
         "started_at": to_iso(running.started_at),
     }
-
-
-def _advise(view: _View, state: State) -> str:
-    """One or two sentences on what to do next."""
-    if view.problem:
-        return f"Change the labeling setup in Label Studio: {view.problem}."
-    if state == "error":
-        return "The last round failed; see last_error. Paint something new, or ask for a round, to try again."
-    if not view.readiness.classes:
-        return "Connect this backend to the project in Label Studio."
-    if not view.readiness.ready:
-        return f"Paint on: {view.readiness.missing} 'Start training' does not wait for that."
-    few = [
-        f"{row.name} ({row.objects} of {row.advised_objects})"
-        for row in view.readiness.classes
-        if row.role == "object" and row.pixels > 0 and row.objects < row.advised_objects
-    ]
-    if few:
-        return f"Paint more objects of {', '.join(few)}, where the model asks."
-    return "Correct predictions and answer the model's questions: that teaches the most."

@@ -108,6 +108,7 @@ FLOORS: dict[str, set[str]] = {
     "parts of the loop": {
         "ml_backend.training",
         "ml_backend.parts",
+        "ml_backend.advice",
         "ml_backend.effort",
         "ml_backend.lease",
         "ml_backend.gate",

@@ -257,3 +257,5 @@ def test_rounds_report_the_effort_of_what_was_new_in_them(bench: Bench) -> None:
     assert effort["corrective_dice"]["versions"] == {
         NEW: {"mean": pytest.approx(2 * both / (both + total), abs=1e-4), "annotations": 1}
     }
+    assert bench.status()["last_round"]["effort"] == effort
+    assert bench.status()["stopping"]["verdict"] == "early"
