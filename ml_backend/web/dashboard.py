@@ -29,6 +29,13 @@ STATE_WORDS = {
     "error": "The last round failed",
 }
 
+TRENDS = (
+    ("Painted pixels per annotation", "painted_px", "{:,.0f}"),
+    ("Strokes per annotation", "strokes", "{:.1f}"),
+    ("Seconds per annotation", "lead_time_s", "{:.1f}"),
+)
+"""What should fall from round to round: title, key in a round's effort, and how a value is written."""
+
 OUTCOME_WORDS = {"promoted": "new model", "kept": "old model kept"}
 
 
@@ -51,6 +58,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             words=STATE_WORDS,
             rounds=[to_round_row(report, status["model_version"]) for report in reports[:SHOWN_ROUNDS]],
             n_rounds=len(reports),
+            trends=to_trends(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
             tasks=list(loop.ranked_tasks(project_id, "uncertainty", SHOWN_TASKS)),
             chart=(WIDTH, HEIGHT),
@@ -76,6 +84,33 @@ def to_round_row(report: Mapping[str, Any], current: str | None) -> dict[str, An
         "curve": sparkline([loss for loss in losses if loss is not None]),
         "last_loss": losses[-1] if losses else None,
     }
+
+
+def to_trends(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the charts of effort show: one line per quantity, over the rounds that counted annotations.
+
+    `reports` are newest first, as the loop lists them; the lines run from the oldest round to the newest.
+    """
+    efforts = [
+        report["effort"] for report in reversed(reports) if (report.get("effort") or {}).get("annotations")
+    ]
+    lines = [
+        (title, text, [e[key] / e["annotations"] for e in efforts if e.get(key) is not None])
+        for title, key, text in TRENDS
+    ]
+    corrective = [(e.get("corrective_dice") or {}).get("mean") for e in efforts]
+    lines.append(("Corrective Dice", "{:.2f}", [mean for mean in corrective if mean is not None]))
+    return [
+        {
+            "title": title,
+            "first": text.format(values[0]),
+            "last": text.format(values[-1]),
+            "n_rounds": len(values),
+            "curve": sparkline(values),
+        }
+        for title, text, values in lines
+        if values
+    ]
 
 
 def _loss(point: Any) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -29,6 +29,8 @@ REQUEST_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10
 """Label Studio's limits are among the edges: 1 s for webhooks, 3 s for setup, 100 s for predict."""
 
 PREDICT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 100.0)
+
+EFFORT_KINDS = ("annotations", "strokes", "painted_px", "erased_px", "questions_answered", "lead_time_s")
 
 STATES = ("waiting", "queued", "training", "idle", "error")
 
@@ -85,7 +87,15 @@ class _ProjectGauges(Collector):
         rounds = GaugeMetricFamily(
             "brushloop_rounds", "Rounds by how they ended", labels=["project", "outcome"]
         )
-        for project, status, outcomes in self._read():
+        effort = GaugeMetricFamily(
+            "brushloop_effort", "What the annotations of the last round took", labels=["project", "kind"]
+        )
+        corrective = GaugeMetricFamily(
+            "brushloop_corrective_dice",
+            "Agreement of what was sent with what was submitted, in the last round",
+            labels=["project"],
+        )
+        for project, status, reports in self._read():
             for kind, count in status["annotations"].items():
                 annotations.add_metric([project, kind], count)
             for kind, count in status["pool"].items():
@@ -94,16 +104,21 @@ class _ProjectGauges(Collector):
                 state.add_metric([project, name], status["state"] == name)
             if status["training"]:
                 progress.add_metric([project], status["training"]["progress"])
-            for outcome, count in outcomes.items():
+            for outcome, count in Tally(map(round_outcome, reports)).items():
                 rounds.add_metric([project, outcome], count)
-        yield from (annotations, pool, state, progress, rounds)
+            last: Mapping[str, Any] = next((r["effort"] for r in reports if r.get("effort")), {})
+            for kind in EFFORT_KINDS:
+                if last.get(kind) is not None:
+                    effort.add_metric([project, kind], last[kind])
+            if last.get("corrective_dice", {}).get("mean") is not None:
+                corrective.add_metric([project], last["corrective_dice"]["mean"])
+        yield from (annotations, pool, state, progress, rounds, effort, corrective)
 
-    def _read(self) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, int]]]:
+    def _read(self) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]]]]:
         try:
             for project in self._loop.projects():
                 project_id = project["project"]
-                outcomes = Tally(round_outcome(report) for report in self._loop.rounds(project_id))
-                yield str(project_id), self._loop.status(project_id), outcomes
+                yield str(project_id), self._loop.status(project_id), self._loop.rounds(project_id)
         except BrushloopError as error:
             # The counters of this process are still worth showing.
             log.warning("left out project gauges error=%r", str(error))

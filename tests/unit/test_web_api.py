@@ -127,6 +127,9 @@ def test_metrics_count_requests_webhooks_predictions_rounds_and_the_queue(client
         'brushloop_rounds{outcome="promoted",project="3"} 5.0',
         'brushloop_rounds{outcome="kept",project="3"} 1.0',
         'brushloop_rounds{outcome="failed",project="3"} 1.0',
+        'brushloop_effort{kind="strokes",project="3"} 6.0',
+        'brushloop_effort{kind="lead_time_s",project="3"} 37.1',
+        'brushloop_corrective_dice{project="3"} 0.91',
     ):
         assert line in text
 

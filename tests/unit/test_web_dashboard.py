@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 
 from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
-from ml_backend.web.dashboard import to_round_row
+from ml_backend.web.dashboard import to_round_row, to_trends
 
 
 class Page(HTMLParser):
@@ -66,7 +66,29 @@ def test_the_page_shows_state_missing_pixels_remarks_rounds_and_pictures(page):
         "api/projects/3/tasks/11/uncertainty.png",
     ):
         assert words in page
-    assert page.count("<polyline") == 6
+    assert page.count("<polyline") == 6 + 4
+
+
+def test_the_page_shows_that_effort_falls_and_agreement_grows(page):
+    section = page[page.index('id="effort"') : page.index('id="tasks"')]
+    for words in (
+        "over 6 rounds, from 6,000 to 857",
+        "from 12.0 to 1.5",
+        "from 65.0 to 9.3",
+        "from 0.76 to 0.91",
+    ):
+        assert words in section
+
+
+def test_effort_of_one_round_is_a_number_without_a_line():
+    (strokes,) = to_trends(
+        [{"effort": {"annotations": 2, "strokes": 3}}, {"error": "failed"}, {"effort": None}]
+    )
+    assert (strokes["last"], strokes["curve"]) == ("1.5", "")
+
+
+def test_rounds_that_counted_nothing_are_no_points():
+    assert to_trends([{"effort": {"annotations": 0, "strokes": 0}}]) == []
 
 
 def test_names_from_outside_are_escaped(client, page):
@@ -113,7 +135,7 @@ def test_pictures_and_bars_have_words_for_those_who_do_not_see_them(page):
 
 def test_live_sections_have_ids_by_which_they_are_swapped(page):
     live = [attributes["id"] for _, attributes in Page(page).tags if "data-live" in attributes]
-    assert live == ["state", "readiness", "lint", "rounds", "tasks"]
+    assert live == ["state", "readiness", "lint", "rounds", "effort", "tasks"]
 
 
 def test_the_round_whose_model_is_in_use_says_so(page):
@@ -135,6 +157,7 @@ def test_a_project_without_anything_has_a_page(client, loop, monkeypatch):
     for words in (
         "none yet",
         "No round yet",
+        "No round has counted annotations yet",
         "No task has been scored yet",
         "No class is known yet",
         "Nothing to remark",
