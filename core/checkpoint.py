@@ -27,7 +27,7 @@ from core.schema import LabelSchema
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older reader could not understand a newer record."""
 
 

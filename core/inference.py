@@ -43,7 +43,7 @@ def _mirror(values: NDArray[np.float32], bottom: int, right: int) -> NDArray[np.
 
 
 def infer_logits(network: UNet, batch: Tensor, use_bfloat16: bool = False) -> Tensor:
-    """`(N, C, H, W)` standardised float32 to `(N, n_classes, H, W)` float32 logits, without a graph."""
+    """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph."""
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16):
         return network(batch).float()  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
@@ -53,5 +53,5 @@ def infer_image(
 ) -> NDArray[np.float32]:
     """`(H, W, C)` image, small enough for memory, to `(n_classes, H, W)` logits."""
     batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture))
-    logits = infer_logits(network, batch, use_bfloat16)[0, :, : image.shape[0], : image.shape[1]]
+    logits = infer_logits(network, batch, use_bfloat16)[0, :-1, : image.shape[0], : image.shape[1]]
     return np.asarray(logits.numpy())

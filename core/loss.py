@@ -67,6 +67,26 @@ def cross_entropy(logits: Tensor, label_maps: Tensor, weights: Tensor) -> Tensor
     return (per_pixel * weight).sum() / total
 
 
+def outline_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the pixels whose outline is known; 0 where none is.
+
+    Parameters
+    ----------
+    logits : (N, H, W) float tensor
+    targets : (N, H, W) integer tensor
+        1 at a rim, 0 elsewhere, `IGNORE_INDEX` where nobody knows.
+
+    Examples
+    --------
+    >>> round(outline_loss(torch.zeros(1, 1, 2), torch.tensor([[[1, 255]]])).item(), 3)
+    0.693
+    """
+    known = targets != IGNORE_INDEX
+    if not known.any():
+        return logits.sum() * 0
+    return F.binary_cross_entropy_with_logits(logits[known], targets[known].to(logits.dtype))
+
+
 def soft_dice_loss(logits: Tensor, label_maps: Tensor) -> Tensor:
     """One minus the mean Dice of the classes present, over annotated pixels of the whole batch.
 

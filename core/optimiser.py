@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor
 from core.augmentation import Augmentation, change_light, cut_patch, random_affine
 from core.errors import NonFiniteLossError, RoundCancelledError
 from core.inference import has_fast_bfloat16
-from core.loss import border_weights, cross_entropy
+from core.loss import border_weights, cross_entropy, outline_loss
 from core.model import DEFAULT_WIDTHS, UNet, Weights, copy_weights
+from core.outlines import outline_targets
 from core.pixels import PixelStatistics, standardise
 from core.sampling import OpenExample, Shares, draw_centres
-from core.schema import IGNORE_INDEX
+from core.schema import IGNORE_INDEX, LabelSchema
 
 MAX_RESTORES = 3
 """After so many restorations a loss that is not finite is not bad luck."""
@@ -38,6 +40,7 @@ class Recipe:
         and from a trained model whose classes stayed; with a new class it lies between base and warm
     ramp_share : share of the round in which the rate rises; it then falls along a cosine
     ema : decay of the smoothed weights, reached gradually
+    outline_share : weight of the outlines' loss against that of the classes
     """
 
     widths: tuple[int, ...] = DEFAULT_WIDTHS
@@ -50,6 +53,7 @@ class Recipe:
     ramp_share: float = 0.15
     largest_gradient: float = 5.0
     ema: float = 0.98
+    outline_share: float = 0.5
     shares: Shares = field(default_factory=Shares)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -62,9 +66,19 @@ class Optimised:
     losses: tuple[float, ...]
 
 
+class Batch(NamedTuple):
+    """`N` patches: images `(N, C, p, p)`, and `(N, p, p)` label maps, pixel weights and outline targets."""
+
+    images: Tensor
+    label_maps: Tensor
+    weights: Tensor
+    outlines: Tensor
+
+
 def optimise(
     network: UNet,
     examples: Sequence[OpenExample],
+    schema: LabelSchema,
     statistics: PixelStatistics,
     class_weight: NDArray[np.float32],
     recipe: Recipe,
@@ -95,8 +109,8 @@ def optimise(
         rate = peak_rate * schedule(done, recipe.ramp_share) / 4**restores
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = draw_batch(examples, statistics, class_weight, recipe, rng)
-        loss = _step(network, optimizer, batch, recipe.largest_gradient)
+        batch = draw_batch(examples, schema, statistics, class_weight, recipe, rng)
+        loss = _step(network, optimizer, batch, recipe)
         if not math.isfinite(loss):
             restores += 1
             if restores > MAX_RESTORES:
@@ -125,25 +139,28 @@ def schedule(done: float, ramp_share: float) -> float:
 
 def draw_batch(
     examples: Sequence[OpenExample],
+    schema: LabelSchema,
     statistics: PixelStatistics,
     class_weight: NDArray[np.float32],
     recipe: Recipe,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Standardised patches `(N, C, p, p)`, label maps `(N, p, p)` and pixel weights `(N, p, p)`."""
-    patches, label_maps, weights = [], [], []
+) -> Batch:
+    """Draw patches, change them at random and standardise them."""
+    patches, label_maps = [], []
     for opened, row, column in draw_centres(examples, rng, recipe.batch_size, recipe.shares):
         affine = random_affine(rng, (row, column), recipe.patch_px, recipe.augmentation)
         example = opened.example
         patch, label_map = cut_patch(example.image, example.train_map, affine, recipe.patch_px)
         patches.append(change_light(standardise(patch, statistics), rng, recipe.augmentation))
         label_maps.append(label_map)
-        weights.append(border_weights(label_map) * _weight_of(label_map, class_weight))
+    weights = [border_weights(label_map) * _weight_of(label_map, class_weight) for label_map in label_maps]
+    outlines = [outline_targets(label_map, schema.background_index) for label_map in label_maps]
     images = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2)
-    return (
+    return Batch(
         images.contiguous(memory_format=torch.channels_last),
         torch.from_numpy(np.stack(label_maps)),
         torch.from_numpy(np.stack(weights)),
+        torch.from_numpy(np.stack(outlines)),
     )
 
 
@@ -167,20 +184,16 @@ def _adamw(network: UNet, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
-def _step(
-    network: UNet,
-    optimizer: torch.optim.AdamW,
-    batch: tuple[Tensor, Tensor, Tensor],
-    largest_gradient: float,
-) -> float:
+def _step(network: UNet, optimizer: torch.optim.AdamW, batch: Batch, recipe: Recipe) -> float:
     """Make one step and return its loss; a loss or gradient that is not finite changes no weight."""
-    images, label_maps, weights = batch
     with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
-        logits = network(images)
-    loss = cross_entropy(logits.float(), label_maps, weights)
+        logits = network(batch.images)
+    logits = logits.float()
+    loss = cross_entropy(logits[:, :-1], batch.label_maps, batch.weights)
+    loss = loss + recipe.outline_share * outline_loss(logits[:, -1], batch.outlines)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), largest_gradient)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.largest_gradient)
     if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
         return math.nan
     optimizer.step()

@@ -25,6 +25,8 @@ class Prediction:
         Houlsby et al. 2011, arXiv:1112.5745).
     margin : float16
         Probability of the first class minus that of the second, in 0..1.
+    outline : float16 or None
+        How probable it is, in 0..1, that a pixel lies at the rim of an object; see `core.outlines`.
     probabilities : float16 or None
         `(C, H, W)`, kept only when the caller asked for it.
 
@@ -41,6 +43,7 @@ class Prediction:
     expected_entropy: NDArray[np.float16]
     mutual_information: NDArray[np.float16]
     margin: NDArray[np.float16]
+    outline: NDArray[np.float16] | None = None
     probabilities: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
@@ -54,6 +57,8 @@ class Prediction:
             self.margin,
         )
         shapes = {values.shape for values in maps}
+        if self.outline is not None:
+            shapes.add(self.outline.shape)
         if self.probabilities is not None:
             shapes.add(self.probabilities.shape[1:])
         if len(shapes) != 1 or len(self.label_map.shape) != 2:

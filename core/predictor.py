@@ -23,10 +23,8 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes of (N, C, H, W) that the samples of test-time augmentation are mirrored along."""
 
 
-def sample_probabilities(
-    logits_of: Callable[[Tensor], Tensor], batch: Tensor, temperature: float, n_augmentations: int
-) -> Tensor:
-    """Calibrated probabilities `(S, C, H, W)` of one image `(1, C_in, H, W)`, one sample per mirroring.
+def sample_logits(logits_of: Callable[[Tensor], Tensor], batch: Tensor, n_augmentations: int) -> Tensor:
+    """Logits `(S, n_classes + 1, H, W)` of one image `(1, C_in, H, W)`, one sample per mirroring.
 
     Raises
     ------
@@ -36,8 +34,7 @@ def sample_probabilities(
     if not 1 <= n_augmentations <= len(FLIPS):
         raise ValueError(f"1 to {len(FLIPS)} augmentations can be had, not {n_augmentations}")
     samples = [
-        torch.softmax(logits_of(batch.flip(axes))[0].flip([axis - 1 for axis in axes]) / temperature, dim=0)
-        for axes in FLIPS[:n_augmentations]
+        logits_of(batch.flip(axes))[0].flip([axis - 1 for axis in axes]) for axes in FLIPS[:n_augmentations]
     ]
     return torch.stack(samples)
 
@@ -108,11 +105,9 @@ class Predictor:
                 if should_stop is not None and should_stop():
                     raise RoundCancelledError("the prediction was asked to stop")
                 batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
-                probabilities = sample_probabilities(
-                    self._logits, batch, self.checkpoint.temperature, n_augmentations
-                )
                 rows, columns = tile.core_in_read
-                _write(maps, tile.core, probabilities[:, :, rows, columns])
+                logits = sample_logits(self._logits, batch, n_augmentations)[:, :, rows, columns]
+                _write(maps, tile.core, logits, self.checkpoint.temperature)
         return maps
 
     def _logits(self, batch: Tensor) -> Tensor:
@@ -128,12 +123,14 @@ def _empty_prediction(shape: tuple[int, int], n_kept: int) -> Prediction:
         expected_entropy=np.empty(shape, np.float16),
         mutual_information=np.empty(shape, np.float16),
         margin=np.empty(shape, np.float16),
+        outline=np.empty(shape, np.float16),
         probabilities=np.empty((n_kept, *shape), np.float16) if n_kept else None,
     )
 
 
-def _write(maps: Prediction, core: tuple[slice, slice], probabilities: Tensor) -> None:
-    """Write what the samples `(S, C, h, w)` of one tile say into the maps of the image."""
+def _write(maps: Prediction, core: tuple[slice, slice], logits: Tensor, temperature: float) -> None:
+    """Write what the samples `(S, n_classes + 1, h, w)` of one tile say into the maps of the image."""
+    probabilities = torch.softmax(logits[:, :-1] / temperature, dim=1)
     mean = probabilities.mean(0)
     best = mean.topk(min(2, mean.shape[0]), dim=0)
     maps.label_map[core] = best.indices[0].numpy()
@@ -141,9 +138,12 @@ def _write(maps: Prediction, core: tuple[slice, slice], probabilities: Tensor) -
     maps.confidence[core] = best.values[0].numpy()
     maps.margin[core] = uncertainty.margin(probabilities).numpy()
     predictive = uncertainty.predictive_entropy(probabilities)
-    expected = uncertainty.expected_entropy(probabilities)
+    # One sample cannot disagree with itself.
+    expected = uncertainty.expected_entropy(probabilities) if len(probabilities) > 1 else predictive
     maps.predictive_entropy[core] = predictive.numpy()
     maps.expected_entropy[core] = expected.numpy()
     maps.mutual_information[core] = (predictive - expected).clamp_min(0).numpy()
+    if maps.outline is not None:
+        maps.outline[core] = torch.sigmoid(logits[:, -1]).mean(0).numpy()
     if maps.probabilities is not None:
         maps.probabilities[:, core[0], core[1]] = mean.numpy()

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,8 @@ from torch import Tensor
 from core.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
 from core.inference import has_fast_bfloat16
 from core.model import Weights, build_architecture, build_network, copy_weights, initial_weights
-from core.pretraining_looks import Image, Scene, draw_scene
+from core.outlines import rims_of
+from core.pretraining_looks import Image, draw_scene
 from core.threads import torch_threads
 
 SIZE_PX = 128
@@ -39,13 +39,10 @@ EMA = 0.998
 OUTLINE_SHARE = 0.5
 """Weight of the second task, the outlines, against the first."""
 
-N_OUTPUTS = OBJECT_ROWS + 1
-"""Background, thing, and the outline, which helps the features and is not shipped."""
-
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Smoothed weights of the network with `OBJECT_ROWS` outputs, and the loss per 100 steps."""
+    """Smoothed weights of a network with `OBJECT_ROWS` classes, and the loss per 100 steps."""
 
     weights: Weights
     losses: tuple[float, ...]
@@ -55,7 +52,7 @@ def pretrain(
     seed: int, n_steps: int, on_losses: Callable[[int, float], object] = lambda step, loss: None
 ) -> Pretrained:
     """Train for `n_steps`; the same seed on the same machine gives the same weights."""
-    architecture = build_architecture(3, N_OUTPUTS)
+    architecture = build_architecture(3, OBJECT_ROWS)
     network = build_network(architecture)
     network.load_state_dict(initial_weights(architecture, np.random.default_rng(seed)))
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4, fused=True)
@@ -80,7 +77,7 @@ def pretrain(
         if len(losses) % 100 == 0:
             on_losses(len(losses), float(np.mean(losses[-100:])))
     means = tuple(round(float(np.mean(losses[i : i + 100])), 4) for i in range(0, len(losses), 100))
-    return Pretrained(_without_outline(smoothed), means)
+    return Pretrained(smoothed, means)
 
 
 def batches(rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -89,7 +86,7 @@ def batches(rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]
         scenes = [draw_scene(rng, SIZE_PX) for _ in range(BATCH)]
         images = np.stack([standardise_scene(scene.image, rng) for scene in scenes]).transpose(0, 3, 1, 2)
         things = np.stack([scene.instances > 0 for scene in scenes]).astype(np.int64)
-        outlines = np.stack([outline_of(scene) for scene in scenes])
+        outlines = np.stack([rims_of(scene.instances) for scene in scenes]).astype(np.float32)
         yield (
             torch.from_numpy(images).contiguous(memory_format=torch.channels_last),
             torch.from_numpy(things),
@@ -99,17 +96,10 @@ def batches(rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]
 
 def standardise_scene(image: Image, rng: np.random.Generator) -> Image:
     """Mean 0 and deviation 1, then as far off as one image of a project is from the project's own."""
-    spread = image.std((0, 1)) + 0.02
+    # One deviation for all colours, as `core.pixels.measure_pixels` has it.
+    spread = image.std((0, 1)).max() + 0.02
     values = (image - image.mean((0, 1))) / spread * np.exp(rng.normal(0, 0.3)) + rng.normal(0, 0.25, 3)
     return np.asarray(values, np.float32)
-
-
-def outline_of(scene: Scene) -> Image:
-    """Float `(s, s)`: 1 at pixels of a thing next to another thing or to the background."""
-    ids = scene.instances.astype(np.float32)
-    square = np.ones((3, 3), np.uint8)
-    meets = cv2.dilate(ids, square) != cv2.erode(ids, square)
-    return np.asarray((scene.instances > 0) & meets, np.float32)
 
 
 def loss_of(logits: Tensor, things: Tensor, outlines: Tensor) -> Tensor:
@@ -117,13 +107,6 @@ def loss_of(logits: Tensor, things: Tensor, outlines: Tensor) -> Tensor:
     objects = F.cross_entropy(logits[:, :OBJECT_ROWS], things)
     outline = F.binary_cross_entropy_with_logits(logits[:, OBJECT_ROWS], outlines)
     return objects + OUTLINE_SHARE * outline
-
-
-def _without_outline(weights: Weights) -> Weights:
-    return {
-        name: tensor[:OBJECT_ROWS].clone() if name.startswith("head.") else tensor
-        for name, tensor in weights.items()
-    }
 
 
 def main() -> None:

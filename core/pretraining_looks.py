@@ -18,6 +18,8 @@ from core.pretraining_shapes import (
     smooth_noise,
 )
 
+_SQUARE = np.ones((3, 3), np.uint8)
+
 Image = NDArray[np.float32]
 ShapeKind = Literal["blobs", "cells", "fibres", "phases"]
 
@@ -47,7 +49,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     ((64, 64, 3), (64, 64))
     """
     kind: ShapeKind = rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values()))
-    radius_px = float(np.exp(rng.uniform(np.log(4), np.log(22))))
+    radius_px = float(np.exp(rng.uniform(np.log(3), np.log(22))))
     instances = _draw_shapes(rng, kind, size, radius_px)
     inside, outside = _draw_looks(rng, size)
     if np.abs((inside - outside).mean((0, 1))).max() < SMALLEST_CONTRAST:
@@ -66,9 +68,10 @@ def _draw_shapes(rng: np.random.Generator, kind: ShapeKind, size: int, radius_px
     if kind == "phases":
         return draw_phases(rng, size, radius_px * 1.5)
     cover = rng.uniform(0.05, 0.55)
-    n = int(np.clip(cover * size**2 / (np.pi * radius_px**2), 1, 60))
+    n = int(np.clip(cover * size**2 / (np.pi * radius_px**2), 1, 80))
     elongation, overlap = rng.choice([0.15, 0.4, 0.8]), rng.choice([0.02, 0.2, 0.35])
-    return draw_blobs(rng, size, radius_px, n, elongation, rng.uniform(0, 0.18), overlap)
+    clumping = rng.choice([0.0, 0.5, 0.9])
+    return draw_blobs(rng, size, radius_px, n, elongation, rng.uniform(0, 0.18), overlap, clumping)
 
 
 def _draw_looks(rng: np.random.Generator, size: int) -> tuple[Image, Image]:
@@ -125,15 +128,35 @@ def _add_distractors(rng: np.random.Generator, outside: Image) -> Image:
 
 
 def _mix(rng: np.random.Generator, inside: Image, outside: Image, instances: Instances) -> Image:
-    spread = rng.normal(0, rng.choice([0.03, 0.12]), int(instances.max()) + 1)
-    varied = inside + spread[instances][..., None]
+    n_things = int(instances.max()) + 1
+    spread = rng.normal(0, rng.choice([0.03, 0.12]), n_things)[instances]
+    gain = np.exp(rng.normal(0, rng.choice([0.1, 0.3, 0.6]), n_things))[instances]
+    dome = 1 - rng.choice([0.0, 0.4, 0.8]) * rng.random() * (1 - depth_of(instances)) ** 2
     things = (instances > 0).astype(np.float32)
-    cover = cv2.GaussianBlur(things, (0, 0), rng.uniform(0.3, 1.8))[..., None]
-    image = outside * (1 - cover) + varied * cover
+    # Each thing covers by itself, so that light falls off between two that touch.
+    cover = cv2.GaussianBlur(things * dome, (0, 0), rng.uniform(0.3, 1.8))[..., None]
+    image = outside + (inside - outside) * cover * gain[..., None] + spread[..., None] * cover
     if rng.random() < 0.35:  # a bright or dark rim
-        rim = cv2.morphologyEx(things, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        image = image + rng.uniform(-0.3, 0.3) * cv2.GaussianBlur(rim, (0, 0), 0.8)[..., None]
+        ids = instances.astype(np.float32)
+        rim = (things > 0) & (cv2.erode(ids, _SQUARE) != cv2.dilate(ids, _SQUARE))
+        softened = cv2.GaussianBlur(rim.astype(np.float32), (0, 0), 0.8)[..., None]
+        image = image + rng.uniform(-0.3, 0.3) * softened
     return np.asarray(image, np.float32)
+
+
+def depth_of(instances: Instances) -> NDArray[np.float32]:
+    """`(H, W)` float32: 0 outside, rising from the border of each thing to 1 where it is thickest.
+
+    >>> depth_of(np.array([[0, 1, 1, 1, 2]], np.int32))[0].tolist()
+    [0.0, 0.5, 1.0, 0.5, 1.0]
+    """
+    ids = instances.astype(np.float32)
+    is_border = cv2.erode(ids, _SQUARE) != cv2.dilate(ids, _SQUARE)
+    inner = ((instances > 0) & ~is_border).astype(np.uint8)
+    distance = cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) + 1
+    thickest = np.ones(int(instances.max()) + 1, np.float32)
+    np.maximum.at(thickest, instances.ravel(), distance.ravel())
+    return np.asarray(np.where(instances > 0, distance / thickest[instances], 0), np.float32)
 
 
 def _take_picture(rng: np.random.Generator, image: Image) -> Image:

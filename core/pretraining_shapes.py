@@ -34,35 +34,48 @@ def draw_blobs(
     elongation: float,
     roughness: float,
     overlap: float,
+    clumping: float = 0.0,
 ) -> Instances:
-    """Rounded things of similar size, each hidden by others up to a share of `overlap`."""
+    """Rounded things of similar size, each hidden by others up to a share of `overlap`.
+
+    A share of `clumping` is placed beside one that is there already.
+    """
     instances = np.zeros((size, size), np.int32)
-    placed = 0
+    centres: list[NDArray[np.float64]] = []
     for _ in range(n * 3):
-        stamp = _blob(rng, size, radius_px * float(np.exp(rng.normal(0, 0.3))), elongation, roughness)
+        centre = rng.uniform(-5, size + 5, 2)
+        if centres and rng.random() < clumping:
+            angle = rng.uniform(0, 2 * np.pi)
+            apart = 2 * radius_px * rng.uniform(0.7, 1.1)
+            centre = centres[rng.integers(len(centres))] + apart * np.array([np.cos(angle), np.sin(angle)])
+        sized = radius_px * float(np.exp(rng.normal(0, 0.3)))
+        stamp = _blob(rng, size, centre, sized, elongation, roughness)
         if np.count_nonzero(stamp) < SMALLEST_BLOB_PX or (instances[stamp] > 0).mean() > overlap:
             continue
-        placed += 1
-        instances[stamp & (instances == 0)] = placed
-        if placed == n:
+        centres.append(centre)
+        instances[stamp & (instances == 0)] = len(centres)
+        if len(centres) == n:
             break
     return instances
 
 
 def _blob(
-    rng: np.random.Generator, size: int, radius_px: float, elongation: float, roughness: float
+    rng: np.random.Generator,
+    size: int,
+    centre: NDArray[np.float64],
+    radius_px: float,
+    elongation: float,
+    roughness: float,
 ) -> NDArray[np.bool_]:
-    """One closed outline in polar form: an ellipse whose radius waves."""
+    """One closed outline in polar form around (x, y): an ellipse whose radius waves."""
     angle = np.linspace(0, 2 * np.pi, OUTLINE_POINTS, endpoint=False)
     waves = [rng.normal() / f * np.cos(f * angle + rng.uniform(0, 2 * np.pi)) for f in (2, 3, 4, 5)]
     long = radius_px * float(np.exp(rng.uniform(0, elongation)))
     radius = 1 + roughness * np.sum(waves, axis=0)
     x, y = long * radius * np.cos(angle), radius_px**2 / long * radius * np.sin(angle)
     turn = rng.uniform(0, np.pi)
-    column, row = rng.uniform(-5, size + 5, 2)
-    outline = np.stack(
-        [column + x * np.cos(turn) - y * np.sin(turn), row + x * np.sin(turn) + y * np.cos(turn)], axis=1
-    )
+    turned = [x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)]
+    outline = centre + np.stack(turned, axis=1)
     stamp = np.zeros((size, size), np.uint8)
     cv2.fillPoly(stamp, [outline.round().astype(np.int32)], 1)
     return np.asarray(stamp > 0)

@@ -95,6 +95,7 @@ def train_round(
         optimised = optimise(
             network,
             examples,
+            schema,
             beginning.statistics,
             class_weights(pixels),
             recipe,

@@ -37,6 +37,7 @@ FLOORS: dict[str, set[str]] = {
     "the network": {
         "core.model",
         "core.loss",
+        "core.outlines",
         "core.augmentation",
         "core.sampling",
         "core.metrics",

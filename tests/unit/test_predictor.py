@@ -11,7 +11,7 @@ from core.errors import ImageError, RoundCancelledError
 from core.inference import load_network, to_batch
 from core.model import build_architecture, initial_weights
 from core.pixels import PixelStatistics
-from core.predictor import Predictor, sample_probabilities
+from core.predictor import Predictor, sample_logits
 from core.schema import LabelSchema
 
 
@@ -84,11 +84,19 @@ def test_a_single_sample_disagrees_with_nobody() -> None:
 def test_mirrored_samples_are_turned_back_before_they_are_compared() -> None:
     checkpoint = _checkpoint()
     image = _image(16, 12)
-    batch = to_batch(image, checkpoint.statistics, 4)
+    batch = to_batch(image, checkpoint.statistics, 8)
     network = load_network(checkpoint)
-    samples = sample_probabilities(network, batch, 1.0, 4)
-    mirrored = sample_probabilities(network, batch.flip(3), 1.0, 4).flip(3)
+    samples = sample_logits(network, batch, 4)
+    mirrored = sample_logits(network, batch.flip(3), 4).flip(3)
     torch.testing.assert_close(samples[0], mirrored[1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_outline_is_a_probability_of_every_pixel() -> None:
+    found = Predictor(_checkpoint()).predict(_image(20, 24))
+    assert found.outline is not None
+    assert found.outline.shape == found.shape
+    assert found.outline.dtype == np.float16
+    assert 0 <= found.outline.min() <= found.outline.max() <= 1
 
 
 def test_a_higher_temperature_lowers_confidence_and_changes_no_answer() -> None:
