@@ -136,11 +136,14 @@ def dense_source(images: Sequence[LabelledImage]) -> PaintedSource:
     return PaintedSource(paint_everything(images), hold_out=False)
 
 
-def measure(trained: Trained, test: Sequence[LabelledImage]) -> dict[str, Any]:
-    """Time and score every mode of a learner on the test images."""
+def measure(
+    trained: Trained, test: Sequence[LabelledImage], modes: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Time and score a learner on the test images, in all its modes or in some."""
     megapixels = sum(labelled.instances.size for labelled in test) / 1e6
     found: dict[str, Any] = {"train_s": trained.train_s, **trained.record}
-    for name, mode in trained.modes.items():
+    for name in modes or trained.modes:
+        mode = trained.modes[name]
         mode.look(test[0].image)  # the first look allocates and plans; people look more than once
         looks, seconds = _time_passes(mode, test)
         scores = score_answers([mode.answer(look) for look in looks], test)
