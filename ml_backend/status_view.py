@@ -130,3 +130,18 @@ def _last_round(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"held-out Dice of the last round: {scores}")
     if report.get("promoted") is False and report.get("reason"):
         yield Text(f"the last round kept the model: {report['reason']}")
+    if (report.get("effort") or {}).get("annotations"):
+        yield Text(_effort(report["effort"]), "dim")
+
+
+def _effort(effort: Mapping[str, Any]) -> str:
+    """What the annotations of a round took, in a line."""
+    parts = [f"{effort['strokes']} strokes", f"{effort['painted_px']:,} painted pixels"]
+    if effort.get("questions_answered"):
+        parts.append(f"{effort['questions_answered']} questions answered")
+    if effort.get("lead_time_s") is not None:
+        parts.append(f"{effort['lead_time_s']:.0f} s")
+    corrective = (effort.get("corrective_dice") or {}).get("mean")
+    if corrective is not None:
+        parts.append(f"corrective Dice {corrective:.2f}")
+    return f"its {effort['annotations']} annotations took {', '.join(parts)}"

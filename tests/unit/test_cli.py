@@ -55,6 +55,14 @@ STATUS: dict[str, Any] = {
         "promoted": False,
         "reason": "worse on the held-out part",
         "held_out": {"Nucleus": {"dice": 0.81, "iou": 0.7}, "Mitosis [b]": {"dice": None, "iou": None}},
+        "effort": {
+            "annotations": 4,
+            "strokes": 7,
+            "painted_px": 3400,
+            "questions_answered": 2,
+            "lead_time_s": 54.2,
+            "corrective_dice": {"mean": 0.91},
+        },
     },
     "last_error": None,
 }
@@ -93,6 +101,8 @@ def test_the_status_shows_what_is_there_and_what_is_missing() -> None:
     assert "31 annotations, 28 learnt, 3 waiting" in shown
     assert "Nucleus 0.81" in shown
     assert "kept the model: worse on the held-out part" in shown
+    assert "its 4 annotations took 7 strokes, 3,400 painted pixels, 2 questions answered, 54 s" in shown
+    assert "corrective Dice 0.91" in shown
     assert "remark 0" in shown
     assert "remark 11" not in shown
     assert "and 4 more remarks" in shown
