@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.objects import ObjectStats, label_objects, object_stats
+from core.objects import count_labels, count_objects
 from core.painting import Box
 from core.rounds import ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.tiles import cut_tiles
 from core.truth import Mask
 
 HELD_OUT_SHARE = 0.2
@@ -41,6 +42,13 @@ RING_PX = 24
 
 LARGE_OBJECT_PX = 256
 """Components with a longer side are areas, not objects: they are split by cells."""
+
+TILE_PX = 2048
+"""Maps are worked on in tiles of this side, each with a margin beyond which nothing can change what it
+says: a large map takes little more memory than itself, and is split as if it were looked at whole."""
+
+_TRAINED, _HELD_OUT = np.uint8(1), np.uint8(2)
+"""Sides of an object; 0 is no object, or one that is an area."""
 
 ENOUGH_HELD_OUT_OBJECTS = 3
 ENOUGH_HELD_OUT_CLASSES = 2
@@ -82,13 +90,21 @@ def split(
     held_out_map = train_map.copy()
     box = _annotated_box(label_map)
     # Only the annotated rectangle is worked on: a few strokes on a large image stay cheap.
-    known = label_map[box.slices]
-    is_held_out = _held_out_cells(box, _key(task_key))
+    known, held_out, train = (m[box.slices] for m in (label_map, held_out_map, train_map))
+    key = _key(task_key)
+    sides = np.zeros(known.shape, np.uint8)
     if schema.background_index is not None:
-        _move_objects(is_held_out, known, schema, box, _key(task_key))
-    is_held_out &= known != IGNORE_INDEX
-    np.copyto(held_out_map[box.slices], known, where=is_held_out)
-    np.copyto(train_map[box.slices], known, where=_distance(is_held_out) > GUARD_PX)
+        _choose_sides(sides, known, schema, box, key)
+    cells = _held_out_cells(box, key)
+    for tile in cut_tiles((box.height, box.width), RING_PX + 1, 1, TILE_PX):
+        is_held_out = _stretch(cells, tile.core)
+        if schema.background_index is not None:
+            _move_objects(is_held_out, sides[tile.read], known[tile.core], tile.core_in_read, schema)
+        is_held_out &= known[tile.core] != IGNORE_INDEX
+        np.copyto(held_out[tile.core], known[tile.core], where=is_held_out)
+    for tile in cut_tiles((box.height, box.width), GUARD_PX + 1, 1, TILE_PX):
+        distance = _distance(held_out[tile.read] != IGNORE_INDEX)[tile.core_in_read]
+        np.copyto(train[tile.core], known[tile.core], where=distance > GUARD_PX)
     return train_map, held_out_map
 
 
@@ -141,22 +157,19 @@ def has_enough_held_out(summaries: Sequence[ExampleSummary], schema: LabelSchema
 
 def count_pixels(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[int, ...]:
     """Count the pixels of each class of the schema."""
-    counts = np.bincount(label_map.ravel(), minlength=IGNORE_INDEX + 1)
-    return tuple(int(count) for count in counts[: len(schema)])
+    return tuple(int(count) for count in count_labels(label_map)[: len(schema)])
 
 
 def _count_units(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[int, ...]:
     if schema.background_index is None:
         return tuple(_count_cells(label_map == index) for index in range(len(schema)))
-    counts = [0] * len(schema)
-    for stats in object_stats(label_map, schema):
-        counts[stats.class_index] += 1
-    return tuple(counts)
+    return count_objects(label_map, schema)
 
 
 def _count_cells(mask: Mask) -> int:
-    rows, columns = np.nonzero(mask)
-    return int(np.unique((rows // CELL_PX) * mask.shape[1] + columns // CELL_PX).size)
+    rows, columns = (np.arange(0, length, CELL_PX) for length in mask.shape)
+    occupied = np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, axis=0), columns, axis=1)
+    return int(np.count_nonzero(occupied))
 
 
 def _key(task_key: str) -> bytes:
@@ -180,40 +193,58 @@ def _annotated_box(label_map: NDArray[np.uint8]) -> Box:
 
 
 def _held_out_cells(box: Box, key: bytes) -> Mask:
+    """`(n_rows, n_columns)` bool, one entry per cell of the box."""
     row, column = box.top // CELL_PX, box.left // CELL_PX
     n_rows, n_columns = -(-box.height // CELL_PX), -(-box.width // CELL_PX)
     cells = [
         [_is_held_out(key, "cell", row + i, column + j) for j in range(n_columns)] for i in range(n_rows)
     ]
-    grid = np.array(cells, bool).reshape(n_rows, n_columns)
-    return grid.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[: box.height, : box.width]
+    return np.array(cells, bool).reshape(n_rows, n_columns)
+
+
+def _stretch(cells: Mask, area: tuple[slice, slice]) -> Mask:
+    """The cells as pixels of `area`."""
+    rows, columns = (np.arange(part.start, part.stop) // CELL_PX for part in area)
+    return np.asarray(cells[np.ix_(rows, columns)])
+
+
+def _choose_sides(
+    sides: NDArray[np.uint8], label_map: NDArray[np.uint8], schema: LabelSchema, box: Box, key: bytes
+) -> None:
+    """Give each object one side."""
+    # What reaches from a tile out of its margin is longer than an object may be; all others are seen whole.
+    for tile in cut_tiles((box.height, box.width), LARGE_OBJECT_PX + 1, 1, TILE_PX):
+        seen = label_map[tile.read]
+        top, left = box.top + tile.read[0].start, box.left + tile.read[1].start
+        for class_index in schema.object_indices:
+            mask = (seen == class_index).view(np.uint8)
+            n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+            side_of = np.zeros(n_labels, np.uint8)
+            for label, (x, y, width, height, _) in enumerate(stats[1:].tolist(), start=1):
+                if max(height, width) <= LARGE_OBJECT_PX:
+                    anchor = (top + y + height // 2) // ANCHOR_PX, (left + x + width // 2) // ANCHOR_PX
+                    side_of[label] = _HELD_OUT if _is_held_out(key, "object", *anchor) else _TRAINED
+            sides[tile.core] |= side_of[labels[tile.core_in_read]]
 
 
 def _move_objects(
-    is_held_out: Mask, label_map: NDArray[np.uint8], schema: LabelSchema, box: Box, key: bytes
+    is_held_out: Mask,
+    sides: NDArray[np.uint8],
+    label_map: NDArray[np.uint8],
+    core: tuple[slice, slice],
+    schema: LabelSchema,
 ) -> None:
-    """Give each object one side, and the background around it the side of the nearest object."""
-    objects = [
-        s for s in object_stats(label_map, schema) if max(s.box.height, s.box.width) <= LARGE_OBJECT_PX
-    ]
-    if not objects:
+    """Move objects to their side, and the background around them to the side of the nearest object.
+
+    `sides` reaches `RING_PX` beyond `core`, which the other two cover.
+    """
+    if not sides.any():
         return
-    instances = label_objects(label_map, schema)
-    side_of = np.zeros(1 + int(instances.max()), np.uint8)
-    for stats in objects:
-        side_of[stats.instance] = 2 if _is_held_out(key, "object", *_anchor(stats, box)) else 1
-    sides = side_of[instances]
-    to_train, to_held_out = _distance(sides == 1), _distance(sides == 2)
-    around = (sides == 0) & (label_map == schema.background_index)
+    to_train, to_held_out = _distance(sides == _TRAINED)[core], _distance(sides == _HELD_OUT)[core]
+    around = (sides[core] == 0) & (label_map == schema.background_index)
     is_held_out[around & (to_train <= RING_PX) & (to_train < to_held_out)] = False
     is_held_out[around & (to_held_out <= RING_PX) & (to_held_out <= to_train)] = True
-    np.copyto(is_held_out, sides == 2, where=sides > 0)
-
-
-def _anchor(stats: ObjectStats, box: Box) -> tuple[int, int]:
-    row = box.top + stats.box.top + stats.box.height // 2
-    column = box.left + stats.box.left + stats.box.width // 2
-    return row // ANCHOR_PX, column // ANCHOR_PX
+    np.copyto(is_held_out, sides[core] == _HELD_OUT, where=sides[core] > 0)
 
 
 def _distance(mask: Mask) -> NDArray[np.float32]:

@@ -9,6 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from core.painting import Box
 from core.schema import LabelSchema
@@ -19,6 +21,8 @@ __all__ = [
     "ObjectLimits",
     "ObjectStats",
     "clean_mask",
+    "count_labels",
+    "count_objects",
     "label_objects",
     "learn_limits",
     "object_areas",
@@ -37,6 +41,9 @@ SMALL_QUANTILE, SPECK_SHARE = 0.1, 0.3
 
 HOLE_SHARE = 0.1
 """A hole up to this share of the typical object is an error of the prediction."""
+
+ROWS_AT_ONCE = 512
+"""Large maps are counted in stripes: numpy and OpenCV take 4 to 16 bytes per pixel for what they look at."""
 
 MIN_SPECK_PX = 4
 """No limit is below this: a person cannot see such a region, nor click on it."""
@@ -99,11 +106,41 @@ def label_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> NDArray[
     instances = np.zeros(label_map.shape, np.int32)
     n_before = 0
     for class_index in _present(label_map, schema):
-        mask = label_map == class_index
-        n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        np.copyto(instances, labels + n_before, where=mask)
+        mask = (label_map == class_index).view(np.uint8)
+        n_labels, labels = cv2.connectedComponents(mask, connectivity=8)
+        np.add(labels, n_before, out=instances, where=mask.view(np.bool_))
         n_before += n_labels - 1
     return instances
+
+
+def count_labels(label_map: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Count how often each value 0..255 stands in a label map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> count_labels(np.array([[1, 1, 0, 255]], np.uint8))[[0, 1, 2, 255]].tolist()
+    [1, 2, 0, 1]
+    """
+    counts = np.zeros(256, np.int64)
+    for top in range(0, label_map.shape[0], ROWS_AT_ONCE):
+        counts += np.bincount(label_map[top : top + ROWS_AT_ONCE].ravel(), minlength=256)
+    return counts
+
+
+def count_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[int, ...]:
+    """Count the objects of each class, 8-connected components, in memory for some rows alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> count_objects(np.array([[1, 0, 1, 255]], np.uint8), LabelSchema.of("Background", "A"))
+    (0, 2)
+    """
+    counts = [0] * len(schema)
+    for class_index in _present(label_map, schema):
+        counts[class_index] = _count_components(label_map, class_index)
+    return tuple(counts)
 
 
 def object_stats(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[ObjectStats, ...]:
@@ -177,8 +214,30 @@ def clean_mask(mask: Mask, limits: ObjectLimits) -> Mask:
 
 
 def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
-    counts = np.bincount(label_map.ravel(), minlength=len(schema))
+    counts = count_labels(label_map)
     return [index for index in schema.object_indices if counts[index]]
+
+
+def _count_components(label_map: NDArray[np.uint8], class_index: int) -> int:
+    """Label stripe by stripe, and join the parts that touch across a seam."""
+    n_parts = 0
+    above: NDArray[np.int64] = np.zeros(
+        label_map.shape[1], np.int64
+    )  # part numbers of the row before, 0 for none
+    joins: list[NDArray[np.int64]] = []
+    for top in range(0, label_map.shape[0], ROWS_AT_ONCE):
+        mask = (label_map[top : top + ROWS_AT_ONCE] == class_index).view(np.uint8)
+        n_labels, labels = cv2.connectedComponents(mask, connectivity=8)
+        first, last = (
+            np.where(row > 0, row.astype(np.int64) + n_parts, 0) for row in (labels[0], labels[-1])
+        )
+        for one, other in ((above, first), (above[1:], first[:-1]), (above[:-1], first[1:])):
+            both = (one > 0) & (other > 0)
+            joins.append(np.unique(np.stack([one[both], other[both]]), axis=1))
+        above, n_parts = last, n_parts + n_labels - 1
+    one, other = np.concatenate(joins, axis=1)
+    links = coo_array((np.ones(one.size, bool), (one, other)), shape=(n_parts + 1, n_parts + 1))
+    return int(connected_components(links, directed=False, return_labels=False)) - 1
 
 
 def _limits_of(areas: NDArray[np.float64]) -> ObjectLimits:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from core.holdout import count_pixels
 from core.label_map import PartialLabelMap
-from core.objects import label_objects, object_stats
+from core.objects import count_objects, label_objects
 from core.painting import BrushRegion, Finding, Painting
 from core.schema import LabelSchema, Role
+from core.tiles import cut_tiles
 from core.truth import Mask, fill_holes
 
 ADVISED_OBJECTS = 50
@@ -30,6 +31,9 @@ BACKGROUND_NEAR_PX = 12
 
 SCRIBBLE_RATIO = 12
 """Length over width from which a stroke is a scribble and not an object painted whole."""
+
+TILE_PX, ROWS_AT_ONCE = 2048, 512
+"""Large maps are looked at in parts, so that memory stays near that of the maps themselves."""
 
 MIN_SCRIBBLE_PX = 100
 """Smaller components are too short to be called a scribble."""
@@ -89,10 +93,7 @@ def count_truth(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[tupl
     >>> count_truth(np.array([[1, 0, 1, 255]], np.uint8), LabelSchema.of("Background", "A"))
     ((1, 0), (2, 2))
     """
-    objects = [0] * len(schema)
-    for stats in object_stats(label_map, schema):
-        objects[stats.class_index] += 1
-    return tuple(zip(count_pixels(label_map, schema), objects, strict=True))
+    return tuple(zip(count_pixels(label_map, schema), count_objects(label_map, schema), strict=True))
 
 
 def assess(
@@ -193,9 +194,11 @@ def _no_background_near(label_map: NDArray[np.uint8], schema: LabelSchema) -> It
     if no_background.all():
         n_alone = n_objects
     else:
-        distance = cv2.distanceTransform(no_background, cv2.DIST_L2, cv2.DIST_MASK_3)
-        near = np.unique(instances[distance <= BACKGROUND_NEAR_PX])
-        n_alone = n_objects - int(np.count_nonzero(near))
+        is_near = np.zeros(n_objects + 1, bool)
+        for tile in cut_tiles(no_background.shape, BACKGROUND_NEAR_PX + 1, 1, TILE_PX):
+            distance = cv2.distanceTransform(no_background[tile.read], cv2.DIST_L2, cv2.DIST_MASK_3)
+            is_near[instances[tile.core][distance[tile.core_in_read] <= BACKGROUND_NEAR_PX]] = True
+        n_alone = n_objects - int(np.count_nonzero(is_near[1:]))
     if n_alone:
         message = f"{n_alone} of {n_objects} objects have no Background near them: paint some around them."
         yield Finding("no-background-near", message)
@@ -214,9 +217,14 @@ def _has_scribble(region: BrushRegion, autofill: bool) -> bool:
     if np.count_nonzero(painted) < MIN_SCRIBBLE_PX:
         return False
     padded = np.pad(painted, 1).astype(np.uint8)
-    _, labels = cv2.connectedComponents(padded, connectivity=8)
+    n_labels, labels = cv2.connectedComponents(padded, connectivity=8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)
-    area = np.bincount(labels.ravel())[1:]
+    area, total = np.zeros((2, n_labels))
+    for top in range(0, len(labels), ROWS_AT_ONCE):  # what is counted takes 16 bytes per pixel
+        rows = slice(top, top + ROWS_AT_ONCE)
+        area += np.bincount(labels[rows].ravel(), minlength=n_labels)
+        total += np.bincount(labels[rows].ravel(), distance[rows].ravel(), minlength=n_labels)
+    area, total = area[1:], total[1:]
     # Across a stroke of width w the mean distance to its edge is w / 4, whatever its length.
-    width = 4 * np.bincount(labels.ravel(), weights=distance.ravel())[1:] / area
+    width = 4 * total / area
     return bool(np.any((area >= MIN_SCRIBBLE_PX) & (area > SCRIBBLE_RATIO * width**2)))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from core import holdout
 from core.holdout import (
     CELL_PX,
     GUARD_PX,
@@ -177,3 +178,17 @@ def test_models_are_compared_only_with_enough_held_out_objects_of_two_classes() 
     assert not enough(3, 0, 400, 0)
     assert not enough(3, 10, 400, 0)
     assert not has_enough_held_out([], SCHEMA)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, LabelSchema.of("A", "B", "C")])
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_map_worked_on_in_tiles_is_split_as_if_it_were_looked_at_whole(
+    seed: int, schema: LabelSchema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label_map = some_map(seed, 700)
+    label_map[300:310, 20:600] = 1  # an area across all tiles
+    label_map[40:260, 290:310] = 2  # an object across a seam
+    whole = split(label_map, schema, "a")
+    monkeypatch.setattr(holdout, "TILE_PX", 301)
+    in_tiles = split(label_map, schema, "a")
+    assert all((one == other).all() for one, other in zip(whole, in_tiles, strict=True))

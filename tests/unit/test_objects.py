@@ -6,13 +6,18 @@ import json
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from core import objects
 from core.objects import (
     ObjectLimits,
     clean_mask,
+    count_labels,
+    count_objects,
     label_objects,
     learn_limits,
     object_areas,
@@ -169,3 +174,18 @@ def test_a_model_may_say_where_the_border_is() -> None:
 def test_an_empty_mask_and_a_full_one_have_nothing_to_separate() -> None:
     assert not separate_touching(np.zeros((8, 8), bool), 10).any()
     assert separate_touching(np.ones((64, 64), bool), 10).all()
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 12)), elements=st.integers(0, 2)),
+    st.integers(1, 5),
+)
+def test_objects_are_counted_alike_in_stripes_of_any_height(label_map: NDArray[np.uint8], rows: int) -> None:
+    schema = LabelSchema.of("Background", "A", "B")
+    counts = [0, 0, 0]
+    for stats in object_stats(label_map, schema):
+        counts[stats.class_index] += 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "ROWS_AT_ONCE", rows)
+        assert count_objects(label_map, schema) == tuple(counts)
+        assert count_labels(label_map)[:3].tolist() == np.bincount(label_map.ravel(), minlength=3).tolist()
