@@ -23,7 +23,7 @@ from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
 from ml_backend import overview, pictures, publishing, suggesting
-from ml_backend.errors import LabelConfigError
+from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
@@ -164,20 +164,23 @@ class LearningLoop:
     def status(self, project_id: int) -> dict[str, Any]:
         return overview.describe(self.parts, self._get(project_id))
 
-    def rounds(self, project_id: int) -> list[dict[str, Any]]:
-        """The reports, newest first."""
+    def rounds(self, project_id: int, limit: int | None = None) -> list[dict[str, Any]]:
+        """The reports, newest first; all of them, or as many as `limit`."""
         with self.parts.database.read() as connection:
             get_project(connection, project_id)
-            return [stored.to_record() for stored in rounds.list_rounds(connection, project_id)]
+            return [stored.to_record() for stored in rounds.list_rounds(connection, project_id, limit)]
+
+    def round_outcomes(self, project_id: int) -> dict[str, int]:
+        """How many rounds ended in which way, without reading their reports."""
+        with self.parts.database.read() as connection:
+            return rounds.count_outcomes(connection, project_id)
 
     def versions(self, project_id: int | None = None) -> list[str]:
-        """Model versions, newest first: of one project, or of all."""
+        """Model versions that one can go back to, newest first: of one project, or of all."""
         with self.parts.database.read() as connection:
             known = list_projects(connection) if project_id is None else [get_project(connection, project_id)]
-            found = [
-                model for project in known for model in models.list_models(connection, project.project_id)
-            ]
-        return [model.model_version for model in sorted(found, key=lambda model: -model.created_at)]
+            found = [row for project in known for row in models.list_versions(connection, project.project_id)]
+        return [version for version, _ in sorted(found, key=lambda row: -row[1])]
 
     def request_training(self, project_id: int) -> None:
         """Have a round started although the gate may be closed."""
@@ -198,7 +201,13 @@ class LearningLoop:
         with self.parts.database.write() as connection:
             get_project(connection, project_id)
             models.get_model(connection, project_id, model_version)
+            # First, because it waits for a round that is dropping old files at this moment.
             models.set_current(connection, project_id, model_version)
+            if not models.get_model(connection, project_id, model_version).folder:
+                raise ConflictError(
+                    f"the files of model version {model_version!r} are not kept any more: KEEP_MODELS is"
+                    f" {self.parts.settings.keep_models}"
+                )
         log.info("roll_back project=%d model_version=%s", project_id, model_version)
 
     def ranked_tasks(

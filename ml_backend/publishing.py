@@ -114,6 +114,8 @@ def publish(
             model = models.to_model(version, lease.number, parent, snapshot.truth_seq, now, report)
             models.add_model(connection, lease.project.project_id, model)
             _make_current(connection, lease.project.project_id, version, parent)
+            # Here, under the lease: no other round can be starting from what is dropped.
+            models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
         _settle(connection, lease, snapshot, trained, now)
         update_project(
             connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note
@@ -172,9 +174,9 @@ def sweep(parts: Parts, project: Project) -> None:
     """Remove the files that no row names any more."""
     with parts.database.read() as connection:
         listed = tasks.list_truth(connection, project.project_id)
-        versions = [model.model_version for model in models.list_models(connection, project.project_id)]
+        folders = models.list_folders(connection, project.project_id)
     names = [str(task.truth["maps"]) for task in listed if task.truth]
-    parts.artifacts(project).sweep(set(names), set(versions), parts.clock())
+    parts.artifacts(project).sweep(set(names), folders, parts.clock())
 
 
 def _make_current(connection: Connection, project_id: int, version: str, parent: str | None) -> None:

@@ -20,7 +20,7 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One row; `folder` is the name of its folder below the project's `models`."""
+    """One row; `folder` is the name of its folder below the project's `models`, empty once it was dropped."""
 
     model_version: str
     round: int
@@ -70,6 +70,37 @@ def list_models(connection: Connection, project_id: int) -> list[StoredModel]:
     m = tables.models.c
     query = sa.select(*_COLUMNS).where(m.project_id == project_id).order_by(m.round.desc())
     return [StoredModel(*row) for row in connection.execute(query)]
+
+
+def list_versions(connection: Connection, project_id: int) -> list[tuple[str, float]]:
+    """Versions whose files are kept, and when each was made; newest first."""
+    m = tables.models.c
+    query = sa.select(m.model_version, m.created_at).where(m.project_id == project_id, m.folder != "")
+    return [(row.model_version, row.created_at) for row in connection.execute(query.order_by(m.round.desc()))]
+
+
+def list_folders(connection: Connection, project_id: int) -> set[str]:
+    """Folders that a version still needs."""
+    m = tables.models.c
+    query = sa.select(m.folder).where(m.project_id == project_id, m.folder != "")
+    return set(connection.execute(query).scalars())
+
+
+def drop_old(connection: Connection, project_id: int, n_kept: int) -> list[str]:
+    """Let go of the files of all but the newest versions; the rows stay, with their reports.
+
+    The current version and its parent stay, however old: somebody may have gone back to it. Returns the
+    versions that were dropped. Their files are removed later, by whoever sweeps.
+    """
+    m, p = tables.models.c, tables.projects.c
+    locked = sa.select(p.current_version).where(p.project_id == project_id).with_for_update()
+    current = find_model(connection, project_id, connection.execute(locked).scalar_one())
+    needed = {current.model_version, current.parent} if current else set()
+    rows = [version for version, _ in list_versions(connection, project_id)]
+    old = [version for version in rows[n_kept:] if version not in needed]
+    dropped = sa.and_(m.project_id == project_id, m.model_version.in_(old))
+    connection.execute(sa.update(tables.models).where(dropped).values(folder=""))
+    return old
 
 
 def set_current(connection: Connection, project_id: int, model_version: str) -> None:

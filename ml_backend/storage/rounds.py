@@ -152,6 +152,15 @@ def list_rounds(connection: Connection, project_id: int, limit: int | None = Non
     return [StoredRound(*row) for row in connection.execute(query)]
 
 
+def count_outcomes(connection: Connection, project_id: int) -> dict[str, int]:
+    """How many rounds ended in which way; of those that were done, whether they published a model."""
+    r = tables.rounds.c
+    done = sa.case((r.model_version.is_not(None), "promoted"), else_="kept")
+    outcome = sa.case((r.state == "done", done), else_=r.state).label("outcome")
+    counted = sa.select(outcome, sa.func.count()).where(r.project_id == project_id).group_by(outcome)
+    return {name: int(count) for name, count in connection.execute(counted)}
+
+
 def count_interruptions(connection: Connection, project_id: int, truth_seq: int) -> tuple[int, float]:
     """How many of the newest rounds, all over one truth, were interrupted; and when the last one was."""
     interrupted, last = 0, 0.0

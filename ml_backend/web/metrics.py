@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +30,9 @@ REQUEST_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10
 PREDICT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 100.0)
 
 EFFORT_KINDS = ("annotations", "strokes", "painted_px", "erased_px", "questions_answered", "lead_time_s")
+
+NEWEST_ROUNDS = 10
+"""Reports that are read per scrape, for the newest effort: a scrape costs the same in the hundredth round."""
 
 STATES = ("waiting", "queued", "training", "idle", "error")
 
@@ -95,7 +97,7 @@ class _ProjectGauges(Collector):
             "Agreement of what was sent with what was submitted, in the last round",
             labels=["project"],
         )
-        for project, status, reports in self._read():
+        for project, status, reports, outcomes in self._read():
             for kind, count in status["annotations"].items():
                 annotations.add_metric([project, kind], count)
             for kind, count in status["pool"].items():
@@ -104,7 +106,7 @@ class _ProjectGauges(Collector):
                 state.add_metric([project, name], status["state"] == name)
             if status["training"]:
                 progress.add_metric([project], status["training"]["progress"])
-            for outcome, count in Tally(map(round_outcome, reports)).items():
+            for outcome, count in outcomes.items():
                 rounds.add_metric([project, outcome], count)
             last: Mapping[str, Any] = next((r["effort"] for r in reports if r.get("effort")), {})
             for kind in EFFORT_KINDS:
@@ -114,11 +116,18 @@ class _ProjectGauges(Collector):
                 corrective.add_metric([project], last["corrective_dice"]["mean"])
         yield from (annotations, pool, state, progress, rounds, effort, corrective)
 
-    def _read(self) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]]]]:
+    def _read(
+        self,
+    ) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]], Mapping[str, int]]]:
         try:
             for project in self._loop.projects():
                 project_id = project["project"]
-                yield str(project_id), self._loop.status(project_id), self._loop.rounds(project_id)
+                yield (
+                    str(project_id),
+                    self._loop.status(project_id),
+                    self._loop.rounds(project_id, NEWEST_ROUNDS),
+                    self._loop.round_outcomes(project_id),
+                )
         except BrushloopError as error:
             # The counters of this process are still worth showing.
             log.warning("left out project gauges error=%r", str(error))

@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ml_backend.config import Settings
 from ml_backend.errors import NotFoundError
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.web.app import create_app
+from ml_backend.web.metrics import round_outcome
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "label_studio"
 PNG = base64.b64decode(
@@ -204,9 +206,13 @@ class FakeLoop:
         self._look_up(project_id)
         return make_status(project_id)
 
-    def rounds(self, project_id: int) -> list[dict[str, Any]]:
+    def rounds(self, project_id: int, limit: int | None = None) -> list[dict[str, Any]]:
         self._look_up(project_id)
-        return make_rounds()
+        return make_rounds()[:limit]
+
+    def round_outcomes(self, project_id: int) -> Counter[str]:
+        self._look_up(project_id)
+        return Counter(map(round_outcome, make_rounds()))
 
     def versions(self, project_id: int | None) -> list[str]:
         if self.failure:

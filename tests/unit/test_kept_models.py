@@ -1,0 +1,110 @@
+"""Old models: their files go, their rows stay, and nobody can go back to what is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from loop_fakes import Bench, make_bench
+
+from ml_backend.errors import ConflictError
+from ml_backend.publishing import sweep
+from ml_backend.storage import models, rounds
+from ml_backend.storage.projects import get_project
+from ml_backend.web.metrics import round_outcome
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    torch.set_num_threads(1)
+    bench = make_bench(tmp_path, keep_models=2)
+    bench.loop.connect(1, "1795331929", bench.server.label_config, "http://label-studio", "token")
+    yield bench
+    bench.close()
+
+
+def publish_empty(bench: Bench, numbers: range) -> list[str]:
+    """Versions with a folder each, every one the child of the one before; the last is current."""
+    versions = [f"r{number:04d}-00000000" for number in numbers]
+    with bench.parts.database.write() as connection:
+        project = get_project(connection, 1)
+        for number, version in zip(numbers, versions, strict=True):
+            folder = bench.parts.artifacts(project).models / version
+            folder.mkdir(parents=True)
+            os.utime(folder, (1.0, 1.0))
+            parent = f"r{number - 1:04d}-00000000" if number > numbers.start else None
+            models.add_model(connection, 1, models.to_model(version, number, parent, 0, float(number), {}))
+        models.set_current(connection, 1, versions[-1])
+    return versions
+
+
+def drop(bench: Bench, n_kept: int) -> list[str]:
+    with bench.parts.database.write() as connection:
+        return models.drop_old(connection, 1, n_kept)
+
+
+def folders(bench: Bench) -> list[str]:
+    with bench.parts.database.read() as connection:
+        project = get_project(connection, 1)
+    sweep(bench.parts, project)
+    return sorted(path.name for path in bench.parts.artifacts(project).models.iterdir())
+
+
+def test_the_newest_versions_keep_their_files_and_all_keep_their_rows(bench: Bench) -> None:
+    versions = publish_empty(bench, range(1, 7))
+    assert drop(bench, 3) == versions[2::-1]
+    assert folders(bench) == versions[3:]
+    assert bench.loop.versions(1) == versions[:2:-1]
+    with bench.parts.database.read() as connection:
+        assert len(models.list_models(connection, 1)) == 6
+
+
+def test_the_current_version_and_its_parent_stay_however_old(bench: Bench) -> None:
+    versions = publish_empty(bench, range(1, 7))
+    bench.loop.rollback(1, versions[1])
+    drop(bench, 1)
+    assert folders(bench) == [versions[0], versions[1], versions[5]]
+
+
+def test_a_kill_between_the_row_and_the_files_leaves_nothing_behind(bench: Bench) -> None:
+    versions = publish_empty(bench, range(1, 4))
+    drop(bench, 1)  # and the process ends before it sweeps
+    assert drop(bench, 1) == []
+    assert folders(bench) == versions[1:]
+
+
+def test_going_back_to_a_version_without_files_is_a_conflict_and_changes_nothing(bench: Bench) -> None:
+    versions = publish_empty(bench, range(1, 5))
+    drop(bench, 2)
+    with pytest.raises(ConflictError, match="KEEP_MODELS is 2"):
+        bench.loop.rollback(1, versions[0])
+    assert bench.status()["model_version"] == versions[-1]
+
+
+def test_a_round_lets_go_of_old_versions_by_itself(bench: Bench) -> None:
+    versions = publish_empty(bench, range(-3, 1))
+    with bench.parts.database.write() as connection:
+        models.set_current(connection, 1, "untrained")
+    bench.submit(1)
+    version = bench.loop.run_round(1)
+    with bench.parts.database.write() as connection:
+        models.set_current(connection, 1, str(version))
+    bench.submit(2)
+    bench.loop.run_round(1)
+    assert not set(versions[:-1]) & set(folders(bench))
+    assert version in folders(bench)
+
+
+def test_rounds_are_counted_by_how_they_ended_as_their_reports_say(bench: Bench) -> None:
+    bench.submit(1)
+    bench.loop.run_round(1)
+    with bench.parts.database.write() as connection:
+        number = rounds.begin(connection, 1, "elsewhere|1|1|x", 1, bench.clock(), lambda running: False)
+        assert number is not None
+        rounds.finish(connection, 1, number, "elsewhere|1|1|x", "failed", bench.clock(), error="no")
+    told = [round_outcome(report) for report in bench.loop.rounds(1)]
+    assert bench.loop.round_outcomes(1) == {name: told.count(name) for name in told}
+    assert len(bench.loop.rounds(1, 1)) == 1
