@@ -162,9 +162,8 @@ def _store_maps(
     if not np.any(label_map != IGNORE_INDEX):
         return truth
     train_map, held_out_map = split(label_map, config.schema, str(task.task_id))
-    name = parts.artifacts(project).save_truth(
-        task.task_id, task.truth_seq, np.stack([label_map, train_map, held_out_map])
-    )
+    maps = (label_map, train_map, held_out_map)
+    name = parts.artifacts(project).save_truth(task.task_id, task.truth_seq, maps)
     summary = summarise(str(task.task_id), train_map, held_out_map, config.schema, is_new=True)
     return replace(
         truth,

@@ -12,13 +12,30 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SCRATCH_LIFE_S = 3600.0
 """What a killed process left half-done is older than this."""
+
+
+BAND_ROWS = 256
+ROOM_SHARE = 0.01
+"""The folder is looked through when this share of its cap was added: looking costs a call per file."""
+
+
+def write_in_bands(file: IO[bytes], pixels: NDArray[Any]) -> None:
+    """Write an array in numpy's format, however its memory is ordered, without a second copy of it."""
+    head = {
+        "descr": np.lib.format.dtype_to_descr(pixels.dtype),
+        "fortran_order": False,
+        "shape": pixels.shape,
+    }
+    np.lib.format.write_array_header_1_0(file, head)
+    for top in range(0, pixels.shape[0], BAND_ROWS):
+        file.write(np.ascontiguousarray(pixels[top : top + BAND_ROWS]).data)
 
 
 class ImageCache:
@@ -28,6 +45,7 @@ class ImageCache:
         self._folder = folder
         self._scratch = folder / "scratch"
         self._max_bytes = max_bytes
+        self._added = max_bytes  # since this process looked through the folder; it begins with a look
 
     def find(self, name: str) -> NDArray[Any] | None:
         """The array as a read-only memory map, or None; a damaged file is thrown away."""
@@ -48,10 +66,13 @@ class ImageCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.scratch_file() as scratch:
             with scratch.open("wb") as file:
-                np.save(file, pixels, allow_pickle=False)
+                write_in_bands(file, pixels)
             stored: NDArray[Any] = np.load(scratch, mmap_mode="r", allow_pickle=False)
             scratch.replace(path)
-        self._make_room(newest=path)
+        self._added += stored.nbytes
+        if self._added >= ROOM_SHARE * self._max_bytes:
+            self._added = 0
+            self._make_room(newest=path)
         return stored
 
     @contextmanager

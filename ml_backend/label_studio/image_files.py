@@ -118,17 +118,19 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("images of floating point numbers are not supported: save 8 or 16 bits")
     if image.mode == "RGBA":
-        return Image.merge("RGB", image.split()[:3])  # colours as stored, without blending
+        return image  # `_to_array` takes the colours as stored, without blending
     return image.convert("RGB")
 
 
 def _to_array(image: Image.Image) -> NDArray[Any]:
     """Copy in bands: Pillow's own way takes a large image's memory twice more."""
     first = np.asarray(image.crop((0, 0, image.width, 1)))
-    pixels = np.empty((image.height, *first.shape[1:]), first.dtype)
+    n_kept = (3,) if image.mode == "RGBA" else first.shape[2:]
+    pixels = np.empty((*image.size[::-1], *n_kept), first.dtype)
     for top in range(0, image.height, BAND_ROWS):
         bottom = min(top + BAND_ROWS, image.height)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+        band = np.asarray(image.crop((0, top, image.width, bottom)))
+        pixels[top:bottom] = band[:, :, :3] if band.ndim == 3 else band
     return pixels
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +38,17 @@ class Artifacts:
         self.scratch.mkdir(parents=True, exist_ok=True)
         return self.scratch / uuid.uuid4().hex
 
-    def save_truth(self, task_id: int, seq: int, maps: NDArray[np.uint8]) -> str:
-        """Store `(3, H, W)`; returns the name under which `load_truth` finds it."""
+    def save_truth(self, task_id: int, seq: int, maps: Sequence[NDArray[np.uint8]]) -> str:
+        """Store three `(H, W)` as one `(3, H, W)`; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}.npy"
         scratch = self.new_scratch()
         with scratch.open("wb") as file:
-            np.save(file, maps)
+            # One after the other: put together in memory, those of a large image would be there twice.
+            shape = (len(maps), *maps[0].shape)
+            head = {"descr": maps[0].dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, head)
+            for label_map in maps:
+                file.write(np.ascontiguousarray(label_map).data)
         self.truth.mkdir(exist_ok=True)
         scratch.replace(self.truth / name)
         return name
