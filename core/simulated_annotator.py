@@ -74,6 +74,17 @@ def find_objects(seen: DenseTruth, box: Box, finished: Collection[int] = ()) -> 
     return [number for _, number in sorted(found)]
 
 
+def place_around(seen: DenseTruth, number: int, side_px: int) -> Box:
+    """Return a square around the middle of an object, moved to lie inside the image."""
+    rows, columns = np.nonzero(seen.instances == number)
+    height, width = (min(side_px, size) for size in seen.instances.shape)
+    if rows.size == 0:  # covered by its neighbours when outlines moved
+        return Box(0, 0, height, width)
+    top = int(np.clip(rows.mean() - height / 2, 0, seen.instances.shape[0] - height))
+    left = int(np.clip(columns.mean() - width / 2, 0, seen.instances.shape[1] - width))
+    return Box(top, left, height, width)
+
+
 def paint_place(
     seen: DenseTruth,
     schema: LabelSchema,

@@ -20,6 +20,7 @@ from core.errors import BrushloopError
 from ml_backend.child_process import ChildProcess, keep_running
 from ml_backend.config import Settings, calm_idle_threads, child_environment
 from ml_backend.service_client import ServiceClient
+from ml_backend.simulate.command import simulate
 
 console = Console()
 
@@ -153,6 +154,9 @@ def rollback(model_version: str, project: int | None, url: str | None) -> None:
     project_id = client.choose_project(project)
     client.rollback(project_id, model_version)
     console.print(f"project {project_id} works with {model_version} again")
+
+
+commands.add_command(simulate)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""`brushloop simulate`: an offline study with a simulated annotator, on images whose truth is known."""
