@@ -85,9 +85,16 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
     with parts.database.read() as connection:
         task = tasks.find_task(connection, project.project_id, seen.task_id) or seen
         newest = annotation_rows.list_newest(connection, project.project_id, task.task_id)
-        sent = predictions.list_sent(connection, project.project_id, task.task_id)
         measured = efforts.find_measured(connection, project.project_id, task.task_id)
         version = efforts.find_newest_version(connection, project.project_id, task.task_id)
+        starts = {version, *(str(known.get("model_version")) for known in measured.values())}
+        sent = predictions.list_sent(
+            connection,
+            project.project_id,
+            task.task_id,
+            _region_ids(newest),
+            {str(start) for start in starts},
+        )
     findings: Sequence[Finding] = ()
     truth = TaskTruth(annotation_ids=tuple(a.annotation_id for a in newest), attempts=_count_attempts(task))
     counts: Sequence[tuple[int, int]] = ()
@@ -105,6 +112,16 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
         truth = replace(truth, error=str(error))
         findings, counts = [Finding("image-unreadable", str(error))], ()
     _save(parts, project, task, truth, counts, findings, effort)
+
+
+def _region_ids(annotations: Sequence[AnnotationRecord]) -> set[str]:
+    """Everything that a sent region may be called by."""
+    return {
+        str(region["id"])
+        for annotation in annotations
+        for region in annotation.result
+        if isinstance(region, Mapping) and "id" in region
+    }
 
 
 def combine_paintings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,10 +88,24 @@ def save_sent(
     insert_or_ignore(connection, tables.sent_regions, rows)
 
 
-def list_sent(connection: Connection, project_id: int, task_id: int) -> list[SentRegion]:
-    """All regions that were ever sent for the task, oldest first."""
+def list_sent(
+    connection: Connection,
+    project_id: int,
+    task_id: int,
+    region_ids: Collection[str] | None = None,
+    versions: Collection[str] = (),
+) -> list[SentRegion]:
+    """Regions that were sent for the task, oldest first.
+
+    With `region_ids`, those of `versions` and of every version that sent one of the ids: of a task that is
+    looked at in each round there would be more and more.
+    """
     s = tables.sent_regions.c
     query = sa.select(tables.sent_regions).where(s.project_id == project_id, s.task_id == task_id)
+    if region_ids is not None:
+        named = query.with_only_columns(s.model_version).where(s.region_id.in_(list(region_ids)))
+        wanted = {*versions, *connection.execute(named).scalars()}
+        query = query.where(s.model_version.in_(wanted))
     found = []
     for row in connection.execute(query.order_by(s.sent_at)):
         bits = np.frombuffer(zlib.decompress(row.mask), np.uint8)
