@@ -10,6 +10,7 @@
     │   ├── NotEnoughTruthError   fewer than two classes have annotated pixels
     │   ├── NonFiniteLossError    the loss stopped being a number
     │   └── RoundCancelledError   somebody asked the round to stop
+    ├── DeviceError          a device to compute on that is not there
     └── CheckpointError      weights on disk that do not fit their record
 
 The service adds its own below the same root, in `ml_backend/errors.py`.
@@ -48,6 +49,10 @@ class NonFiniteLossError(TrainingError):
 
 class RoundCancelledError(TrainingError):
     """The round was asked to stop; the current model stays."""
+
+
+class DeviceError(BrushloopError):
+    """A device to compute on that torch does not know or cannot reach."""
 
 
 class CheckpointError(BrushloopError):

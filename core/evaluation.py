@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.checkpoint import Checkpoint
+from core.device import EXACT, Compute
 from core.errors import ImageError
 from core.inference import infer_image, load_network
 from core.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
@@ -97,16 +98,21 @@ def open_held_out(
     return [blocks[i] for i in kept], skipped
 
 
-def score_blocks(checkpoint: Checkpoint, blocks: Sequence[HeldOutBlock], schema: LabelSchema) -> HeldOutScore:
+def score_blocks(
+    checkpoint: Checkpoint,
+    blocks: Sequence[HeldOutBlock],
+    schema: LabelSchema,
+    compute: Compute = EXACT,
+) -> HeldOutScore:
     """Let a model answer for held-out blocks; its classes are matched to the schema by name.
 
     A class that the model does not know gets minus infinity, so it is never answered.
     """
-    network, n_classes = load_network(checkpoint), len(schema)
+    network, n_classes = load_network(checkpoint, compute), len(schema)
     rows = [checkpoint.schema.index_of(name) for name in schema.names]
     counts, logits, labels = [], [], []
     for block in blocks:
-        own = infer_image(checkpoint, network, block.image)  # (C_own, h, w)
+        own = infer_image(checkpoint, network, block.image, compute)  # (C_own, h, w)
         answer = np.full((n_classes, *own.shape[1:]), -np.inf, np.float32)
         for index, row in enumerate(rows):
             if row is not None:

@@ -11,20 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.checkpoint import Checkpoint
+from core.device import EXACT, Compute
 from core.model import UNet, build_network, stride_of
 from core.pixels import PixelStatistics, standardise
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without it the format is a slow one."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def load_network(checkpoint: Checkpoint) -> UNet:
-    """Build the network of a checkpoint, ready to answer."""
+def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> UNet:
+    """Build the network of a checkpoint on its device, ready to answer."""
     network = build_network(checkpoint.architecture)
     network.load_state_dict(checkpoint.weights)
-    return network.requires_grad_(False).eval()
+    return network.to(compute.device).requires_grad_(False).eval()
 
 
 def to_batch(image: NDArray[Any], statistics: PixelStatistics, stride: int) -> Tensor:
@@ -42,16 +38,19 @@ def _mirror(values: NDArray[np.float32], bottom: int, right: int) -> NDArray[np.
     return np.asarray(padded, np.float32).reshape(*padded.shape[:2], -1)
 
 
-def infer_logits(network: UNet, batch: Tensor, use_bfloat16: bool = False) -> Tensor:
-    """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph."""
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bfloat16):
-        return network(batch).float()  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+def infer_logits(network: UNet, batch: Tensor, compute: Compute = EXACT) -> Tensor:
+    """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph.
+
+    The network is on `compute.device` already; batch and logits are on the processor.
+    """
+    with torch.inference_mode(), compute.autocast():
+        return network(compute.place(batch)).float().cpu()  # type: ignore[no-any-return]  # untyped in torch
 
 
 def infer_image(
-    checkpoint: Checkpoint, network: UNet, image: NDArray[Any], use_bfloat16: bool = False
+    checkpoint: Checkpoint, network: UNet, image: NDArray[Any], compute: Compute = EXACT
 ) -> NDArray[np.float32]:
     """`(H, W, C)` image, small enough for memory, to `(n_classes, H, W)` logits."""
     batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture))
-    logits = infer_logits(network, batch, use_bfloat16)[0, :-1, : image.shape[0], : image.shape[1]]
+    logits = infer_logits(network, batch, compute)[0, :-1, : image.shape[0], : image.shape[1]]
     return np.asarray(logits.numpy())

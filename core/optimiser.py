@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.augmentation import Augmentation, change_light, cut_patch, random_affine
+from core.device import Compute, choose_compute
 from core.errors import NonFiniteLossError, RoundCancelledError
-from core.inference import has_fast_bfloat16
 from core.loss import border_weights, cross_entropy, outline_loss
 from core.model import DEFAULT_WIDTHS, UNet, Weights, copy_weights
 from core.outlines import outline_targets
@@ -88,8 +88,9 @@ def optimise(
     progress: Callable[[int], float],
     should_stop: Callable[[], bool],
     on_step: Callable[[float], None],
+    compute: Compute | None = None,
 ) -> Optimised:
-    """Train `network` in place until `progress(steps made)` reaches 1.
+    """Train `network` in place until `progress(steps made)` reaches 1; it ends up on the device.
 
     Raises
     ------
@@ -98,9 +99,10 @@ def optimise(
     NonFiniteLossError
         The loss was not finite again and again, with the weights restored and the rate lowered each time.
     """
-    network.train()
-    smoothed = copy_weights(network.state_dict())
-    optimizer = _adamw(network, recipe)
+    compute = compute or choose_compute()
+    network.to(compute.device).train()
+    smoothed = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    optimizer, scaler = _adamw(network, recipe), compute.scaler()
     losses: list[float] = []
     restores = 0
     while (done := progress(len(losses))) < 1:
@@ -110,18 +112,18 @@ def optimise(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = draw_batch(examples, schema, statistics, class_weight, recipe, rng)
-        loss = _step(network, optimizer, batch, recipe)
+        loss = _step(network, optimizer, batch, recipe, compute, scaler)
         if not math.isfinite(loss):
             restores += 1
             if restores > MAX_RESTORES:
                 raise NonFiniteLossError(f"the loss was {loss} after {len(losses)} steps, {restores} times")
             network.load_state_dict(smoothed)
-            optimizer = _adamw(network, recipe)
+            optimizer, scaler = _adamw(network, recipe), compute.scaler()
             continue
         losses.append(loss)
         _smooth(smoothed, network, recipe.ema, len(losses))
         on_step(done)
-    return Optimised(smoothed, tuple(losses))
+    return Optimised(copy_weights(smoothed), tuple(losses))
 
 
 def schedule(done: float, ramp_share: float) -> float:
@@ -184,19 +186,31 @@ def _adamw(network: UNet, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
-def _step(network: UNet, optimizer: torch.optim.AdamW, batch: Batch, recipe: Recipe) -> float:
+def _step(
+    network: UNet,
+    optimizer: torch.optim.AdamW,
+    batch: Batch,
+    recipe: Recipe,
+    compute: Compute,
+    scaler: torch.amp.GradScaler,
+) -> float:
     """Make one step and return its loss; a loss or gradient that is not finite changes no weight."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
+    batch = Batch(*map(compute.place, batch))
+    with compute.autocast():
         logits = network(batch.images)
     logits = logits.float()
     loss = cross_entropy(logits[:, :-1], batch.label_maps, batch.weights)
     loss = loss + recipe.outline_share * outline_loss(logits[:, -1], batch.outlines)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    scale = scaler.get_scale()
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.largest_gradient)
-    if not math.isfinite(float(loss.detach())) or not math.isfinite(float(norm)):
+    is_overflow = scale > 1 and not math.isfinite(float(norm))  # float16 only: try a smaller scale next time
+    if not math.isfinite(float(loss.detach())) or not (math.isfinite(float(norm)) or is_overflow):
         return math.nan
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return float(loss.detach())
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from core import uncertainty
 from core.checkpoint import Checkpoint
+from core.device import Compute, choose_compute
 from core.errors import ImageError, RoundCancelledError
-from core.inference import has_fast_bfloat16, infer_logits, load_network, to_batch
+from core.inference import infer_logits, load_network, to_batch
 from core.model import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
@@ -47,8 +48,9 @@ class Predictor:
     checkpoint : Checkpoint
     n_threads : int, optional
         For torch, while a prediction runs; None leaves them as they are.
-    use_bfloat16 : bool, optional
-        By default where the processor is fast with it. Probabilities then differ in the third digit.
+    compute : Compute, optional
+        The device and its precision; by default the processor, with bfloat16 where it is fast with that.
+        Probabilities then differ in the third digit.
     tile_px : int
         Side of a tile; memory grows with it, the maps of the whole image apart.
     """
@@ -58,14 +60,14 @@ class Predictor:
         checkpoint: Checkpoint,
         n_threads: int | None = None,
         *,
-        use_bfloat16: bool | None = None,
+        compute: Compute | None = None,
         tile_px: int = TILE_PX,
     ) -> None:
         self.checkpoint = checkpoint
         self.n_threads = n_threads
-        self.use_bfloat16 = has_fast_bfloat16() if use_bfloat16 is None else use_bfloat16
+        self.compute = compute or choose_compute()
         self.tile_px = tile_px
-        self._network = load_network(checkpoint)
+        self._network = load_network(checkpoint, self.compute)
 
     def predict(
         self,
@@ -111,7 +113,7 @@ class Predictor:
         return maps
 
     def _logits(self, batch: Tensor) -> Tensor:
-        return infer_logits(self._network, batch, self.use_bfloat16)
+        return infer_logits(self._network, batch, self.compute)
 
 
 def _empty_prediction(shape: tuple[int, int], n_kept: int) -> Prediction:

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
-from core.inference import has_fast_bfloat16
+from core.device import choose_compute
 from core.model import Weights, build_architecture, build_network, copy_weights, initial_weights
 from core.outlines import rims_of
 from core.pretraining_looks import Image, draw_scene
@@ -63,7 +63,7 @@ def pretrain(
         fall = (1 + math.cos(math.pi * step / n_steps)) / 2
         for group in optimizer.param_groups:
             group["lr"] = PEAK_RATE * min(1.0, (step + 1) / RAMP_STEPS) * fall
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16()):
+        with choose_compute().autocast():
             logits = network(images)
         loss = loss_of(logits.float(), things, outlines)
         optimizer.zero_grad(set_to_none=True)

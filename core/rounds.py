@@ -67,6 +67,7 @@ class RoundSettings:
     budget_s : wall time of a round that starts over, its checks included
     warm_budget_s : the same for a round that goes on from the current model; never above `budget_s`
     max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
+    device : where to compute, as `core.device.choose_compute` reads it
     """
 
     budget_s: float = 20.0
@@ -74,4 +75,5 @@ class RoundSettings:
     max_steps: int | None = None
     n_threads: int | None = None
     seed: int = 0
+    device: str = "cpu"
     extra: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import numpy as np
 from core.beginning import Beginning, begin, choose_start
 from core.calibration import fit_temperature
 from core.checkpoint import Checkpoint
+from core.device import choose_compute
 from core.errors import ImageError, NotEnoughTruthError
 from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.holdout import has_enough_held_out
@@ -65,6 +66,8 @@ def train_round(
 
     Raises
     ------
+    DeviceError
+        The device of `settings` is not there.
     NotEnoughTruthError
         Fewer than two classes have annotated pixels, or no image could be read.
     RoundCancelledError
@@ -73,7 +76,7 @@ def train_round(
         The loss stopped being a number and could not be recovered.
     """
     began = now()
-    recipe = recipe or Recipe()
+    recipe, compute = recipe or Recipe(), choose_compute(settings.device)
     draw, initial, patches, hold_out, chance = map(
         np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(5)
     )
@@ -104,11 +107,12 @@ def train_round(
             progress=clock.progress,
             should_stop=should_stop,
             on_step=lambda done: on_progress(done, clock.eta_s(done)),
+            compute=compute,
         )
         checkpoint = _to_checkpoint(beginning, optimised, schema, examples, is_draft, settings.seed)
-        new = score_blocks(checkpoint, blocks, schema)
+        new = score_blocks(checkpoint, blocks, schema, compute.exact)
         checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
-        old = score_blocks(current, blocks, schema) if current is not None else None
+        old = score_blocks(current, blocks, schema, compute.exact) if current is not None else None
 
     promoted, reason = judge(current, old, checkpoint, new, chance)
     on_progress(1.0, 0.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from core.checkpoint import Checkpoint
+from core.device import EXACT, Compute
 from core.errors import ImageError, RoundCancelledError
 from core.inference import load_network, to_batch
 from core.model import build_architecture, initial_weights
@@ -36,8 +37,8 @@ def _one_thread() -> None:
 def test_tiles_stitched_are_the_whole() -> None:
     image = _image(150, 131)
     kept = {"keep_probabilities": True, "n_augmentations": 4}
-    whole = Predictor(_checkpoint(), use_bfloat16=False, tile_px=1024).predict(image, **kept)
-    tiled = Predictor(_checkpoint(), use_bfloat16=False, tile_px=32).predict(image, **kept)
+    whole = Predictor(_checkpoint(), compute=EXACT, tile_px=1024).predict(image, **kept)
+    tiled = Predictor(_checkpoint(), compute=EXACT, tile_px=32).predict(image, **kept)
     np.testing.assert_allclose(whole.probabilities, tiled.probabilities, atol=2e-3)
     assert (whole.label_map != tiled.label_map).mean() < 1e-3
 
@@ -112,8 +113,8 @@ def test_a_higher_temperature_lowers_confidence_and_changes_no_answer() -> None:
 def test_bfloat16_is_close() -> None:
     image = _image(64, 64)
     exact, fast = (
-        Predictor(_checkpoint(), use_bfloat16=fast).predict(image, keep_probabilities=True).probabilities
-        for fast in (False, True)
+        Predictor(_checkpoint(), compute=compute).predict(image, keep_probabilities=True).probabilities
+        for compute in (EXACT, Compute(torch.device("cpu"), torch.bfloat16))
     )
     assert exact is not None
     assert fast is not None
