@@ -59,6 +59,8 @@ class FakeLabelStudio:
         self.annotations: dict[int, dict[str, Any]] = {}
         self.tasks: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
+        self.model_versions: dict[int, str] = {}
+        self.tabs: list[dict[str, Any]] = []
         self.url = ""
         self._lock = threading.RLock()
         self._pictures: dict[tuple[int, int], tuple[bytes, NDArray[np.int32]]] = {}
@@ -123,7 +125,7 @@ class FakeLabelStudio:
             "id": project_id,
             "title": f"Project {project_id}",
             "label_config": LABEL_CONFIG,
-            "model_version": None,
+            "model_version": self.model_versions.get(project_id),
             "created_at": CREATED_AT,
         }
 
@@ -134,6 +136,9 @@ class FakeLabelStudio:
             row = {**self.tasks[task_id], "annotations": found}
         if fields is None:
             return row
+        if "predictions" in fields:
+            with self._lock:
+                return {"id": task_id, "predictions": [p for p in self.predictions if p["task"] == task_id]}
         annotations = [{k: v for k, v in a.items() if k in fields} for a in found]
         return {**{k: v for k, v in row.items() if k in fields}, "annotations": annotations}
 
@@ -261,8 +266,47 @@ def build_app(fake: FakeLabelStudio) -> Flask:
     @app.post("/api/projects/<int:project_id>/import/predictions")
     def predictions(project_id: int) -> ResponseReturnValue:
         rows = request.get_json()
-        fake.predictions += rows
+        with fake._lock:
+            first = max((row["id"] for row in fake.predictions), default=0) + 1
+            fake.predictions += [{**row, "id": number} for number, row in enumerate(rows, first)]
         return jsonify(created=len(rows)), 201
+
+    @app.patch("/api/predictions/<int:number>/")
+    @app.delete("/api/predictions/<int:number>/")
+    def prediction(number: int) -> ResponseReturnValue:
+        with fake._lock:
+            found = [row for row in fake.predictions if row["id"] == number]
+            if not found:
+                abort(404)
+            if request.method == "PATCH":
+                found[0].update(request.get_json())
+            else:
+                fake.predictions.remove(found[0])
+        return jsonify(id=number)
+
+    @app.patch("/api/projects/<int:project_id>")
+    def change_project(project_id: int) -> ResponseReturnValue:
+        fake.model_versions[project_id] = request.get_json()["model_version"]
+        return jsonify(fake.project_row(project_id))
+
+    @app.get("/api/ml")
+    def backends() -> ResponseReturnValue:
+        return jsonify([])
+
+    @app.get("/api/dm/views")
+    def tabs() -> ResponseReturnValue:
+        wanted = int(request.args["project"])
+        return jsonify([tab for tab in fake.tabs if tab["project"] == wanted])
+
+    @app.post("/api/dm/views")
+    def new_tab() -> ResponseReturnValue:
+        fake.tabs.append({"id": len(fake.tabs) + 1, **request.get_json()})
+        return jsonify(fake.tabs[-1]), 201
+
+    @app.patch("/api/dm/views/<int:number>/")
+    def change_tab(number: int) -> ResponseReturnValue:
+        fake.tabs[number - 1].update(request.get_json())
+        return jsonify(fake.tabs[number - 1])
 
     @app.get("/data/upload/<int:project_id>/<int:task_id>.png")
     def image(project_id: int, task_id: int) -> ResponseReturnValue:
@@ -277,6 +321,9 @@ def find_tasks(fake: FakeLabelStudio, project_id: int, query: Mapping[str, Any])
     """Ids of a project's tasks, by the Data Manager's filters on the id."""
     found = sorted(task_id for task_id, row in list(fake.tasks.items()) if row["project"] == project_id)
     for item in query["filters"]["items"]:
+        if item["operator"] == "in_list":
+            found = [i for i in found if i in item["value"]]
+            continue
         value = int(item["value"])
         found = [i for i in found if (i > value if item["operator"] == "greater" else i == value)]
     return found

@@ -104,15 +104,26 @@ def worker(data_dir: Path | None) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with images to upload; those that are there already are left out.",
 )
+@click.option(
+    "--order-tasks/--no-order-tasks",
+    default=None,
+    help="Have the label stream show first what the model is least sure of; else it is left as it is.",
+)
 @url_option
 def setup(
-    project: int | None, title: str, config_path: Path | None, images: Path | None, url: str | None
+    project: int | None,
+    title: str,
+    config_path: Path | None,
+    images: Path | None,
+    order_tasks: bool | None,
+    url: str | None,
 ) -> None:
     """Create a Label Studio project, or repair PROJECT: images, backend, webhook, token."""
     from ml_backend.setup_project import run_setup
 
     settings = _settings()
-    run_setup(settings, project, title, config_path, images, url or settings.brushloop_url, console)
+    backend_url = url or settings.brushloop_url
+    run_setup(settings, project, title, config_path, images, backend_url, console, order_tasks)
 
 
 @commands.command()

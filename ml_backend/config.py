@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     predict_deadline_s: float = Field(default=80.0, gt=0)
     predict_threads: int | None = Field(default=None, ge=1)
 
+    # Review rounds
+    score_tasks_per_round: int = Field(default=200, ge=0)  # 0: none
+    score_budget_s: float = Field(default=120.0, gt=0)
+
     # Limits
     max_body_mb: int = Field(default=250, ge=1)
     max_image_mb: int = Field(default=512, ge=1)

@@ -16,11 +16,12 @@ from core.schema import LabelSchema
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import predictions, rounds, tasks
+from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "digest", "round", "push"]
+JobKind = Literal["reconcile", "digest", "round", "push", "score", "order"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
@@ -56,7 +57,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
     due: list[JobKind] = []
     if project.reconciled_at is None or now - project.reconciled_at >= settings.reconcile_every_s:
         due.append("reconcile")
-    if predictions.list_pushes(connection, project.project_id, now, 1):
+    if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):
         due.append("push")
     config, _ = find_config(project)
     if config is None:
@@ -66,6 +67,52 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         due.append("digest")
     if _is_round_due(connection, project, config.schema, settings, now, unbuilt):
         due.append("round")
+    elif project.current_version is not None:
+        due += _find_review(connection, project, project.current_version, settings, now)
+    return due
+
+
+def has_credential(project: Project, settings: Settings) -> bool:
+    """Whether Label Studio can be asked at all."""
+    return settings.label_studio_api_key is not None or bool(project.access_token)
+
+
+def is_training(connection: Connection, project_id: int, now: float) -> bool:
+    """Whether a round of the project runs, or one of any project on this machine."""
+    return any(
+        (owner_project == project_id or is_here(running.owner)) and not is_lost(running, now)
+        for owner_project, running in rounds.list_running(connection)
+    )
+
+
+def _is_push_due(connection: Connection, project_id: int, now: float) -> bool:
+    gone = list_gone(connection, tables.pushes, project_id, now)
+    return predictions.has_due_push(connection, project_id, now, gone)
+
+
+def _is_scoring_due(connection: Connection, project_id: int, now: float) -> bool:
+    gone = list_gone(connection, tables.scorings, project_id, now)
+    return scorings.has_free(connection, project_id, now, gone)
+
+
+def _find_review(
+    connection: Connection, project: Project, version: str, settings: Settings, now: float
+) -> list[JobKind]:
+    """What the current model still owes the pool, and Label Studio."""
+    project_id, review = project.project_id, reviews.get_review(connection, project.project_id)
+    due: list[JobKind] = []
+    is_planned = review.planned_version == version or settings.score_tasks_per_round == 0
+    if (
+        (not is_planned or _is_scoring_due(connection, project_id, now))
+        and (review.score_retry_at or 0.0) <= now
+        and not is_training(connection, project_id, now)
+    ):
+        due.append("score")
+    if has_credential(project, settings) and (review.keep_retry_at or 0.0) <= now:
+        is_done = is_planned and not scorings.has_any(connection, project_id)
+        is_sent = is_done and not predictions.count_due_pushes(connection, project_id, now)
+        if review.kept_version != version or (is_sent and review.settled_version != version):
+            due.append("order")
     return due
 
 

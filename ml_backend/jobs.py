@@ -48,24 +48,26 @@ class QuietConsumer(Consumer):  # type: ignore[misc]
 
 
 class Queue:
-    """Two lanes, so that a round that trains for long never keeps a label map or a push waiting."""
+    """Lanes, so that a round that trains for long, or scoring, never keeps a label map or a push waiting."""
 
     LANES: Mapping[JobKind, str] = {
         "round": "rounds",
         "digest": "quick",
         "reconcile": "quick",
         "push": "quick",
+        "order": "quick",
+        "score": "scores",
     }
 
     def __init__(self, settings: Settings, jobs: Mapping[JobKind, Job]) -> None:
-        self._hueys = {lane: _open(settings, lane) for lane in ("rounds", "quick")}
+        self._hueys = {lane: _open(settings, lane) for lane in sorted(set(self.LANES.values()))}
         # Huey knows a job by the module of its function too, which is another one in a worker that was
         # started as a script: so every job gets a function of this module.
         self._send = {
             kind: self._hueys[self.LANES[kind]].task(name=f"brushloop_{kind}")(_of_this_module(job))
             for kind, job in jobs.items()
         }
-        self._threads = {"rounds": settings.training_slots, "quick": QUICK_THREADS}
+        self._threads = {"rounds": settings.training_slots, "quick": QUICK_THREADS, "scores": 1}
         self._consumers: list[QuietConsumer] = []
 
     def send(self, kind: JobKind, project_id: int) -> None:
@@ -73,7 +75,7 @@ class Queue:
         self._send[kind](project_id)
 
     def start(self) -> None:
-        """Work off both lanes in threads of this process."""
+        """Work off all lanes in threads of this process."""
         for lane, huey in self._hueys.items():
             consumer = QuietConsumer(
                 huey,

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend import overview, pictures, publishing, suggesting
+from ml_backend import order_keeping, overview, pictures, placing, publishing, scoring, suggesting
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -52,6 +52,8 @@ class LearningLoop:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._suggester = suggesting.Suggester(parts)
+        self._placer = placing.Placer(parts, self._suggester)
+        self._scorer = scoring.Scorer(parts, self._suggester)
 
     # Record: what Label Studio tells is written down at once, and nothing else happens before it is answered.
 
@@ -150,8 +152,18 @@ class LearningLoop:
         return self._suggester.suggest(project_id, tasks, label_config, deadline)
 
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Compute and send what was owed since a deadline passed; returns how many predictions were kept."""
-        return self._suggester.push_owed(self._get(project_id), should_stop)
+        """Have Label Studio hold one prediction of ours for each task that is owed; how many were sent."""
+        return self._placer.push_owed(self._get(project_id), should_stop)
+
+    # Review: the new model looks at what nobody opened, and Label Studio shows people what teaches most.
+
+    def score(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Look at some tasks on a budget, for a while; returns how many were scored."""
+        return self._scorer.score(project_id, should_stop)
+
+    def keep_order(self, project_id: int) -> bool:
+        """Make the current version the one that orders the project; returns whether Label Studio did it."""
+        return order_keeping.keep_order(self.parts, project_id)
 
     # Look and steer.
 

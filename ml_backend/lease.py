@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
-from ml_backend.storage import rounds
+from ml_backend.storage import claims, rounds
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.storage.rounds import StoredRound
 
@@ -103,7 +104,7 @@ def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -
 
 def is_lost(running: StoredRound, now: float) -> bool:
     """Whether nobody works on this round any more."""
-    return now - running.heartbeat_at > LOST_AFTER_S or _is_gone(running.owner)
+    return now - running.heartbeat_at > LOST_AFTER_S or is_gone(running.owner)
 
 
 def name_owner() -> str:
@@ -111,10 +112,20 @@ def name_owner() -> str:
     return f"{_machine()}|{os.getpid()}|{_start_time(os.getpid())}|{uuid.uuid4().hex[:8]}"
 
 
-def _is_gone(owner: str) -> bool:
+def is_here(owner: str) -> bool:
+    """Whether the process shares this machine with us."""
+    return owner.split("|")[0] == _machine()
+
+
+def is_gone(owner: str) -> bool:
     """Whether the process is known to have ended; of one on another machine nobody here can say."""
     machine, pid, started, _ = owner.split("|")
     return machine == _machine() and _start_time(int(pid)) != started
+
+
+def list_gone(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
+    """Those with claims in the project's rows of a table that are known to have ended."""
+    return {owner for owner in claims.list_owners(connection, table, project_id, now) if is_gone(owner)}
 
 
 @lru_cache(maxsize=1)

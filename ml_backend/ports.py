@@ -5,7 +5,7 @@ The real ones are chosen in `bootstrap.py`; the tests bring fakes that pass the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,6 +62,15 @@ class ProjectRecord:
     created_at: str
 
 
+@dataclass(frozen=True)
+class PlacedPrediction:
+    """A prediction that a task has in Label Studio, from anybody; without its regions."""
+
+    prediction_id: int
+    model_version: str
+    score: float | None
+
+
 class LabelStudio(Protocol):
     """Label Studio's API, as far as the loop needs it.
 
@@ -81,6 +90,34 @@ class LabelStudio(Protocol):
 
     def push_predictions(self, project_id: int, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> int:
         """Store predictions `(task_id, {"result", "score", "model_version"})`; returns how many were kept."""
+        ...
+
+    def list_predictions(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> Mapping[int, tuple[PlacedPrediction, ...]]:
+        """What these tasks have, from anybody; a task that is gone is left out."""
+        ...
+
+    def overwrite_prediction(
+        self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
+    ) -> None:
+        """Put another content into a prediction, which keeps its id; one that is gone is left alone."""
+        ...
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete one prediction; one that is gone is left alone."""
+        ...
+
+    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
+        """Give our connected backend this title; it is known by a version or a title among `ours`."""
+        ...
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        """Choose the version whose scores order the project; it needs a prediction or a backend's title."""
+        ...
+
+    def keep_tab(self, project_id: int, data: Mapping[str, Any]) -> None:
+        """Have one Data Manager tab of the title in `data`, like `data`."""
         ...
 
 

@@ -13,16 +13,20 @@ from rich.markup import escape
 
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError, LabelStudioRefusedError, ServiceError
-from ml_backend.label_studio.admin import BACKEND_TITLE, LabelStudioAdmin
+from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.project_order import is_our_title
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 DEFAULT_CONFIG = Path(__file__).with_name("label_config.xml")
 
 CONNECTED = "Connected"
+
+SCORED_ORDER, FIXED_ORDER = "Uncertainty sampling", "Sequential sampling"
+"""Label Studio's words for how the label stream chooses; it keeps them with the project."""
 
 SETUP_TIMEOUT_S = 120.0
 """Label Studio asks the backend several times while it connects, and unpacks uploads before it answers."""
@@ -40,6 +44,7 @@ class ProjectPlan:
     label_config: str | None = None
     images: Path | None = None
     project_id: int | None = None
+    order_tasks: bool | None = None  # whether the label stream follows the scores; None leaves it as it is
 
 
 def set_up_project(
@@ -58,6 +63,10 @@ def set_up_project(
         report(f"{n_uploaded} images of {plan.images} were uploaded, all others were there")
     _connect(admin, project_id, plan.backend_url, settings)
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
+    if plan.order_tasks is not None:
+        admin.set_project_fields(project_id, sampling=SCORED_ORDER if plan.order_tasks else FIXED_ORDER)
+        how = "least sure first" if plan.order_tasks else "in the order of its images"
+        report(f"the label stream of project {project_id} shows tasks {how}")
     return project_id
 
 
@@ -69,6 +78,7 @@ def run_setup(
     images: Path | None,
     backend_url: str,
     console: Console,
+    order_tasks: bool | None = None,
 ) -> None:
     """`brushloop setup`: the same, for a person who watches."""
     if settings.label_studio_api_key is None:
@@ -80,7 +90,7 @@ def run_setup(
     config = config_path.read_text() if config_path else None
     if config is None and project_id is None:
         config = read_default_config()
-    plan = ProjectPlan(title, backend_url.rstrip("/"), config, images, project_id)
+    plan = ProjectPlan(title, backend_url.rstrip("/"), config, images, project_id, order_tasks)
     key = settings.label_studio_api_key.get_secret_value()
 
     def report(line: str) -> None:
@@ -162,7 +172,7 @@ def _remove_earlier(admin: LabelStudioAdmin, project_id: int, backend_url: str) 
     Removing a backend leaves its webhook behind.
     """
     for row in admin.list_backends(project_id):
-        if row.title == BACKEND_TITLE and row.url.rstrip("/") != backend_url:
+        if is_our_title(row.title) and row.url.rstrip("/") != backend_url:
             admin.delete_backend(row.backend_id)
             for webhook_id, address in admin.list_webhooks(project_id).items():
                 if address.rstrip("/") == f"{row.url.rstrip('/')}/webhook":

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,14 +24,15 @@ from core.prediction import Prediction
 from core.regions import Region
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
-from ml_backend.errors import LabelConfigError, LabelStudioError
+from ml_backend.errors import LabelConfigError
+from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.predictors import Predictors
 from ml_backend.single_flight import SingleFlight
-from ml_backend.storage import models, predictions, tasks
+from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.truth import TaskTruth
@@ -40,8 +41,9 @@ log = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 2
 """Images that one process works on at the same time: each takes memory, and torch uses all cores for one."""
-PUSH_BATCH = 10
-PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
+TIDY_AFTER_S = 600.0
+"""Label Studio stores an answer once for each call, and calls twice when a task is opened. The double is
+removed with the next round, or after this long: not at once, because the page may show it."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +87,26 @@ class Suggester:
             answers.append(answer)
             late += [task] if is_late else []
         self._owe(project, late)
+        self._note_given(
+            project, [task for task, answer in zip(wanted, answers, strict=True) if answer is not None]
+        )
         return answers
 
-    def push_owed(self, project: Project, should_stop: Callable[[], bool]) -> int:
-        """Compute what a passed deadline left out, and send it; what fails is tried again later."""
-        found = self._find_model(project.project_id)
-        n_kept = 0
-        while found is not None and not should_stop():
-            with self.parts.database.read() as connection:
-                ids = predictions.list_pushes(connection, project.project_id, self.parts.clock(), PUSH_BATCH)
-                listed = [tasks.find_task(connection, project.project_id, task_id) for task_id in ids]
-            if not ids:
-                break
-            wanted = [TaskRecord(t.task_id, project.project_id, t.data, "") for t in listed if t is not None]
-            answers = self.suggest(
-                project.project_id, wanted, None, time.monotonic() + PUSH_RETRY_S * PUSH_BATCH
-            )
-            ready = [(task.task_id, answer) for task, answer in zip(wanted, answers, strict=True) if answer]
-            n_kept += self._send(project, ids, ready)
-        return n_kept
+    def score(self, project_id: int, model_version: str, task: TaskRecord, deadline: float) -> bool:
+        """Have the answer for a task computed and kept, without anybody waiting for it.
+
+        Returns whether there is one now: none when another version became current meanwhile, or the labeling
+        setup cannot be used. Raises what keeps the task from being scored.
+        """
+        found = self._find_model(project_id)
+        if found is None or found[1].model_version != model_version:
+            return False
+        project, model = found
+        config, _ = find_config(project)
+        if config is None:
+            return False
+        self._answer(project, model, config, task, deadline, is_awaited=False)
+        return True
 
     def predict(
         self,
@@ -147,7 +150,14 @@ class Suggester:
             return None, False
 
     def _answer(
-        self, project: Project, model: StoredModel, config: LabelConfig, task: TaskRecord, deadline: float
+        self,
+        project: Project,
+        model: StoredModel,
+        config: LabelConfig,
+        task: TaskRecord,
+        deadline: float,
+        *,
+        is_awaited: bool = True,
     ) -> dict[str, Any]:
         with self.parts.database.read() as connection:
             stored = tasks.find_task(connection, project.project_id, task.task_id)
@@ -161,6 +171,8 @@ class Suggester:
         if time.monotonic() >= deadline:
             # Here, because even fetching hundreds of images would outlast the patience of Label Studio.
             raise RoundCancelledError("no time left to look at the image")
+        if is_awaited:
+            self._ask_for_quiet(project)
         question = _Question(project, model, config, task, truth, fingerprint)
         key = (project.folder, task.task_id, model.model_version, fingerprint)
         return self._flights.run(key, lambda: self._compute(question, deadline), deadline - time.monotonic())
@@ -217,27 +229,25 @@ class Suggester:
             known = find_project(connection, project.project_id)
             if known is not None and known.folder == project.folder:
                 tasks.remember_tasks(connection, project.project_id, [(t.task_id, t.data) for t in late], now)
-                predictions.owe_pushes(connection, project.project_id, [t.task_id for t in late], now)
+                ids = [task.task_id for task in late]
+                predictions.owe_pushes(connection, project.project_id, ids, now, is_open=True)
 
-    def _send(
-        self, project: Project, ids: Sequence[int], ready: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> int:
-        """Send the ready ones; returns how many Label Studio kept."""
-        done = [task_id for task_id, _ in ready]
-        n_kept = 0
-        try:
-            if ready:
-                n_kept = self.parts.label_studio(project).push_predictions(project.project_id, ready)
-        except LabelStudioError as error:
-            log.warning("postpone_push project=%d tasks=%d cause=%s", project.project_id, len(ready), error)
-            done = []
+    def _note_given(self, project: Project, given: Sequence[TaskRecord]) -> None:
+        """Label Studio will store these, possibly beside what it has: look at them again some time."""
+        ids = [task.task_id for task in given]
+        if not ids:
+            return
         with self.parts.database.write() as connection:
-            later = [task_id for task_id in ids if task_id not in done]
-            predictions.clear_pushes(connection, project.project_id, done)
-            retry_at = self.parts.clock() + PUSH_RETRY_S
-            predictions.postpone_pushes(connection, project.project_id, later, retry_at, MAX_PUSH_ATTEMPTS)
-        log.info("push project=%d kept=%d later=%d", project.project_id, n_kept, len(later))
-        return n_kept
+            known = find_project(connection, project.project_id)
+            if known is not None and known.folder == project.folder:
+                due_at = self.parts.clock() + TIDY_AFTER_S
+                predictions.owe_pushes(connection, project.project_id, ids, due_at, is_open=False)
+
+    def _ask_for_quiet(self, project: Project) -> None:
+        """Somebody waits: scoring, in whichever process, pauses."""
+        with self.parts.database.write() as connection:
+            if find_project(connection, project.project_id) is not None:
+                reviews.note_asked(connection, project.project_id, self.parts.clock())
 
 
 def _fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:

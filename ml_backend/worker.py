@@ -20,6 +20,7 @@ from ml_backend.learning_loop import LearningLoop
 from ml_backend.lease import is_lost
 from ml_backend.logs import set_up_logging
 from ml_backend.round_process import ProcessTrainer
+from ml_backend.scoring import step_back
 from ml_backend.storage import rounds, wakeups
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
 
@@ -61,6 +62,8 @@ class Worker:
             "digest": self._job("digest", lambda project_id: loop.build_truth(project_id, stop.is_set)),
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
+            "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
+            "order": self._job("order", loop.keep_order),
         }
         self.queue = Queue(loop.parts.settings, jobs)
 
@@ -106,8 +109,9 @@ class Worker:
     def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
         def run(project_id: int) -> None:
             try:
-                if kind == "round":
-                    # From here on its lease says that it is under way, and is found lost should we be killed.
+                if kind in ("round", "score"):
+                    # From here on claims of its own say that it is under way, and are found lost should we
+                    # be killed. Other workers may take their share of what is to be scored.
                     self._clear(project_id, kind)
                 if kind in self._find_due(project_id):  # another worker may have been faster
                     work(project_id)
@@ -128,6 +132,11 @@ class Worker:
     def _clear(self, project_id: int, kind: JobKind) -> None:
         with self._loop.parts.database.write() as connection:
             wakeups.clear(connection, project_id, kind)
+
+
+def _score(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
+    step_back()
+    loop.score(project_id, stop.is_set)
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.payloads import parse_project
+from ml_backend.label_studio.project_order import BACKEND_TITLE, is_our_title
 from ml_backend.ports import ProjectRecord
 
-BACKEND_TITLE = "Brushloop"
 PAGE_SIZE = 100
 
 UPLOAD_FILES = 50
@@ -82,14 +82,18 @@ class LabelStudioAdmin:
         return tuple(_to_backend(row, is_first=position == 0) for position, row in enumerate(ordered))
 
     def ensure_backend(
-        self, project_id: int, url: str, basic_auth: tuple[str, str] | None = None, title: str = BACKEND_TITLE
+        self, project_id: int, url: str, basic_auth: tuple[str, str] | None = None
     ) -> BackendRow:
-        """Connect the backend at `url`, or repair its row; `/health` and `/setup` are called meanwhile."""
-        fields: dict[str, Any] = {"project": project_id, "url": url, "title": title, "auth_method": "NONE"}
+        """Connect the backend at `url`, or repair its row; `/health` and `/setup` are called meanwhile.
+
+        A title that names a model stays, because it orders the project.
+        """
+        fields: dict[str, Any] = {"project": project_id, "url": url, "auth_method": "NONE"}
         if basic_auth is not None:
             user, password = basic_auth
             fields |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
         known = [row for row in self.list_backends(project_id) if _same_address(row.url, url)]
+        fields["title"] = known[0].title if known and is_our_title(known[0].title) else BACKEND_TITLE
         try:
             if known:
                 self._connection.call(lambda sdk: sdk.ml.update(known[0].backend_id, **fields))
@@ -140,29 +144,6 @@ class LabelStudioAdmin:
 
     def delete_webhook(self, webhook_id: int) -> None:
         self._connection.call(lambda sdk: sdk.webhooks.delete(webhook_id))
-
-    def list_predictions(self, task_id: int) -> dict[int, str]:
-        """Model version by id of the predictions that a task has, from anybody."""
-        rows = self._connection.request("GET", "/api/predictions/", params={"task": int(task_id)})
-        return {int(row["id"]): str(row.get("model_version") or "") for row in rows}
-
-    def delete_prediction(self, prediction_id: int) -> None:
-        """Delete one prediction.
-
-        Deleting a whole version through the project would empty `project.model_version`, and the Data
-        Manager's action deletes everybody's.
-        """
-        self._connection.request("DELETE", f"/api/predictions/{int(prediction_id)}/")
-
-    def ensure_view(self, project_id: int, data: Mapping[str, Any]) -> int:
-        """One Data Manager tab of the title in `data`, made or brought to `data`; returns its id."""
-        for row in self._connection.request("GET", "/api/dm/views", params={"project": int(project_id)}):
-            if row["data"].get("title") == data["title"]:
-                body = {"project": int(project_id), "data": {**row["data"], **data}}
-                self._connection.request("PATCH", f"/api/dm/views/{row['id']}/", json=body)
-                return int(row["id"])
-        body = {"project": int(project_id), "data": {"type": "list", "target": "tasks", **data}}
-        return int(self._connection.request("POST", "/api/dm/views", json=body)["id"])
 
     def _list_projects(self, title: str) -> Iterator[Mapping[str, Any]]:
         """Projects whose title contains `title`, oldest first."""

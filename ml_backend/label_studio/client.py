@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError, PayloadError
+from ml_backend.label_studio import project_order
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.payloads import parse_digest, parse_project, parse_task
-from ml_backend.ports import ProjectRecord, TaskDigest, TaskRecord
+from ml_backend.ports import PlacedPrediction, ProjectRecord, TaskDigest, TaskRecord
 
 PAGE_SIZE = 250
 """The server loads whole predictions and annotations for each page, even to show ids alone."""
@@ -91,6 +92,28 @@ class LabelStudioClient:
         """
         path = f"/api/projects/{int(project_id)}/import/predictions"
         return sum(self._push(path, batch) for batch in _batches(predictions))
+
+    def list_predictions(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> dict[int, tuple[PlacedPrediction, ...]]:
+        return project_order.list_predictions(self._connection, project_id, task_ids)
+
+    def overwrite_prediction(
+        self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
+    ) -> None:
+        project_order.overwrite_prediction(self._connection, project_id, task_id, prediction_id, prediction)
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        project_order.delete_prediction(self._connection, prediction_id)
+
+    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
+        project_order.name_backend(self._connection, project_id, ours, title)
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        project_order.set_model_version(self._connection, project_id, model_version)
+
+    def keep_tab(self, project_id: int, data: Mapping[str, Any]) -> None:
+        project_order.keep_tab(self._connection, project_id, data)
 
     def _list_tasks(
         self, project_id: int, id_condition: tuple[str, int], page_size: int, fields: str

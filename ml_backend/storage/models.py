@@ -72,6 +72,14 @@ def list_models(connection: Connection, project_id: int) -> list[StoredModel]:
     return [StoredModel(*row) for row in connection.execute(query)]
 
 
+def list_known_versions(connection: Connection, project_id: int) -> set[str]:
+    """Every version that a round of the project ever published, also those whose files are gone."""
+    m, r = tables.models.c, tables.rounds.c
+    published = sa.select(m.model_version).where(m.project_id == project_id)
+    made = sa.select(r.model_version).where(r.project_id == project_id, r.model_version.is_not(None))
+    return set(connection.execute(sa.union(published, made)).scalars())
+
+
 def list_versions(connection: Connection, project_id: int) -> list[tuple[str, float]]:
     """Versions whose files are kept, and when each was made; newest first."""
     m = tables.models.c

@@ -1,4 +1,9 @@
-"""What was answered: predictions per task and model version, the regions in them, pushes that are owed."""
+"""What was answered: predictions per task and model version, the regions in them, pushes that are owed.
+
+A push is owed wherever Label Studio may hold something else than what is stored here: an answer came too late
+for a call, a task was scored, or Label Studio stored an answer by itself, which it does twice when a task is
+opened.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ml_backend.ports import SentRegion
-from ml_backend.storage import tables
+from ml_backend.storage import claims, tables
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
 
@@ -24,6 +29,14 @@ class RankedTask:
     task_id: int
     score: float | None
     regions: str
+
+
+@dataclass(frozen=True)
+class OwedPush:
+    """One row. `is_open`: nothing was computed yet for the task, and somebody asked for it."""
+
+    task_id: int
+    is_open: bool
 
 
 def find_prediction(
@@ -63,6 +76,17 @@ def save_prediction(
     older = sa.and_(p.project_id == project_id, p.task_id == task_id, p.model_version != row["model_version"])
     connection.execute(sa.delete(tables.predictions).where(older))  # one per task is enough, and bounded
     insert_or_replace(connection, tables.predictions, [row])
+    t = tables.tasks
+    looked = sa.update(t).where(t.c.project_id == project_id, t.c.task_id == task_id)
+    connection.execute(looked.values(scored_version=row["model_version"], score=row["score"], looked_at=now))
+
+
+def find_stored(connection: Connection, project_id: int, task_id: int) -> dict[str, Any] | None:
+    """The newest answer for the task, of whatever version."""
+    p = tables.predictions.c
+    query = sa.select(p.payload).where(p.project_id == project_id, p.task_id == task_id)
+    payload = connection.execute(query.order_by(p.created_at.desc()).limit(1)).scalar_one_or_none()
+    return _unpack(payload) if payload is not None else None
 
 
 def save_sent(
@@ -119,51 +143,100 @@ def rank_tasks(
 ) -> list[RankedTask]:
     """The tasks that the model looked at, least sure first."""
     p = tables.predictions.c
+    # Ordered as the index is, so that the first ones are read and no others.
     query = sa.select(p.task_id, p.score, p.regions).where(
-        p.project_id == project_id, p.model_version == model_version
+        p.project_id == project_id, p.model_version == model_version, p.score.is_not(None)
     )
-    rows = connection.execute(query.order_by(p.score.is_(None), p.score, p.task_id).limit(limit))
+    rows = connection.execute(query.order_by(p.score).limit(limit))
     return [RankedTask(row.task_id, row.score, row.regions) for row in rows]
 
 
 def count_scored(connection: Connection, project_id: int, model_version: str | None) -> tuple[int, int]:
-    """How many tasks the current model looked at, and how many only an older one."""
-    p = tables.predictions.c
-    scored = sa.select(sa.func.count()).where(p.project_id == project_id, p.model_version == model_version)
-    ever = sa.select(sa.func.count(sa.distinct(p.task_id))).where(p.project_id == project_id)
-    n_scored = int(connection.execute(scored).scalar_one())
-    return n_scored, int(connection.execute(ever).scalar_one()) - n_scored
-
-
-def owe_pushes(connection: Connection, project_id: int, task_ids: Sequence[int], now: float) -> None:
-    """Note tasks that were answered with an empty list for want of time."""
-    rows = [
-        {"project_id": project_id, "task_id": task_id, "due_at": now, "attempts": 0} for task_id in task_ids
-    ]
-    insert_or_ignore(connection, tables.pushes, rows)
-
-
-def list_pushes(connection: Connection, project_id: int, now: float, limit: int) -> list[int]:
-    p = tables.pushes.c
-    query = (
-        sa.select(p.task_id).where(p.project_id == project_id, p.due_at <= now).order_by(p.due_at, p.task_id)
+    """How many tasks the current model looked at, and how many only another one."""
+    t = tables.tasks.c
+    looked = sa.select(sa.func.count()).where(
+        t.project_id == project_id, t.deleted.is_(False), t.scored_version.is_not(None)
     )
-    return list(connection.execute(query.limit(limit)).scalars())
+    n_ever = int(connection.execute(looked).scalar_one())
+    n_scored = int(connection.execute(looked.where(t.scored_version == model_version)).scalar_one())
+    return n_scored, n_ever - n_scored
 
 
-def clear_pushes(connection: Connection, project_id: int, task_ids: Sequence[int]) -> None:
+def owe_pushes(
+    connection: Connection, project_id: int, task_ids: Sequence[int], due_at: float, *, is_open: bool
+) -> None:
+    """Note tasks that Label Studio is to hold one answer for; a row that is there gets due the earlier."""
     p = tables.pushes
-    connection.execute(sa.delete(p).where(p.c.project_id == project_id, p.c.task_id.in_(task_ids)))
+    rows = [
+        {"project_id": project_id, "task_id": task_id, "due_at": due_at, "attempts": 0, "is_open": is_open}
+        for task_id in task_ids
+    ]
+    insert_or_ignore(connection, p, rows)
+    owed = sa.and_(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
+    connection.execute(sa.update(p).where(owed, p.c.due_at > due_at).values(due_at=due_at))
+    if is_open:
+        connection.execute(sa.update(p).where(owed).values(is_open=True))
+
+
+def hasten_pushes(connection: Connection, project_id: int, now: float) -> None:
+    """What was put off until the next round is due now; what failed keeps its pause."""
+    p = tables.pushes
+    waiting = sa.and_(p.c.project_id == project_id, p.c.due_at > now, p.c.attempts == 0)
+    connection.execute(sa.update(p).where(waiting).values(due_at=now))
+
+
+def has_due_push(connection: Connection, project_id: int, now: float, gone: Collection[str] = ()) -> bool:
+    """Whether a push waits that nobody is working on."""
+    p = tables.pushes
+    due = sa.and_(p.c.project_id == project_id, p.c.due_at <= now)
+    query = sa.select(p.c.task_id).where(due, claims.is_free(p, now, gone)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def count_due_pushes(connection: Connection, project_id: int, now: float) -> int:
+    """How many are due, those included that somebody is working on."""
+    p = tables.pushes.c
+    query = sa.select(sa.func.count()).where(p.project_id == project_id, p.due_at <= now)
+    return int(connection.execute(query).scalar_one())
+
+
+def claim_pushes(
+    connection: Connection, project_id: int, owner: str, now: float, until: float, gone: Collection[str],
+    limit: int,
+) -> list[OwedPush]:  # fmt: skip
+    """Take due pushes: two workers that push one task at the same time would store it twice."""
+    p = tables.pushes
+    query = sa.select(p.c.task_id).where(p.c.project_id == project_id, p.c.due_at <= now)
+    found = claims.lock_free(connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone)
+    claims.claim(connection, p, project_id, found, owner, until)
+    rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(found))
+    return [OwedPush(row.task_id, row.is_open) for row in connection.execute(rows)]
+
+
+def clear_pushes(connection: Connection, project_id: int, task_ids: Sequence[int], owner: str) -> None:
+    """Label Studio holds what it should."""
+    connection.execute(sa.delete(tables.pushes).where(_mine(project_id, task_ids, owner)))
 
 
 def postpone_pushes(
-    connection: Connection, project_id: int, task_ids: Sequence[int], due_at: float, max_attempts: int
+    connection: Connection,
+    project_id: int,
+    task_ids: Sequence[int],
+    owner: str,
+    due_at: float,
+    max_attempts: int,
 ) -> None:
     """Try these again later, and give up on those that were tried too often."""
     p = tables.pushes
-    owed = sa.and_(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
-    connection.execute(sa.update(p).where(owed).values(due_at=due_at, attempts=p.c.attempts + 1))
-    connection.execute(sa.delete(p).where(owed, p.c.attempts >= max_attempts))
+    mine = _mine(project_id, task_ids, owner)
+    connection.execute(sa.delete(p).where(mine, p.c.attempts + 1 >= max_attempts))
+    later = {"due_at": due_at, "attempts": p.c.attempts + 1, "claimed_by": None, "claimed_until": None}
+    connection.execute(sa.update(p).where(mine).values(**later))
+
+
+def _mine(project_id: int, task_ids: Collection[int], owner: str) -> sa.ColumnElement[bool]:
+    p = tables.pushes.c
+    return sa.and_(p.project_id == project_id, p.task_id.in_(task_ids), p.claimed_by == owner)
 
 
 def _unpack(payload: bytes) -> dict[str, Any]:

@@ -145,6 +145,13 @@ def find_running(connection: Connection, project_id: int) -> StoredRound | None:
     return StoredRound(*row) if row else None
 
 
+def list_running(connection: Connection) -> list[tuple[int, StoredRound]]:
+    """The running rounds of all projects, with the project's number; lost ones included."""
+    r = tables.rounds.c
+    query = sa.select(r.project_id, *_COLUMNS).where(r.state == "running")
+    return [(row[0], StoredRound(*row[1:])) for row in connection.execute(query)]
+
+
 def list_rounds(connection: Connection, project_id: int, limit: int | None = None) -> list[StoredRound]:
     """Newest first."""
     r = tables.rounds.c

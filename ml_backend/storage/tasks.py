@@ -21,6 +21,7 @@ _OF_A_TASK = (
     tables.sent_regions,
     tables.efforts,
     tables.pushes,
+    tables.scorings,
 )
 
 
@@ -190,7 +191,9 @@ def delete_tasks(connection: Connection, project_id: int, task_ids: Sequence[int
     seq = next_seq(connection, project_id, now)
     for task_id in task_ids:
         touch_task(connection, project_id, task_id, seq)
-        _update(connection, project_id, task_id, deleted=True, seen_at=now, truth=None, findings=None)
+        gone = {"deleted": True, "seen_at": now, "truth": None, "findings": None}
+        unseen = {"scored_version": None, "score": None, "looked_at": 0.0}  # should it ever come back
+        _update(connection, project_id, task_id, **gone, **unseen)
         for table in _OF_A_TASK:
             connection.execute(
                 sa.delete(table).where(table.c.project_id == project_id, table.c.task_id == task_id)

@@ -25,6 +25,7 @@ from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSetti
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.results import to_prediction
+from ml_backend.order_keeping import describe_tab
 
 CONFIG_XML = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
 CONFIG = parse_label_config(CONFIG_XML)
@@ -242,12 +243,35 @@ def test_predictions_are_pushed_in_bulk_without_moving_a_digest(
     rows = [(task_id, suggest(task_id)) for task_id in [task_ids[0], gone, *task_ids[1:]]]
     assert client.push_predictions(project_id, rows) == 3
     assert list(client.iter_task_digests(project_id)) == before
-    predictions = admin.list_predictions(task_ids[0])
-    assert list(predictions.values()) == [VERSION]
-    for prediction_id in predictions:
-        admin.delete_prediction(prediction_id)
-    assert admin.list_predictions(task_ids[0]) == {}
-    assert admin.list_predictions(task_ids[1]) != {}
+    (placed,) = client.list_predictions(project_id, task_ids[:1])[task_ids[0]]
+    assert (placed.model_version, placed.score) == (VERSION, 0.4)
+    for _ in range(2):  # what is gone is left alone
+        client.delete_prediction(placed.prediction_id)
+    found = client.list_predictions(project_id, [*task_ids[:2], gone])
+    assert {task_id: len(rows) for task_id, rows in found.items()} == {task_ids[0]: 0, task_ids[1]: 1}
+
+
+def test_an_open_task_can_be_submitted_after_its_prediction_was_overwritten(
+    client: LabelStudioClient, connection: Connection, project_id: int, task_ids: list[int]
+) -> None:
+    client.push_predictions(project_id, [(task_id, suggest(task_id)) for task_id in task_ids[:2]])
+    shown = {
+        i: rows[0].prediction_id for i, rows in client.list_predictions(project_id, task_ids[:2]).items()
+    }
+    newer = {**suggest(task_ids[0]), "model_version": "r0002-0a1b2c3d", "score": 0.7}
+    client.overwrite_prediction(project_id, task_ids[0], shown[task_ids[0]], newer)
+    (placed,) = client.list_predictions(project_id, task_ids[:1])[task_ids[0]]
+    assert (placed.model_version, placed.score) == ("r0002-0a1b2c3d", 0.7)
+    assert placed.prediction_id == shown[task_ids[0]]
+    client.delete_prediction(shown[task_ids[1]])
+
+    def submit(task_id: int) -> None:
+        body = {"result": [rectangle("Reviewed")], "parent_prediction": shown[task_id]}
+        connection.request("POST", f"/api/tasks/{task_id}/annotations/", json=body)
+
+    submit(task_ids[0])
+    with pytest.raises(LabelStudioRefusedError):  # why no prediction is deleted that may be open
+        submit(task_ids[1])
 
 
 def test_copies_of_predictions_come_back_as_predictions(
@@ -269,20 +293,35 @@ def test_copies_of_predictions_come_back_as_predictions(
 
 
 def test_project_fields_and_the_review_tab_can_be_set_again_and_again(
-    client: LabelStudioClient, admin: LabelStudioAdmin, project_id: int, task_ids: list[int]
+    client: LabelStudioClient,
+    admin: LabelStudioAdmin,
+    connection: Connection,
+    project_id: int,
+    task_ids: list[int],
 ) -> None:
     client.push_predictions(project_id, [(task_ids[0], suggest(task_ids[0]))])
     admin.set_project_fields(project_id, model_version=VERSION)
     assert client.get_project(project_id).model_version == VERSION
-    view_ids = {
-        admin.ensure_view(project_id, {"title": "Review round", "ordering": [ordering]})
-        for ordering in ("tasks:predictions_score", "-tasks:predictions_score")
-    }
-    assert len(view_ids) == 1
+    connection.request(
+        "POST", "/api/dm/views", json={"project": project_id, "data": {"title": "Review round"}}
+    )
+    connection.request(
+        "POST", "/api/dm/views", json={"project": project_id, "data": {"title": "Review round"}}
+    )
+    for version in ("r0009-0a1b2c3d", VERSION):
+        client.keep_tab(project_id, describe_tab(version))
+    views = connection.request("GET", "/api/dm/views", params={"project": project_id})
+    (tab,) = [row for row in views if row["data"]["title"] == "Review round"]
+    assert tab["data"]["ordering"] == ["tasks:predictions_score"]
+    (condition,) = tab["data"]["filters"]["items"]
+    assert condition["value"] == VERSION
+    listed = connection.request("GET", "/api/tasks", params={"project": project_id, "view": tab["id"]})
+    assert [row["id"] for row in listed["tasks"]] == task_ids[:1]
 
 
 def test_a_backend_is_connected_once_and_its_webhook_gets_the_header(
     admin: LabelStudioAdmin,
+    client: LabelStudioClient,
     connection: Connection,
     backend: SmallBackend,
     project_id: int,
@@ -291,8 +330,13 @@ def test_a_backend_is_connected_once_and_its_webhook_gets_the_header(
     row = admin.ensure_backend(project_id, backend.url, ("user", "pass"))
     assert row.is_first
     assert {"/health", "/setup"} <= set(backend.paths())
+    assert client.get_project(project_id).model_version == row.title == "Brushloop"
+    for _ in range(2):
+        client.name_backend(project_id, {VERSION}, VERSION)
+        assert client.get_project(project_id).model_version == VERSION
     again = admin.ensure_backend(project_id, backend.url + "/", ("user", "pass"))
     assert again.backend_id == row.backend_id
+    assert again.title == VERSION, "a set-up that is repeated leaves the order alone"
 
     hook_id = admin.ensure_webhook(
         project_id, f"{backend.url}/webhook", {"Authorization": "Basic dXNlcjpwYXNz"}

@@ -21,6 +21,7 @@ from ml_backend.storage import (
     predictions,
     projects,
     rounds,
+    scorings,
     tables,
     tasks,
     wakeups,
@@ -326,6 +327,7 @@ def test_sent_regions_come_back_as_they_were(database: Database) -> None:
 def test_a_prediction_is_kept_per_task_version_and_fingerprint(database: Database) -> None:
     prediction = {"result": [], "score": 0.25, "model_version": "r0001-aaaaaaaa"}
     with database.write() as connection:
+        tasks.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
         predictions.save_prediction(connection, 1, 10, "f1", prediction, [{"top": 1}], 100.0)
         predictions.save_prediction(connection, 1, 11, "f1", {**prediction, "score": 0.125}, [], 100.0)
         assert predictions.find_prediction(connection, 1, 10, "r0001-aaaaaaaa", "f1") == prediction
@@ -347,16 +349,102 @@ def test_of_each_task_the_newest_prediction_is_kept(database: Database) -> None:
         assert predictions.find_prediction(connection, 1, 10, "r0002-bbbbbbbb", "f") == newer
 
 
+def claim_pushes(connection: Any, now: float, owner: str = "me", gone: Any = ()) -> list[int]:
+    claimed = predictions.claim_pushes(connection, 1, owner, now, now + 50, gone, 5)
+    return sorted(push.task_id for push in claimed)
+
+
 def test_owed_pushes_are_given_up_after_too_many_attempts(database: Database) -> None:
     with database.write() as connection:
-        predictions.owe_pushes(connection, 1, [10, 11], 100.0)
-        predictions.clear_pushes(connection, 1, [11])
-        assert predictions.list_pushes(connection, 1, 100.0, 5) == [10]
-        predictions.postpone_pushes(connection, 1, [10], 200.0, max_attempts=2)
-        assert predictions.list_pushes(connection, 1, 199.0, 5) == []
-        assert predictions.list_pushes(connection, 1, 200.0, 5) == [10]
-        predictions.postpone_pushes(connection, 1, [10], 300.0, max_attempts=2)
-        assert predictions.list_pushes(connection, 1, 900.0, 5) == []
+        predictions.owe_pushes(connection, 1, [10, 11], 100.0, is_open=True)
+        assert claim_pushes(connection, 100.0) == [10, 11]
+        predictions.clear_pushes(connection, 1, [11], "me")
+        predictions.postpone_pushes(connection, 1, [10], "me", 200.0, max_attempts=2)
+        assert claim_pushes(connection, 199.0) == []
+        assert claim_pushes(connection, 200.0) == [10]
+        predictions.postpone_pushes(connection, 1, [10], "me", 300.0, max_attempts=2)
+        assert claim_pushes(connection, 900.0) == []
+
+
+def test_a_push_belongs_to_one_worker_until_it_is_lost(database: Database) -> None:
+    with database.write() as connection:
+        predictions.owe_pushes(connection, 1, [10], 100.0, is_open=False)
+        assert claim_pushes(connection, 100.0) == [10]
+        assert claim_pushes(connection, 149.0, "other") == []
+        assert not predictions.has_due_push(connection, 1, 149.0)
+        assert claim_pushes(connection, 149.0, "other", gone={"me"}) == [10]
+        predictions.clear_pushes(connection, 1, [10], "me")
+        assert claim_pushes(connection, 199.0, "third") == [10]
+        predictions.clear_pushes(connection, 1, [10], "third")
+        assert predictions.count_due_pushes(connection, 1, 900.0) == 0
+
+
+def test_a_task_is_scored_by_one_worker_at_a_time_in_the_order_of_the_plan(database: Database) -> None:
+    def claim(owner: str, now: float, gone: Any = ()) -> int | None:
+        with database.write() as connection:
+            return scorings.claim_next(connection, 1, "r0001-aaaaaaaa", owner, now, now + 50, gone)
+
+    with database.write() as connection:
+        scorings.plan(connection, 1, "r0001-aaaaaaaa", [12, 10, 11])
+    assert [claim("a", 1.0), claim("b", 1.0), claim("c", 1.0), claim("d", 1.0)] == [12, 10, 11, None]
+    assert claim("d", 2.0, gone={"b"}) == 10
+    with database.write() as connection:
+        assert not scorings.drop(connection, 1, 10, "b"), "it was taken over"
+        assert scorings.drop(connection, 1, 10, "d")
+        scorings.give_back(connection, 1, 11, "c")
+    assert claim("e", 3.0) == 11
+    with database.write() as connection:
+        scorings.plan(connection, 1, "r0002-bbbbbbbb", [10])
+    assert claim("f", 100.0) is None, "another model was promoted"
+
+
+def test_what_is_scored_next_is_read_from_the_start_of_an_index(database: Database) -> None:
+    with database.write() as connection:
+        images = [(task_id, {"image": str(task_id)}) for task_id in range(1, 301)]
+        tasks.remember_tasks(connection, 1, images, 1.0)
+        for task_id in range(101, 301):
+            answer = {"score": (task_id * 7 % 200) / 200, "model_version": "v1" if task_id <= 200 else "v2"}
+            predictions.save_prediction(connection, 1, task_id, "f", answer, [], float(task_id))
+        scorings.note_try(connection, 1, 5, 50.0)
+        never = scorings.list_never(connection, 1, 100)
+        assert sorted(never) == list(range(1, 101))
+        assert never[-1] == 5, "what could not be scored waits"
+        assert scorings.list_stale(connection, 1, "v2", 3) == [101, 102, 103]
+        unsure = scorings.list_unsure(connection, 1, "v2", 5)
+        assert unsure == sorted(range(101, 201), key=lambda i: i * 7 % 200)[:5]
+        drawn = scorings.list_random(connection, 1, "v2", 2**30, 1000)
+        assert sorted(drawn) == list(range(1, 201))
+        assert predictions.count_scored(connection, 1, "v2") == (100, 100)
+        tasks.delete_tasks(connection, 1, [101, 1], 60.0)
+        assert scorings.list_stale(connection, 1, "v2", 1) == [102]
+        assert 1 not in scorings.list_never(connection, 1, 100)
+        assert predictions.count_scored(connection, 1, "v2") == (100, 99)
+
+
+def test_the_queries_of_the_pool_use_its_indices(database: Database) -> None:
+    if database.is_postgres:
+        pytest.skip("its planner chooses by the number of rows")
+    statements: list[tuple[str, Any]] = []
+
+    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", keep)
+    with database.read() as connection:
+        scorings.list_never(connection, 1, 5)
+        scorings.list_stale(connection, 1, "v2", 5)
+        scorings.list_unsure(connection, 1, "v2", 5)
+        scorings.list_random(connection, 1, "v2", 5, 5)
+        predictions.rank_tasks(connection, 1, "v2", 5)
+    sa.event.remove(database.engine, "before_cursor_execute", keep)
+    selects = [(text, values) for text, values in statements if text.startswith("SELECT")]
+    assert len(selects) == 6
+    with database.engine.connect() as raw:
+        for text, values in selects:
+            steps = [row[3] for row in raw.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
+            assert "USING" in steps[0], text
+            assert "INDEX ix_" in steps[0], text
+            assert not any("TEMP B-TREE" in step for step in steps), text
 
 
 def test_a_wake_up_is_sent_once_until_it_arrives_or_is_lost(database: Database) -> None:

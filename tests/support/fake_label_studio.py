@@ -29,6 +29,9 @@ class FakeServer:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, dict[str, Any]] = {}
         self.pushed: list[dict[str, Any]] = []
+        self.predictions: dict[int, dict[str, Any]] = {}
+        self.tabs: dict[int, dict[str, Any]] = {}
+        self.model_version = ""
         self.is_down = False
         self.sends_webhooks = True
         self.lost_webhooks = 0
@@ -39,7 +42,7 @@ class FakeServer:
             "id": 1,
             "title": "Cells",
             "label_config": LABEL_CONFIG,
-            "model_version": "",
+            "model_version": self.model_version,
             "created_at": CREATED_AT,
         }
 
@@ -118,6 +121,10 @@ class FakeServer:
         with self.lock:
             if parts[:2] == ["api", "projects"]:
                 return self.project
+            if parts == ["api", "ml"]:
+                return []
+            if parts == ["api", "dm", "views"]:
+                return [{"id": number, "data": data} for number, data in self.tabs.items()]
             if parts == ["api", "tasks"]:
                 return {"tasks": self._listed(query)}
             if parts[:2] == ["api", "tasks"] and int(parts[2]) in self.tasks:
@@ -129,11 +136,37 @@ class FakeServer:
 
     def _listed(self, query: Mapping[str, list[str]]) -> list[dict[str, Any]]:
         condition = json.loads(query["query"][0])["filters"]["items"][0]
-        number, size = condition["value"], int(query["page_size"][0])
-        wanted = [
-            i for i in self.tasks if (i > number if condition["operator"] == "greater" else i == number)
-        ]
+        value, size = condition["value"], int(query["page_size"][0])
+        if condition["operator"] == "in_list":
+            return [self._with_predictions(i) for i in value if i in self.tasks]
+        wanted = [i for i in self.tasks if (i > value if condition["operator"] == "greater" else i == value)]
         return [self._with_annotations(task_id) for task_id in sorted(wanted)[:size]]
+
+    def _with_predictions(self, task_id: int) -> dict[str, Any]:
+        rows = [row for row in self.predictions.values() if row["task"] == task_id]
+        return {"id": task_id, "predictions": rows}
+
+    def change(self, method: str, path: str, body: Any) -> dict[str, Any] | None:
+        """What a call that changes something answers; None when there is no such thing."""
+        parts = path.strip("/").split("/")
+        with self.lock:
+            if parts[-2:] == ["import", "predictions"]:
+                first = max(self.predictions, default=0) + 1
+                self.predictions.update({i: {**row, "id": i} for i, row in enumerate(body, first)})
+                self.pushed += body
+                return {"created": len(body)}
+            if parts[:2] == ["api", "projects"]:
+                self.model_version = body.get("model_version", self.model_version)
+                return self.project
+            kept = self.tabs if parts[1] == "dm" else self.predictions
+            number = int(parts[-1]) if parts[-1].isdigit() else len(kept) + 1
+            if method != "POST" and number not in kept:
+                return None
+            if method == "DELETE":
+                del kept[number]
+                return {}
+            kept[number] = body["data"] if kept is self.tabs else {**body, "id": number}
+            return {"id": number}
 
     def _with_annotations(self, task_id: int) -> dict[str, Any]:
         rows = [row for row in self.annotations.values() if row["task"] == task_id]
@@ -158,9 +191,11 @@ def fake_label_studio(port: int, backend_url: str) -> Iterator[FakeServer]:
                 self.reply(404 if found is None else 200, found)
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            server.pushed += body
-            self.reply(201, {"created": len(body)})
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+            done = server.change(self.command, urlsplit(self.path).path, body)
+            self.reply(404 if done is None else 200, done)
+
+        do_PATCH = do_DELETE = do_POST  # noqa: N815 - the names that the server looks for
 
         def reply(self, status: int, content: Any) -> None:
             body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableErr
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.parts import Parts
-from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskDigest, TaskRecord
+from ml_backend.ports import (
+    AnnotationRecord,
+    PlacedPrediction,
+    ProjectRecord,
+    TaskDigest,
+    TaskRecord,
+)
 from ml_backend.round_process import train_here
 from ml_backend.storage.database import open_database
 from ml_backend.training import OnProgress, TrainedRound, TrainingOrder
@@ -27,10 +33,24 @@ MAX_STEPS = 2
 """A model that knows little, at once; what is learnt is tested in `core`."""
 
 
+class Killed(BaseException):
+    """The process ends here, as by a signal: nothing catches it."""
+
+
 class FakeLabelStudio:
-    """`ports.LabelStudio` over dictionaries; `is_down` makes it unreachable."""
+    """`ports.LabelStudio` over dictionaries; `is_down` makes it unreachable.
+
+    `kill_after` counts calls down; the one that reaches 0 is carried out, and its answer never arrives.
+    """
 
     def __init__(self) -> None:
+        self.kill_after = 0
+        self.n_calls = 0
+        self.predictions: dict[int, tuple[int, dict[str, Any]]] = {}  # by id: the task, and what is in it
+        self.backends = [{"id": 5, "title": "Brushloop", "model_version": "untrained"}]
+        self.model_version: str | None = "Brushloop"
+        self.tabs: list[dict[str, Any]] = [{"title": "All"}]
+        self.during_push: Callable[[], None] = lambda: None
         self.label_config = LABEL_CONFIG
         self.created_at = CREATED
         self.tasks: dict[int, dict[str, Any]] = {}
@@ -58,7 +78,7 @@ class FakeLabelStudio:
 
     def get_project(self, project_id: int) -> ProjectRecord:
         self._answer()
-        return ProjectRecord(project_id, "Cells", self.label_config, None, self.created_at)
+        return ProjectRecord(project_id, "Cells", self.label_config, self.model_version, self.created_at)
 
     def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
         self._answer()
@@ -76,12 +96,81 @@ class FakeLabelStudio:
 
     def push_predictions(self, project_id: int, predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> int:
         self._answer()
+        for task_id, prediction in predictions:
+            if task_id in self.tasks:
+                self.place(task_id, prediction)
         self.pushed += predictions
+        self.during_push()
+        self._end_call()
         return len(predictions)
+
+    def place(self, task_id: int, prediction: Mapping[str, Any]) -> int:
+        """Store a prediction, as the server does with whatever it gets."""
+        prediction_id = max(self.predictions, default=0) + 1
+        self.predictions[prediction_id] = (task_id, dict(prediction))
+        return prediction_id
+
+    def list_predictions(
+        self, project_id: int, task_ids: Sequence[int]
+    ) -> dict[int, tuple[PlacedPrediction, ...]]:
+        self._answer()
+        self._end_call()
+        return {
+            i: tuple(
+                PlacedPrediction(number, p["model_version"], p["score"])
+                for number, (task_id, p) in self.predictions.items()
+                if task_id == i
+            )
+            for i in task_ids
+            if i in self.tasks
+        }
+
+    def overwrite_prediction(
+        self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
+    ) -> None:
+        self._answer()
+        if prediction_id in self.predictions:
+            self.predictions[prediction_id] = (task_id, dict(prediction))
+        self._end_call()
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        self._answer()
+        self.predictions.pop(prediction_id, None)
+        self._end_call()
+
+    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
+        self._answer()
+        for row in self.backends:
+            if row["title"] in ours or row["title"] == "Brushloop":
+                if self.model_version == row["title"]:
+                    self.model_version = title
+                row["title"] = title
+                break
+        self._end_call()
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        self._answer()
+        names = {row["title"] for row in self.backends}
+        names |= {p["model_version"] for _, p in self.predictions.values()}
+        if model_version not in names:
+            raise LabelStudioRefusedError("no such version", 400)
+        self.model_version = model_version
+        self._end_call()
+
+    def keep_tab(self, project_id: int, data: Mapping[str, Any]) -> None:
+        self._answer()
+        self.tabs = [tab for tab in self.tabs if tab["title"] != data["title"]] + [dict(data)]
+        self._end_call()
 
     def _answer(self) -> None:
         if self.is_down:
             raise LabelStudioUnavailableError("Label Studio cannot be reached")
+
+    def _end_call(self) -> None:
+        self.n_calls += 1
+        self.kill_after -= 1
+        if self.kill_after == 0:
+            raise Killed
 
 
 @dataclass

@@ -371,3 +371,58 @@ def test_a_private_address_that_label_studio_refuses_is_explained() -> None:
 def test_uploaded_files_are_recognised_by_the_name_that_label_studio_gives() -> None:
     assert stored_name("my cell (1).png") == "my_cell_1.png"
     assert stored_name("Zählung-2.tif") == "Zählung-2.tif"
+
+
+def test_our_backend_gets_the_title_of_the_version_and_keeps_its_password() -> None:
+    rows = [
+        {"id": 8, "url": "http://us", "title": "Brushloop", "model_version": "v1", "auth_method": "NONE"},
+        {"id": 3, "url": "http://sam", "title": "SAM", "model_version": "sam-1", "auth_method": "NONE"},
+        {
+            "id": 5,
+            "url": "http://us",
+            "title": "called by hand",
+            "model_version": "v1",
+            "auth_method": "BASIC_AUTH",
+            "basic_auth_user": "me",
+        },
+    ]
+    sent: list[tuple[str, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json=rows)
+        sent.append((request.url.path, json.loads(request.content)))
+        return httpx.Response(200, json={})
+
+    with connect(handler) as connection:
+        LabelStudioClient(connection).name_backend(1, {"v1", "v2"}, "v2")
+    ((path, body),) = sent
+    assert path == "/api/ml/5"
+    assert body == {
+        "url": "http://us",
+        "project": 1,
+        "title": "v2",
+        "auth_method": "BASIC_AUTH",
+        "basic_auth_user": "me",
+        "basic_auth_pass": "",
+    }
+
+
+def test_a_prediction_that_is_gone_is_left_alone() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(404, json={"detail": "Not found."})
+
+    with connect(handler) as connection:
+        client = LabelStudioClient(connection)
+        client.delete_prediction(7)
+        client.overwrite_prediction(1, 2, 7, PREDICTION)
+        with pytest.raises(LabelStudioRefusedError):
+            client.set_model_version(1, "v1")
+
+
+def test_a_listing_without_predictions_is_not_taken_for_an_empty_one() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"tasks": [{"id": 1}]})
+
+    with connect(handler) as connection, pytest.raises(LabelStudioUnavailableError):
+        LabelStudioClient(connection).list_predictions(1, [1])

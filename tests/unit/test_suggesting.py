@@ -46,6 +46,9 @@ def later() -> float:
 
 
 def ask(bench: Bench, *task_ids: int, deadline: float | None = None) -> list[dict[str, Any] | None]:
+    for task_id in task_ids:
+        if task_id not in bench.server.tasks:
+            bench.server.add_task(task_id)
     return bench.loop.suggest(1, [bench.task(i) for i in task_ids], LABEL_CONFIG, deadline or later())
 
 

@@ -1,0 +1,175 @@
+"""Have Label Studio hold exactly one prediction of ours for a task: the newest.
+
+Label Studio does not keep predictions apart by task and version, and it stores what `/predict` answers by
+itself, twice when a task is opened. So what is there is listed first, and only the difference is sent. A
+process that is killed anywhere leaves a row in `pushes`, and whoever takes it up lists again.
+
+A prediction that is there already is overwritten instead of replaced by another one: a person may have the
+task open, and Label Studio refuses to store an annotation whose prediction is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.errors import LabelStudioError
+from ml_backend.lease import list_gone
+from ml_backend.parts import Parts
+from ml_backend.ports import LabelStudio, PlacedPrediction, TaskRecord
+from ml_backend.storage import models, predictions, tables, tasks
+from ml_backend.storage.predictions import OwedPush
+from ml_backend.storage.projects import Project, get_project
+from ml_backend.suggesting import Suggester
+
+log = logging.getLogger(__name__)
+
+PUSH_BATCH = 10
+"""Tasks whose predictions are listed in one call: Label Studio sends the whole masks along."""
+PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
+CLAIM_S = 300.0
+"""For a batch, with time to compute it; a worker that died on this machine is noticed at once."""
+MAX_PASSES = 3
+"""Looks at a batch: what Label Studio stored by itself meanwhile is seen in the next one."""
+SCORE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one task needs, so that one prediction of ours is left."""
+
+    create: bool = False
+    overwrite: int | None = None
+    delete: tuple[int, ...] = ()
+
+
+def find_difference(
+    wanted: Mapping[str, Any] | None, placed: Sequence[PlacedPrediction], ours: Collection[str]
+) -> Difference:
+    """Compare what a task has with what it should have; `wanted` of None leaves the newest of ours.
+
+    Other people's predictions, which are those of versions that are not ours, are never in the answer.
+
+    Examples
+    --------
+    >>> placed = [PlacedPrediction(7, "theirs", 0.1), PlacedPrediction(8, "v1", 0.5)]
+    >>> find_difference({"model_version": "v2", "score": 0.4}, placed, {"v1", "v2"})
+    Difference(create=False, overwrite=8, delete=())
+    """
+    own = sorted((p for p in placed if p.model_version in ours), key=lambda p: p.prediction_id)
+    if not own:
+        return Difference(create=wanted is not None)
+    if wanted is None:
+        return Difference(delete=tuple(p.prediction_id for p in own[:-1]))
+    # Label Studio shows the newest of the current version, so that is the one that may be open.
+    same = [p for p in own if p.model_version == wanted["model_version"]]
+    kept = (same or own)[-1]
+    is_as_wanted = bool(same) and abs((kept.score or 0.0) - wanted["score"]) <= SCORE_TOLERANCE
+    return Difference(
+        overwrite=None if is_as_wanted else kept.prediction_id,
+        delete=tuple(p.prediction_id for p in own if p is not kept),
+    )
+
+
+class Placer:
+    """Works off the pushes that are owed."""
+
+    def __init__(self, parts: Parts, suggester: Suggester) -> None:
+        self._parts, self._suggester = parts, suggester
+
+    def push_owed(self, project: Project, should_stop: Callable[[], bool]) -> int:
+        """Bring Label Studio up to date; returns how many were sent. What fails is tried again."""
+        n_sent = 0
+        while not should_stop():
+            claimed = self._claim(project.project_id)
+            if not claimed:
+                break
+            n_sent += self._place(project.project_id, claimed)
+        return n_sent
+
+    def _claim(self, project_id: int) -> list[OwedPush]:
+        parts, now = self._parts, self._parts.clock()
+        with parts.database.write() as connection:
+            gone = list_gone(connection, tables.pushes, project_id, now)
+            return predictions.claim_pushes(
+                connection, project_id, parts.owner, now, now + CLAIM_S, gone, PUSH_BATCH
+            )
+
+    def _place(self, project_id: int, claimed: Sequence[OwedPush]) -> int:
+        """Send what the tasks of one batch need, and note what is done."""
+        unanswered = self._answer_open(project_id, [push.task_id for push in claimed if push.is_open])
+        ids = [push.task_id for push in claimed if push.task_id not in unanswered]
+        n_sent = 0
+        try:
+            with self._parts.database.read() as connection:
+                project = get_project(connection, project_id)
+                ours = models.list_known_versions(connection, project_id)
+            n_sent = self._converge(self._parts.label_studio(project), project, ids, ours) if ids else 0
+        except LabelStudioError as error:
+            log.warning("postpone_push project=%d tasks=%d cause=%s", project_id, len(ids), error)
+            unanswered, ids = {*unanswered, *ids}, []
+        with self._parts.database.write() as connection:
+            owner, retry_at = self._parts.owner, self._parts.clock() + PUSH_RETRY_S
+            predictions.clear_pushes(connection, project_id, ids, owner)
+            predictions.postpone_pushes(
+                connection, project_id, sorted(unanswered), owner, retry_at, MAX_PUSH_ATTEMPTS
+            )
+        log.info("push project=%d sent=%d later=%d", project_id, n_sent, len(unanswered))
+        return n_sent
+
+    def _answer_open(self, project_id: int, task_ids: Sequence[int]) -> set[int]:
+        """Compute what a deadline cut off; returns the tasks that have no answer yet."""
+        if not task_ids:
+            return set()
+        with self._parts.database.read() as connection:
+            found = [tasks.find_task(connection, project_id, task_id) for task_id in task_ids]
+        wanted = [TaskRecord(task.task_id, project_id, task.data, "") for task in found if task]
+        deadline = time.monotonic() + CLAIM_S / 2
+        answers = self._suggester.suggest(project_id, wanted, None, deadline)
+        return {task.task_id for task, answer in zip(wanted, answers, strict=True) if answer is None}
+
+    def _converge(
+        self, server: LabelStudio, project: Project, task_ids: Sequence[int], ours: Collection[str]
+    ) -> int:
+        """List, send the difference, and look again at what was created."""
+        with self._parts.database.read() as connection:
+            stored = {i: predictions.find_stored(connection, project.project_id, i) for i in task_ids}
+        wanted = {
+            i: p if p and p["model_version"] == project.current_version else None for i, p in stored.items()
+        }
+        n_sent, left = 0, list(task_ids)
+        for _ in range(MAX_PASSES):
+            placed = server.list_predictions(project.project_id, left)
+            needs = {i: find_difference(wanted[i], placed[i], ours) for i in left if i in placed}
+            left = [task_id for task_id, need in needs.items() if need.create]
+            n_sent += _send(server, project.project_id, needs, wanted)
+            if not left:
+                return n_sent
+        log.warning("give_up_push project=%d tasks=%s cause=not_kept", project.project_id, left)
+        return n_sent
+
+
+def _send(
+    server: LabelStudio,
+    project_id: int,
+    needs: Mapping[int, Difference],
+    wanted: Mapping[int, Mapping[str, Any] | None],
+) -> int:
+    """New ones first, so that no task is without one; deletions last, one by one.
+
+    Deleting a whole version at once could empty the project's `model_version`.
+    """
+    created = [(i, prediction) for i, need in needs.items() if need.create and (prediction := wanted[i])]
+    n_sent = server.push_predictions(project_id, created) if created else 0
+    for task_id, need in needs.items():
+        prediction = wanted[task_id]
+        if need.overwrite is not None and prediction is not None:
+            server.overwrite_prediction(project_id, task_id, need.overwrite, prediction)
+            n_sent += 1
+    for need in needs.values():
+        for prediction_id in need.delete:
+            server.delete_prediction(prediction_id)
+    return n_sent

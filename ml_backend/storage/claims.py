@@ -1,0 +1,39 @@
+"""Rows that one worker at a time works on: taken by name, given back by a change, by time, or by death."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+
+def list_owners(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
+    """Who has claimed rows of the project, as many as there are threads at work."""
+    claimed = sa.and_(table.c.project_id == project_id, table.c.claimed_until > now)
+    return set(connection.execute(sa.select(table.c.claimed_by).where(claimed).distinct()).scalars())
+
+
+def is_free(table: Table, now: float, gone: Collection[str]) -> sa.ColumnElement[bool]:
+    """Nobody works on the row; `gone` are owners that are known to have ended."""
+    return sa.or_(table.c.claimed_until.is_(None), table.c.claimed_until <= now, table.c.claimed_by.in_(gone))
+
+
+def lock_free(
+    connection: Connection, query: sa.Select[Any], table: Table, now: float, gone: Collection[str]
+) -> list[int]:
+    """Task ids of the query's first free rows; nobody else gets them before the transaction ends.
+
+    SQLite has one writer at a time; PostgreSQL is asked to pass over rows that another one is taking.
+    """
+    free = query.where(is_free(table, now, gone)).with_for_update(skip_locked=True)
+    return list(connection.execute(free).scalars())
+
+
+def claim(
+    connection: Connection, table: Table, project_id: int, task_ids: Collection[int], owner: str, until: float
+) -> None:
+    """Write the name into rows that were locked."""
+    rows = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(task_ids))
+    connection.execute(sa.update(table).where(rows).values(claimed_by=owner, claimed_until=until))

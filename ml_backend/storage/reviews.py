@@ -1,0 +1,69 @@
+"""How far a project's review round has come: chosen, scored, told to Label Studio. One row per project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from ml_backend.storage import tables
+from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
+
+
+@dataclass(frozen=True)
+class Review:
+    """One row; all empty before the first model."""
+
+    planned_version: str | None = None
+    spent_s: float = 0.0
+    score_retry_at: float | None = None
+    kept_version: str | None = None
+    settled_version: str | None = None
+    keep_retry_at: float | None = None
+    keep_attempts: int = 0
+    claimed_by: str | None = None
+    claimed_until: float | None = None
+
+
+_COLUMNS = [tables.reviews.c[field.name] for field in fields(Review)]
+
+
+def get_review(connection: Connection, project_id: int) -> Review:
+    row = connection.execute(sa.select(*_COLUMNS).where(tables.reviews.c.project_id == project_id)).first()
+    return Review(*row) if row else Review()
+
+
+def update_review(connection: Connection, project_id: int, **values: Any) -> None:
+    insert_or_replace(connection, tables.reviews, [{"project_id": project_id, **values}])
+
+
+def add_spent(connection: Connection, project_id: int, seconds: float) -> float:
+    """Add to the time that scoring took, over all workers; returns the sum."""
+    r = tables.reviews
+    added = sa.update(r).where(r.c.project_id == project_id).values(spent_s=r.c.spent_s + seconds)
+    return float(connection.execute(added.returning(r.c.spent_s)).scalar_one())
+
+
+def claim_keeping(
+    connection: Connection, project_id: int, owner: str, now: float, until: float, gone: set[str]
+) -> bool:
+    """True for the one that may talk to Label Studio about the project."""
+    r = tables.reviews
+    insert_or_ignore(connection, r, [{"project_id": project_id}])
+    free = sa.or_(r.c.claimed_until.is_(None), r.c.claimed_until <= now, r.c.claimed_by.in_(gone))
+    taken = (
+        sa.update(r).where(r.c.project_id == project_id, free).values(claimed_by=owner, claimed_until=until)
+    )
+    return connection.execute(taken).rowcount == 1
+
+
+def note_asked(connection: Connection, project_id: int, now: float) -> None:
+    """Somebody waits for a prediction."""
+    update_review(connection, project_id, asked_at=now)
+
+
+def last_asked(connection: Connection) -> float:
+    """When somebody last waited for a prediction, in any project; 0 for never."""
+    return float(connection.execute(sa.select(sa.func.max(tables.reviews.c.asked_at))).scalar_one() or 0.0)

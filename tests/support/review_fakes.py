@@ -1,0 +1,132 @@
+"""A project whose model needs no training: it has a score for every task, and is replaced at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from loop_fakes import Bench, make_bench
+
+from core.errors import ImageError
+from ml_backend.errors import LabelStudioUnavailableError
+from ml_backend.order_keeping import keep_order
+from ml_backend.overview import rank
+from ml_backend.placing import Placer
+from ml_backend.ports import TaskRecord
+from ml_backend.scoring import Scorer
+from ml_backend.storage import models, predictions, tasks
+from ml_backend.storage.projects import get_project
+
+SCORE_STEPS = 97
+"""A prime, so that scores of neighbouring tasks differ."""
+
+
+def score_of(task_id: int, model_version: str) -> float:
+    """What the fake model thinks of a task: something else in every version."""
+    return ((task_id * 31 + int(model_version[1:5]) * 17) % SCORE_STEPS) / SCORE_STEPS
+
+
+class FakeSuggester:
+    """Keeps answers as the real one does; `during` is called for each image that it looks at."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.parts = bench.parts
+        self.looked: list[int] = []
+        self.broken: set[int] = set()
+        self.is_server_down = False
+        self.during: Callable[[int], None] = lambda task_id: None
+
+    def score(self, project_id: int, model_version: str, task: TaskRecord, deadline: float) -> bool:
+        self.during(task.task_id)
+        if self.is_server_down:
+            raise LabelStudioUnavailableError("no images today")
+        if task.task_id in self.broken:
+            raise ImageError("not an image")
+        with self.parts.database.write() as connection:
+            if get_project(connection, project_id).current_version != model_version:
+                return False
+            self.looked.append(task.task_id)
+            answer = {
+                "result": [],
+                "score": score_of(task.task_id, model_version),
+                "model_version": model_version,
+            }
+            predictions.save_prediction(
+                connection, project_id, task.task_id, "f", answer, [], self.parts.clock()
+            )
+        return True
+
+    def suggest(
+        self, project_id: int, wanted: Sequence[TaskRecord], label_config: str | None, deadline: float
+    ) -> list[dict[str, Any] | None]:
+        with self.parts.database.read() as connection:
+            version = str(get_project(connection, project_id).current_version)
+        for task in wanted:
+            self.score(project_id, version, task, deadline)
+        with self.parts.database.read() as connection:
+            return [predictions.find_stored(connection, project_id, task.task_id) for task in wanted]
+
+
+class ReviewBench:
+    """The verbs of a review round, over the fakes of the loop."""
+
+    def __init__(self, folder: Path, n_tasks: int, **settings: Any) -> None:
+        self.bench = make_bench(folder, **settings)
+        self.parts, self.server, self.clock = self.bench.parts, self.bench.server, self.bench.clock
+        self.suggester = FakeSuggester(self.bench)
+        self.n_rounds = 0
+        for task_id in range(1, n_tasks + 1):
+            self.server.add_task(task_id)
+        with self.parts.database.write() as connection:
+            rows = list(self.server.tasks.items())
+            tasks.remember_tasks(connection, 1, rows, self.clock())
+
+    def promote(self) -> str:
+        """A round made a new model."""
+        self.n_rounds += 1
+        version = f"r{self.n_rounds:04d}-0000000{self.n_rounds % 10}"
+        self.clock.now += 10
+        with self.parts.database.write() as connection:
+            model = models.to_model(version, self.n_rounds, None, 1, self.clock(), {})
+            models.add_model(connection, 1, model)
+            models.set_current(connection, 1, version)
+        return version
+
+    @property
+    def version(self) -> str:
+        with self.parts.database.read() as connection:
+            return str(get_project(connection, 1).current_version)
+
+    def score(self) -> int:
+        return Scorer(self.parts, self.suggester).score(1, lambda: False)  # type: ignore[arg-type]
+
+    def push(self) -> int:
+        with self.parts.database.read() as connection:
+            project = get_project(connection, 1)
+        return Placer(self.parts, self.suggester).push_owed(project, lambda: False)  # type: ignore[arg-type]
+
+    def keep_order(self) -> bool:
+        return keep_order(self.parts, 1)
+
+    def review(self) -> None:
+        """All jobs of a review round, as a worker would find them due one after the other."""
+        self.keep_order()
+        self.score()
+        self.push()
+        self.keep_order()
+
+    def ranked(self) -> list[int]:
+        with self.parts.database.read() as connection:
+            project = get_project(connection, 1)
+        return [row["task"] for row in rank(self.parts, project, 1000)]
+
+    def placed(self) -> dict[int, list[tuple[str, float]]]:
+        """Version and score of each prediction that Label Studio has, per task."""
+        found: dict[int, list[tuple[str, float]]] = {}
+        for task_id, prediction in self.server.predictions.values():
+            found.setdefault(task_id, []).append((prediction["model_version"], prediction["score"]))
+        return {task_id: sorted(rows) for task_id, rows in sorted(found.items())}
+
+    def close(self) -> None:
+        self.bench.close()
