@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,11 +77,14 @@ def run(options: Options) -> BenchmarkResult:
 
 
 @contextmanager
-def running_service(fake: FakeLabelStudio, folder: Path) -> Iterator[Service]:
-    """Web process and worker by the command that people use."""
+def running_service(
+    fake: FakeLabelStudio, folder: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """Web process and worker by the command that people use; `settings` go into their environment."""
     port = find_free_port("127.0.0.1", 19490)
+    fixed = {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": API_KEY, "LOG_LEVEL": "WARNING"}
     environment = child_environment(
-        {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": API_KEY, "LOG_LEVEL": "WARNING"},
+        {**fixed, **(settings or {})},
         without=("DATABASE_URL", "REDIS_URL", "BASIC_AUTH_USER", "BASIC_AUTH_PASS"),
     )
     command = [sys.executable, "-m", "ml_backend.cli", "serve", "--with-worker"]

@@ -1,0 +1,121 @@
+"""Review rounds through the service: how much painting each way to choose places takes; see its --options.
+
+A simulated annotator (docs/decisions/0008) answers over HTTP, with brush streams, to a real service with a
+worker. Arms are described in `bench/rounds_places.py`. Dice is that of the pre-annotations of unseen images.
+What is finished is kept beside the JSON file in a `.jsonl` file, from which `--resume` goes on; parts that
+ran with --arms or --seeds are put together by the last run that names them all. Rounds are limited in
+seconds, so arms are only alike on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench import BenchmarkResult, Options
+from bench.annotator import LabelledImage, load_sets
+from bench.fake_label_studio import run_fake
+from bench.http_calls import Service
+from bench.journal import Journal, learner_version
+from bench.known_label_studio import KnownLabelStudio
+from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
+from bench.rounds_places import ARMS
+from bench.rounds_project import RoundsSettings, SimulatedProject
+from bench.service import running_service
+from core.perception import NOISE_LEVELS
+
+TAKES_ARGUMENTS = True
+
+DENSE = "dense"
+
+MIN_PIXELS = 200
+"""The gate opens with the first ten objects, however small."""
+
+
+def run(options: Options) -> BenchmarkResult:
+    parsed = _parse(options.arguments)
+    arms, seeds, resume = parsed.pop("arms"), parsed.pop("seeds"), parsed.pop("resume")
+    settings = RoundsSettings(**parsed)
+    journal = Journal(options.json_path and options.json_path.with_suffix(".jsonl"), resume)
+    sets = load_sets(options.data)
+    fake = KnownLabelStudio()
+    environment = {
+        "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
+        "QUIET_TIME_S": "0.2",
+        "ROUND_BUDGET_S": str(settings.round_s),
+        "ROUND_WARM_BUDGET_S": str(settings.warm_round_s),
+        "MAX_QUESTIONS": "5",
+    }
+    runs: Runs = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as folder,
+        run_fake(fake),
+        running_service(fake, Path(folder), environment) as service,
+    ):
+        numbers = itertools.count(1)
+        for (name, parts), seed in itertools.product(sets.items(), range(seeds)):
+            for arm in (DENSE, *arms):
+                key = {
+                    "set": name,
+                    "seed": seed,
+                    "arm": arm,
+                    "settings": asdict(settings),
+                    "data": str(options.data or "generated"),
+                    "learner": learner_version(),
+                }
+                project_id = next(numbers)
+                work = partial(_run_arm, service, fake, project_id, parts, seed, arm, settings)
+                runs[name, seed, arm] = journal.measure(key, work)
+    return BenchmarkResult(
+        title=f"{settings.rounds} review rounds of {settings.objects_per_round} objects, {seeds} seeds",
+        columns=COLUMNS,
+        rows=to_rows(runs, list(sets), arms),
+        record={"settings": asdict(settings), **to_record(runs, list(sets), arms)},
+        goals=find_goals(runs, list(sets), arms),
+        notes=() if options.data else ("Generated images: --data DIR measures on real ones.",),
+    )
+
+
+def _run_arm(
+    service: Service,
+    fake: KnownLabelStudio,
+    project_id: int,
+    parts: Mapping[str, Sequence[LabelledImage]],
+    seed: int,
+    arm: str,
+    settings: RoundsSettings,
+) -> dict[str, Any]:
+    project = SimulatedProject(service, fake, project_id, parts, seed, settings)
+    return project.run_dense() if arm == DENSE else project.run(arm)
+
+
+def _parse(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of this benchmark; raises click's own errors."""
+    with _command.make_context("rounds", list(arguments)) as context:
+        found = dict(context.params)
+    arms = tuple(found["arms"].split(","))
+    unknown = sorted(set(arms) - set(ARMS))
+    if unknown:
+        raise click.UsageError(f"no arm is called {', '.join(unknown)}; there are: {', '.join(ARMS)}")
+    return {**found, "arms": arms}
+
+
+@click.command()
+@click.option("--arms", default=",".join(ARMS), show_default=True, help="Separated by commas.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--objects-per-round", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--noise", type=click.Choice(tuple(NOISE_LEVELS)), default="medium", show_default=True)
+@click.option("--round-s", type=float, default=RoundsSettings.round_s, show_default=True)
+@click.option("--warm-round-s", type=float, default=RoundsSettings.warm_round_s, show_default=True)
+@click.option("--images-per-round", type=click.IntRange(1), default=RoundsSettings.images_per_round)
+@click.option("--resume", is_flag=True, help="Go on from what is beside the JSON file.")
+def _command(**options: Any) -> None:
+    """Only read for its options."""

@@ -1,0 +1,106 @@
+"""Where each arm annotates next, in the order to go there.
+
+======================  ==============================================================================
+arm                     places
+======================  ==============================================================================
+`random`                boxes anywhere in the pool
+`foreground`            boxes, two thirds of them where an object is predicted (nnActive's 66 %)
+`image-uncertainty`     all of the image with the highest mean uncertainty, then the next image
+`ours`                  the service's own questions, most uncertain first; painted from nothing
+`reviewed`              the same; the pre-annotation is corrected and the box called `Reviewed`
+`oracle`                boxes with the most wrong pixels, which nobody could know
+`everything`            all of an image, images by chance
+======================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from bench.rounds_answers import Answer, wrong_pixels
+from core.acquisition import FOREGROUND_SHARES, rank_by_chance
+from core.painting import Box
+from core.perception import DenseTruth
+from core.region_grid import Grid
+from core.truth import Mask
+
+ARMS = ("random", "foreground", "image-uncertainty", "ours", "reviewed", "oracle", "everything")
+
+OBJECT_SIZE_PX = 24.0
+"""Boxes of arms without questions are as large as the service's before it knows the objects."""
+
+Place = tuple[str, Box]
+
+
+def choose_places(
+    arm: str,
+    answers: Mapping[str, Answer],
+    known: Mapping[str, Mask],
+    truth: Mapping[str, DenseTruth],
+    uncertainty_of: Callable[[str], float],
+    rng: np.random.Generator,
+) -> list[Place]:
+    """The places of one round, more than any budget needs."""
+    names = sorted(answers)
+    if arm in ("ours", "reviewed"):
+        asked = [(score, name, box) for name in names for box, score in answers[name].questions]
+        return [(name, box) for _, name, box in sorted(asked, key=lambda entry: -entry[0])]
+    if arm == "oracle":
+        return _most_errors(answers, known, truth)
+    if arm == "image-uncertainty":
+        return _whole_images(sorted(names, key=lambda name: -uncertainty_of(name)), known)
+    if arm == "everything":
+        return _whole_images([names[index] for index in rng.permutation(len(names))], known)
+    boxes = [(name, box) for name in names for box in _boxes(known[name], rng)]
+    has_object = [bool(answers[name].objects[box.slices].any()) for name, box in boxes]
+    share = FOREGROUND_SHARES["foreground-66"] if arm == "foreground" else 0.0
+    return [boxes[index] for index in rank_by_chance(has_object, len(boxes), rng, share)]
+
+
+def _boxes(known: Mask, rng: np.random.Generator) -> list[Box]:
+    """Boxes by chance that do not overlap one another or what is annotated."""
+    return _apart(known, lambda shape: rng.random(shape), 0.0)
+
+
+def _apart(known: Mask, keys_of: Callable[[tuple[int, int]], np.ndarray], least: float) -> list[Box]:  # type: ignore[type-arg]
+    grid = Grid.of((known.shape[0], known.shape[1]), OBJECT_SIZE_PX)
+    covered = _box_means(grid, known)
+    keys = np.where(covered > 0, -np.inf, keys_of((covered.shape[0], covered.shape[1])))
+    return [grid.box(*place) for place in grid.pick_apart(keys, least)]
+
+
+def _box_means(grid: Grid, mask: Mask) -> np.ndarray:  # type: ignore[type-arg]
+    blocks = np.zeros(grid.shape, np.float32)
+    for where, rows, columns in grid.stripes():
+        blocks[where] = grid.block_means(mask[rows, columns])
+    return grid.box_means(blocks)
+
+
+def _most_errors(
+    answers: Mapping[str, Answer], known: Mapping[str, Mask], truth: Mapping[str, DenseTruth]
+) -> list[Place]:
+    found: list[tuple[float, str, Box]] = []
+    for name, answer in sorted(answers.items()):
+        wrong = wrong_pixels(answer.objects, truth[name].instances)
+        grid = Grid.of(answer.shape, OBJECT_SIZE_PX)
+        errors = _box_means(grid, wrong)
+        boxes = _apart(known[name], lambda shape, errors=errors: errors, 1e-9)  # type: ignore[misc]
+        found += [(float(wrong[box.slices].mean()), name, box) for box in boxes]
+    return [(name, box) for _, name, box in sorted(found, key=lambda entry: -entry[0])]
+
+
+def _whole_images(names: Sequence[str], known: Mapping[str, Mask]) -> list[Place]:
+    """Image after image, box after box from the top, as somebody who paints everything goes."""
+    places: list[Place] = []
+    for name in names:
+        grid = Grid.of((known[name].shape[0], known[name].shape[1]), OBJECT_SIZE_PX)
+        for row in range(0, grid.shape[0], grid.blocks[0]):
+            for column in range(0, grid.shape[1], grid.blocks[1]):
+                box = grid.box(
+                    min(row, grid.shape[0] - grid.blocks[0]), min(column, grid.shape[1] - grid.blocks[1])
+                )
+                if not known[name][box.slices].all():
+                    places.append((name, box))
+    return places
