@@ -184,7 +184,8 @@ def _separated_masks(
     for index in _present(tidy, schema):
         mask: Mask = tidy == index
         if schema.background_index is not None:
-            apart = separate_touching(mask, limits[index].typical_diameter_px)
+            diameter_px = limits[index].typical_diameter_px
+            apart = separate_touching(mask, diameter_px, outline=prediction.outline)
             mask = clean_mask(apart, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
         yield index, mask
 

@@ -165,10 +165,10 @@ def test_strokes_of_even_width_stay_whole() -> None:
 def test_a_model_may_say_where_the_border_is() -> None:
     mask = np.zeros((30, 60), bool)
     mask[5:25, 5:55] = True
-    inside = np.ones(mask.shape, np.float32)
-    inside[:, 28:32] = 0.1
+    outline = np.zeros(mask.shape, np.float16)
+    outline[:, 28:32] = 0.9
     assert count(separate_touching(mask, 22)) == 1
-    assert count(separate_touching(mask, 22, landscape=inside)) == 2
+    assert count(separate_touching(mask, 22, outline=outline)) == 2
 
 
 def test_an_empty_mask_and_a_full_one_have_nothing_to_separate() -> None:
