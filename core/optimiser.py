@@ -47,7 +47,7 @@ class Recipe:
     patch_px: int = 96
     batch_size: int = 8
     peak_rate: float = 3e-3
-    base_rate: float = 5e-4
+    base_rate: float = 1e-3
     warm_rate: float = 5e-4
     weight_decay: float = 1e-2
     ramp_share: float = 0.15
