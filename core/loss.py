@@ -139,21 +139,34 @@ def border_weights(
     return weights
 
 
-def class_weights(class_pixels: Sequence[int], cap: float = CLASS_WEIGHT_CAP) -> NDArray[np.float32]:
-    """One weight per class: 1 but for classes that are `BALANCED_RATIO` times rarer than the largest.
+def class_weights(
+    class_pixels: Sequence[int], background: int | None = None, cap: float = CLASS_WEIGHT_CAP
+) -> NDArray[np.float32]:
+    """One weight per class: 1, but more for what is rare.
 
-    Beyond that ratio weights grow with the inverse square root of the pixels, up to `cap`. A class
-    without pixels gets the largest weight, which no pixel uses.
+    A class that is `BALANCED_RATIO` times rarer than the largest gets more, and an object class that is
+    rarer than the most common object class: the two compete for the same pixels, and without weights the
+    rare one is never answered. Weights grow with the inverse square root of the pixels, up to `cap`. A
+    class without pixels gets the largest weight, which no pixel uses.
+
+    Parameters
+    ----------
+    class_pixels : annotated pixels per class
+    background : int, optional
+        Index of the class that has no objects; without one all classes are objects.
 
     Examples
     --------
-    >>> class_weights([100, 10_000]).tolist()
+    >>> class_weights([10_000, 100], background=0).tolist()
     [1.0, 1.0]
-    >>> class_weights([25, 10_000, 0]).tolist()
-    [2.0, 1.0, 10.0]
+    >>> class_weights([10_000, 1000, 250], background=0).tolist()
+    [1.0, 1.0, 2.0]
+    >>> class_weights([10_000, 25, 0], background=0).tolist()
+    [1.0, 2.0, 10.0]
     """
-    pixels = np.asarray(class_pixels, np.float64)
-    most = max(float(pixels.max(initial=1)), 1.0)
-    rarity = most / np.maximum(pixels, 1e-9)
-    weights = np.clip(np.sqrt(rarity / BALANCED_RATIO), 1.0, cap)
-    return np.asarray(weights, np.float32)
+    pixels = np.maximum(np.asarray(class_pixels, np.float64), 1e-9)
+    weights = np.sqrt(pixels.max() / pixels / BALANCED_RATIO)
+    objects = [index for index in range(len(pixels)) if index != background]
+    if len(pixels) > 2:  # of two classes neither drowns: patches are centred on both equally
+        weights[objects] = np.maximum(weights[objects], np.sqrt(pixels[objects].max() / pixels[objects]))
+    return np.asarray(np.clip(weights, 1.0, cap), np.float32)

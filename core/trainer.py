@@ -100,7 +100,7 @@ def train_round(
             examples,
             schema,
             beginning.statistics,
-            class_weights(pixels),
+            class_weights(pixels, schema.background_index),
             recipe,
             patches,
             peak_rate=_peak_rate(recipe, beginning.origin, start, schema),

@@ -74,6 +74,6 @@ def test_an_object_beside_unlabelled_pixels_has_no_border_there() -> None:
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8), st.floats(1, 100))
 def test_no_class_weighs_more_than_the_cap_times_another(pixels: list[int], cap: float) -> None:
-    weights = class_weights(pixels, cap)
+    weights = class_weights(pixels, cap=cap)
     assert weights.min() >= 1
     assert weights.max() <= cap * 1.0001
