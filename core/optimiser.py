@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -103,26 +105,32 @@ def optimise(
     network.to(compute.device).train()
     smoothed = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     optimizer, scaler = _adamw(network, recipe), compute.scaler()
+    draw = partial(draw_batch, examples, schema, statistics, class_weight, recipe, rng)
     losses: list[float] = []
     restores = 0
-    while (done := progress(len(losses))) < 1:
-        if should_stop():
-            raise RoundCancelledError(f"stopped after {len(losses)} steps")
-        rate = peak_rate * schedule(done, recipe.ramp_share) / 4**restores
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = draw_batch(examples, schema, statistics, class_weight, recipe, rng)
-        loss = _step(network, optimizer, batch, recipe, compute, scaler)
-        if not math.isfinite(loss):
-            restores += 1
-            if restores > MAX_RESTORES:
-                raise NonFiniteLossError(f"the loss was {loss} after {len(losses)} steps, {restores} times")
-            network.load_state_dict(smoothed)
-            optimizer, scaler = _adamw(network, recipe), compute.scaler()
-            continue
-        losses.append(loss)
-        _smooth(smoothed, network, recipe.ema, len(losses))
-        on_step(done)
+    # The next patches are drawn while the network learns from these; one thread keeps their order.
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(draw)
+        while (done := progress(len(losses))) < 1:
+            if should_stop():
+                raise RoundCancelledError(f"stopped after {len(losses)} steps")
+            rate = peak_rate * schedule(done, recipe.ramp_share) / 4**restores
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch, coming = coming.result(), ahead.submit(draw)
+            loss = _step(network, optimizer, batch, recipe, compute, scaler)
+            if not math.isfinite(loss):
+                restores += 1
+                if restores > MAX_RESTORES:
+                    raise NonFiniteLossError(
+                        f"the loss was {loss} after {len(losses)} steps, {restores} times"
+                    )
+                network.load_state_dict(smoothed)
+                optimizer, scaler = _adamw(network, recipe), compute.scaler()
+                continue
+            losses.append(loss)
+            _smooth(smoothed, network, recipe.ema, len(losses))
+            on_step(done)
     return Optimised(copy_weights(smoothed), tuple(losses))
 
 
