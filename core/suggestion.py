@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.objects import ObjectLimits, clean_mask, separate_touching
+from core.objects import ObjectLimits, clean_mask, count_labels, separate_touching
 from core.painting import Box
 from core.prediction import Prediction
 from core.regions import Region, propose_regions
@@ -167,7 +167,7 @@ def tidy_map(
 
 
 def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
-    counts = np.bincount(label_map.ravel(), minlength=len(schema))
+    counts = count_labels(label_map)
     return [index for index in schema.object_indices if counts[index]]
 
 

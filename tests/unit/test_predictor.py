@@ -92,6 +92,16 @@ def test_mirrored_samples_are_turned_back_before_they_are_compared() -> None:
     torch.testing.assert_close(samples[0], mirrored[1], atol=1e-5, rtol=1e-4)
 
 
+def test_details_that_nobody_wants_take_no_memory_and_change_nothing_else() -> None:
+    predictor, image = Predictor(_checkpoint()), _image(40, 24)
+    whole, lean = predictor.predict(image), predictor.predict(image, keep_details=False)
+    for name in ("expected_entropy", "mutual_information", "margin"):
+        assert np.isnan(getattr(lean, name)).all()
+        assert getattr(lean, name).strides == (0, 0)
+    for name in ("label_map", "runner_up", "confidence", "predictive_entropy", "outline"):
+        np.testing.assert_array_equal(getattr(lean, name), getattr(whole, name))
+
+
 def test_the_outline_is_a_probability_of_every_pixel() -> None:
     found = Predictor(_checkpoint()).predict(_image(20, 24))
     assert found.outline is not None
