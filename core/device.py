@@ -17,6 +17,10 @@ AUTO = "auto"
 FIRST_WITH_BFLOAT16 = (8, 0)
 """CUDA's compute capability from which on bfloat16 is multiplied in hardware; before, it is a slow format."""
 
+FIRST_SCALE = 2.0**10
+"""What losses are multiplied by in float16 at first. torch's own 2**16 overflows in the first step of our
+networks, and a round is too short to waste steps; the scale goes on adapting."""
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -47,7 +51,7 @@ class Compute:
 
         References: Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740
         """
-        return torch.amp.GradScaler(self.device.type, enabled=self.half is torch.float16)
+        return torch.amp.GradScaler(self.device.type, FIRST_SCALE, enabled=self.half is torch.float16)
 
     def place(self, batch: Tensor) -> Tensor:
         """Bring a tensor to the device; its memory format stays, and on the processor it is not copied."""

@@ -7,6 +7,7 @@ import time
 
 from flask import Flask
 
+from core.device import choose_compute
 from ml_backend.config import Settings
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.gate import find_config
@@ -37,7 +38,11 @@ def build_app(settings: Settings) -> Flask:
 
 
 def build_parts(settings: Settings) -> Parts:
-    """Open the database, bring it up to date, and choose everything else."""
+    """Open the database, bring it up to date, and choose everything else.
+
+    A `DEVICE` that is not there ends the process at its start, with a `DeviceError`, and not some round.
+    """
+    choose_compute(settings.device)
     database = connect(settings)
     migrate(database, settings.data_dir)
     servers = LabelStudios(settings)

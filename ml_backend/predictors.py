@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 
 from core.checkpoint import load_checkpoint
+from core.device import choose_compute
 from core.predictor import Predictor
 from ml_backend.parts import Parts
 from ml_backend.storage.models import StoredModel
@@ -24,13 +25,15 @@ class Predictors:
         self._loaded: OrderedDict[tuple[str, str], Predictor] = OrderedDict()
 
     def get(self, project: Project, model: StoredModel) -> Predictor:
-        """Load a model, or return it; raises `CheckpointError`."""
+        """Load a model, or return it; raises `CheckpointError`, `DeviceError`."""
         key = (project.folder, model.model_version)
         with self._lock:
             if key not in self._loaded:
                 folder = self._parts.artifacts(project).models / model.folder
-                threads = self._parts.settings.predict_threads
-                self._loaded[key] = Predictor(load_checkpoint(folder), threads)
+                settings = self._parts.settings
+                compute = choose_compute(settings.device)
+                predictor = Predictor(load_checkpoint(folder), settings.predict_threads, compute=compute)
+                self._loaded[key] = predictor
             self._loaded.move_to_end(key)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)

@@ -67,6 +67,7 @@ def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: S
             budget_s=settings.round_budget_s,
             warm_budget_s=settings.round_warm_budget_s,
             n_threads=settings.training_threads,
+            device=settings.device,
         ),
         now=parts.clock(),
     )

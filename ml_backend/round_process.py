@@ -21,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from core.checkpoint import load_checkpoint, save_checkpoint
 from core.errors import BrushloopError, RoundCancelledError, TrainingError
 from core.trainer import train_round
@@ -150,7 +152,7 @@ def _run_child(
         pipe.send(("stopped", str(error)))
     except BrushloopError as error:
         pipe.send(("failed", str(error)))
-    except MemoryError:
+    except (MemoryError, torch.cuda.OutOfMemoryError):
         pipe.send(("failed", "the training process ran out of memory"))
     else:
         pipe.send(("done", trained.promoted, trained.fingerprint, trained.report))

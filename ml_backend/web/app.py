@@ -13,7 +13,15 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import Forbidden, HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from core.errors import BrushloopError, CheckpointError, ImageError, RLEError, SchemaError, TrainingError
+from core.errors import (
+    BrushloopError,
+    CheckpointError,
+    DeviceError,
+    ImageError,
+    RLEError,
+    SchemaError,
+    TrainingError,
+)
 from ml_backend.config import Settings
 from ml_backend.errors import (
     BusyError,
@@ -47,6 +55,7 @@ STATUS: dict[type[BrushloopError], int] = {
     SchemaError: 422,
     ImageError: 422,
     CheckpointError: 503,
+    DeviceError: 503,
     BusyError: 503,
     LabelStudioError: 503,
 }

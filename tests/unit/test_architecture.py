@@ -14,6 +14,7 @@ FLOORS: dict[str, set[str]] = {
     # core: values and functions
     "words of the core": {
         "core.errors",
+        "core.device",
         "core.schema",
         "core.painting",
         "core.prediction",

@@ -28,6 +28,7 @@ TABLE = {
     "ImageError": 422,
     "ImageRefusedError": 422,
     "CheckpointError": 503,
+    "DeviceError": 503,
     "BusyError": 503,
     "LabelStudioError": 503,
     "LabelStudioUnavailableError": 503,
