@@ -3,8 +3,8 @@
 A simulated annotator (docs/decisions/0008) answers over HTTP, with brush streams, to a real service with a
 worker. Arms are described in `bench/rounds_places.py`. Dice is that of the pre-annotations of unseen images.
 What is finished is kept beside the JSON file in a `.jsonl` file, from which `--resume` goes on; parts that
-ran with --arms or --seeds are put together by the last run that names them all. Rounds are limited in
-seconds, so arms are only alike on a machine that does nothing else.
+ran with --arms or --seeds are put together by the last run that names them all. All rounds make
+equally many steps, so a busy machine changes how long it takes and not what comes out.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ def run(options: Options) -> BenchmarkResult:
     environment = {
         "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
         "QUIET_TIME_S": "0.2",
-        "ROUND_BUDGET_S": str(settings.round_s),
-        "ROUND_WARM_BUDGET_S": str(settings.warm_round_s),
+        "ROUND_STEPS": str(settings.steps),
         "MAX_QUESTIONS": "5",
     }
     runs: Runs = {}
@@ -113,8 +112,7 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
 @click.option("--rounds", type=click.IntRange(1), default=12, show_default=True)
 @click.option("--objects-per-round", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--noise", type=click.Choice(tuple(NOISE_LEVELS)), default="medium", show_default=True)
-@click.option("--round-s", type=float, default=RoundsSettings.round_s, show_default=True)
-@click.option("--warm-round-s", type=float, default=RoundsSettings.warm_round_s, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=RoundsSettings.steps, show_default=True)
 @click.option("--images-per-round", type=click.IntRange(1), default=RoundsSettings.images_per_round)
 @click.option("--resume", is_flag=True, help="Go on from what is beside the JSON file.")
 def _command(**options: Any) -> None:

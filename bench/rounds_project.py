@@ -35,8 +35,7 @@ class RoundsSettings:
     rounds: int = 12
     objects_per_round: int = 10
     noise: str = "medium"
-    round_s: float = 6.0
-    warm_round_s: float = 3.0
+    steps: int = 80
     images_per_round: int = 40
 
 

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     round_warm_budget_s: float = Field(
         default=8.0, gt=0
     )  # the same for a round that goes on from the current model
+    round_steps: int | None = Field(default=None, ge=1)  # instead of seconds, for comparisons
     training_threads: int | None = Field(default=None, ge=1)
     device: str = "auto"  # for trainings and predictions alike
     keep_models: int = Field(default=10, ge=1)  # versions whose files are kept, the current one apart

@@ -66,6 +66,7 @@ def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: S
         settings=RoundSettings(
             budget_s=settings.round_budget_s,
             warm_budget_s=settings.round_warm_budget_s,
+            max_steps=settings.round_steps,
             n_threads=settings.training_threads,
             device=settings.device,
         ),
