@@ -99,7 +99,12 @@ class ReviewBench:
             return str(get_project(connection, 1).current_version)
 
     def score(self) -> int:
-        return Scorer(self.parts, self.suggester).score(1, lambda: False)  # type: ignore[arg-type]
+        """Score until there is nothing to do; one job ends after some seconds, done or not."""
+        scorer = Scorer(self.parts, self.suggester)  # type: ignore[arg-type]
+        n_scored = 0
+        while n := scorer.score(1, lambda: False):
+            n_scored += n
+        return n_scored
 
     def push(self) -> int:
         with self.parts.database.read() as connection:
