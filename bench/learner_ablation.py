@@ -50,7 +50,7 @@ def _ones_like(label_map: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 ARMS: Mapping[str, Arm] = {
     WHOLE: Arm(),
-    "base weights": Arm(changed=lambda: _swap("core.beginning.base_widths", lambda: ())),
+    "base weights": Arm(changed=lambda: _swap("core.beginning.fits_base", lambda *_: False)),
     "smoothed weights": Arm(lambda recipe: replace(recipe, ema=0.0)),
     "border weights": Arm(changed=lambda: _swap("core.optimiser.border_weights", _ones_like)),
     "class weights": Arm(

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.base_weights import base_for, base_widths
+from core.base_weights import base_for, fits_base
 from core.checkpoint import Checkpoint
 from core.model import (
     DEFAULT_WIDTHS,
-    Weights,
     build_architecture,
     conform_channels,
     conform_classes,
     initial_weights,
 )
+from core.outputs import Weights
 from core.pixels import PixelStatistics, measure_pixels
 from core.pixels import conform_channels as conform_image
 from core.round_report import Origin
 from core.sampling import OpenExample
 from core.schema import LabelSchema
+from core.timm_network import build_timm_architecture
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,23 @@ def begin(
     examples: Sequence[OpenExample],
     rng: np.random.Generator,
     widths: Sequence[int] = DEFAULT_WIDTHS,
+    encoder: str = "",
+    base: Path | None = None,
 ) -> Beginning:
-    """Prepare the weights for the classes and channels of this round; `widths` are for the first ones."""
+    """Prepare the weights for the classes and channels of this round.
+
+    `widths` or an `encoder` of timm's, and the folder `base` of other weights than the shipped ones, are
+    for a network that starts over; one that goes on stays what it is.
+    """
     found = max(natural_channels(opened.example.image.shape[2]) for opened in examples)
     if start is None:
-        architecture = build_architecture(found, len(schema), widths)
+        if encoder:
+            architecture = build_timm_architecture(encoder, found, len(schema))
+        else:
+            architecture = build_architecture(found, len(schema), widths)
         statistics = measure(examples, found)
-        if tuple(widths) == base_widths():
-            weights = conform_channels(base_for(schema), found)
+        if fits_base(architecture, base):
+            weights = conform_channels(base_for(schema, base), found)
             return Beginning("base", architecture, weights, statistics, None)
         return Beginning("fresh", architecture, initial_weights(architecture, rng), statistics, None)
     # An image that brings colour to a grey project widens the input; grey images are repeated.

@@ -11,6 +11,7 @@
     │   ├── NonFiniteLossError    the loss stopped being a number
     │   └── RoundCancelledError   somebody asked the round to stop
     ├── DeviceError          a device to compute on that is not there
+    ├── EncoderError         an encoder of another library that cannot be had
     └── CheckpointError      weights on disk that do not fit their record
 
 The service adds its own below the same root, in `ml_backend/errors.py`.
@@ -53,6 +54,10 @@ class RoundCancelledError(TrainingError):
 
 class DeviceError(BrushloopError):
     """A device to compute on that torch does not know or cannot reach."""
+
+
+class EncoderError(BrushloopError):
+    """An encoder of timm's that is not installed, not known, or gives no feature maps."""
 
 
 class CheckpointError(BrushloopError):

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from core.checkpoint import Checkpoint
 from core.device import EXACT, Compute
-from core.model import UNet, build_network, stride_of
+from core.model import build_network, stride_of
+from core.outputs import Network
 from core.pixels import PixelStatistics, standardise
 
 
-def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> UNet:
+def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> Network:
     """Build the network of a checkpoint on its device, ready to answer."""
     network = build_network(checkpoint.architecture)
     network.load_state_dict(checkpoint.weights)
@@ -38,7 +39,7 @@ def _mirror(values: NDArray[np.float32], bottom: int, right: int) -> NDArray[np.
     return np.asarray(padded, np.float32).reshape(*padded.shape[:2], -1)
 
 
-def infer_logits(network: UNet, batch: Tensor, compute: Compute = EXACT) -> Tensor:
+def infer_logits(network: Network, batch: Tensor, compute: Compute = EXACT) -> Tensor:
     """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph.
 
     The network is on `compute.device` already; batch and logits are on the processor.
@@ -48,7 +49,7 @@ def infer_logits(network: UNet, batch: Tensor, compute: Compute = EXACT) -> Tens
 
 
 def infer_image(
-    checkpoint: Checkpoint, network: UNet, image: NDArray[Any], compute: Compute = EXACT
+    checkpoint: Checkpoint, network: Network, image: NDArray[Any], compute: Compute = EXACT
 ) -> NDArray[np.float32]:
     """`(H, W, C)` image, small enough for memory, to `(n_classes, H, W)` logits."""
     batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture))

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Weights = dict[str, Tensor]
-"""Parameter name to tensor, as `nn.Module.state_dict` gives it."""
+from core.outputs import DETAIL_WIDTH, HEAD, OUTLINE, Network, Weights
+from core.timm_network import KIND, build_timm_network, margin_of_timm, stride_of_timm
 
 DEFAULT_WIDTHS = (32, 64, 128)
 """Channels per level, from half resolution on."""
@@ -26,17 +26,8 @@ DEFAULT_WIDTHS = (32, 64, 128)
 FOLD_PX = 2
 """Pixels of a side that are folded into the channels of one, before the first level."""
 
-DETAIL_WIDTH = 16
-"""Channels at full resolution, which the outputs are read from."""
-
 BLOCK_REACH_PX = 2
 """How far two 3 x 3 convolutions reach, in pixels of their level."""
-
-HEAD = "head"
-"""Name prefix of the only layer whose rows belong to classes."""
-
-OUTLINE = "outline"
-"""Name prefix of the layer that answers whether a pixel is at the rim of an object."""
 
 
 def build_architecture(
@@ -58,11 +49,15 @@ def stride_of(architecture: Mapping[str, Any]) -> int:
     >>> stride_of(build_architecture(3, 2))
     8
     """
+    if architecture["kind"] == KIND:
+        return stride_of_timm(architecture)
     return int(FOLD_PX * 2 ** (len(architecture["widths"]) - 1))
 
 
 def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
     """How far away, at most, an input pixel can change an output pixel, in px, rounded up to the stride.
+
+    For a network around a timm encoder it is a stated distance, see `core.timm_network.MARGIN_PX`.
 
     Follows the interval of pixels that one output pixel reads back to the input, for every position
     of that pixel within the stride.
@@ -70,6 +65,8 @@ def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
     >>> receptive_margin_px(build_architecture(3, 2))
     56
     """
+    if architecture["kind"] == KIND:
+        return margin_of_timm(architecture)
     stride, depth = stride_of(architecture), len(architecture["widths"])
     reach = 0
     for position in range(stride):
@@ -99,11 +96,22 @@ def _encoder_interval(low: int, high: int, level: int) -> tuple[int, int]:
     return low, high
 
 
-def build_network(architecture: Mapping[str, Any]) -> UNet:
-    """Build the network on its own memory without drawing from torch's global generator."""
-    with torch.device("meta"):
-        network = UNet(architecture["in_channels"], architecture["n_classes"], architecture["widths"])
-    network.to_empty(device="cpu")
+def build_network(architecture: Mapping[str, Any], seed: int = 0) -> Network:
+    """Build the network that an architecture describes, without drawing from torch's global generator.
+
+    Its weights are to be loaded; only those that `Network.initialised` names have first values, from `seed`.
+
+    Raises
+    ------
+    EncoderError
+        The architecture needs an encoder of timm's that cannot be had.
+    """
+    if architecture["kind"] == KIND:
+        network: Network = build_timm_network(architecture, seed)
+    else:
+        with torch.device("meta"):
+            network = UNet(architecture["in_channels"], architecture["n_classes"], architecture["widths"])
+        network.to_empty(device="cpu")
     for parameter in network.parameters():
         if parameter.ndim == 4:  # the memory format that convolutions on processors are fastest in
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -115,10 +123,13 @@ def initial_weights(architecture: Mapping[str, Any], rng: np.random.Generator) -
 
     References: He et al. 2015, "Delving deep into rectifiers", https://arxiv.org/abs/1502.01852
     """
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    network = build_network(architecture)
+    seed = int(rng.integers(2**31))
+    generator = torch.Generator().manual_seed(seed)
+    network = build_network(architecture, seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
+            if name.startswith(network.initialised):
+                continue
             if name.startswith((HEAD, OUTLINE)) or parameter.ndim == 1:
                 parameter.zero_()
             else:
@@ -161,7 +172,10 @@ def conform_channels(weights: Mapping[str, Tensor], in_channels: int) -> Weights
     equal is answered as before.
     """
     adapted = copy_weights(weights)
-    for name, folded_px in (("encoder.0.first.weight", FOLD_PX**2), ("detail.weight", 1)):
+    readers = {"encoder.0.first.weight": FOLD_PX**2, "entry.weight": 1, "detail.weight": 1}
+    for name, folded_px in readers.items():
+        if name not in weights:
+            continue
         flat = weights[name]
         kernel = flat.reshape(len(flat), -1, folded_px, *flat.shape[2:])  # (out, channels, of a fold, 3, 3)
         if kernel.shape[1] != in_channels:
@@ -183,10 +197,8 @@ class Block(nn.Module):
         return F.relu(self.second(x), inplace=True)
 
 
-class UNet(nn.Module):
-    """`(N, C, H, W)` standardised float image to `(N, n_classes + 1, H, W)` logits.
-
-    The last output belongs to no class: it says whether a pixel of an object is at its rim.
+class UNet(Network):
+    """A U-Net on the folded image, and one layer at full resolution.
 
     References: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; Shi et al. 2016 for folding
     pixels into channels and back, https://arxiv.org/abs/1609.05158
@@ -202,8 +214,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(Block(2 * shallow, shallow) for _, shallow in deep_to_shallow)
         self.unfold = nn.Conv2d(widths[0], DETAIL_WIDTH * FOLD_PX**2, 1)
         self.detail = nn.Conv2d(in_channels, DETAIL_WIDTH, 3, padding=1)
-        self.head = nn.Conv2d(DETAIL_WIDTH, n_classes, 1)
-        self.outline = nn.Conv2d(DETAIL_WIDTH, 1, 1)
+        self.add_outputs(n_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """`(N, DETAIL_WIDTH, H, W)`: what the outputs read."""
@@ -222,10 +233,3 @@ class UNet(nn.Module):
             enlarged = F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(torch.cat([enlarged, skips.pop()], dim=1))
         return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = self.features(x)
-        # One product for both outputs.
-        kernel = torch.cat([self.head.weight, self.outline.weight])
-        bias = torch.cat([self.head.bias, self.outline.bias])  # type: ignore[list-item]
-        return F.conv2d(features, kernel, bias)

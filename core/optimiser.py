@@ -18,8 +18,9 @@ from core.augmentation import Augmentation, change_light, cut_patch, random_affi
 from core.device import Compute, choose_compute
 from core.errors import NonFiniteLossError, RoundCancelledError
 from core.loss import border_weights, cross_entropy, outline_loss
-from core.model import DEFAULT_WIDTHS, UNet, Weights, copy_weights
+from core.model import DEFAULT_WIDTHS, copy_weights
 from core.outlines import outline_targets
+from core.outputs import Network, Weights
 from core.pixels import PixelStatistics, standardise
 from core.sampling import OpenExample, Shares, draw_centres
 from core.schema import IGNORE_INDEX, LabelSchema
@@ -78,7 +79,7 @@ class Batch(NamedTuple):
 
 
 def optimise(
-    network: UNet,
+    network: Network,
     examples: Sequence[OpenExample],
     schema: LabelSchema,
     statistics: PixelStatistics,
@@ -190,12 +191,12 @@ def _weight_of(label_map: NDArray[np.uint8], class_weight: NDArray[np.float32]) 
     return by_value[label_map]
 
 
-def _adamw(network: UNet, recipe: Recipe) -> torch.optim.AdamW:
+def _adamw(network: Network, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
 
 
 def _step(
-    network: UNet,
+    network: Network,
     optimizer: torch.optim.AdamW,
     batch: Batch,
     recipe: Recipe,
@@ -222,9 +223,10 @@ def _step(
     return float(loss.detach())
 
 
-def _smooth(smoothed: Weights, network: UNet, decay: float, n_steps: int) -> None:
+def _smooth(smoothed: Weights, network: Network, decay: float, n_steps: int) -> None:
     """Exponential moving average that begins as a plain one, so that early weights are soon forgotten."""
     decay = min(decay, (1 + n_steps) / (10 + n_steps))
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
-            smoothed[name].lerp_(tensor, 1 - decay)
+            if tensor.is_floating_point():
+                smoothed[name].lerp_(tensor, 1 - decay)

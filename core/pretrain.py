@@ -2,7 +2,7 @@
 
 ::
 
-    python -m core.pretrain FOLDER [--steps 2500] [--seed 0] [--threads 2]
+    python -m core.pretrain FOLDER [--steps 3200] [--seed 0] [--threads 1]
 
 The network learns to tell things from what is around them, whatever both look like, and to see the line
 where things meet. No photograph is involved: neither anybody's data nor a benchmark's.
@@ -26,8 +26,9 @@ from torch import Tensor
 
 from core.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
 from core.device import choose_compute
-from core.model import Weights, build_architecture, build_network, copy_weights, initial_weights
+from core.model import build_architecture, build_network, copy_weights, initial_weights
 from core.outlines import rims_of
+from core.outputs import Weights
 from core.pretraining_looks import Image, draw_scene
 from core.threads import torch_threads
 
@@ -80,10 +81,10 @@ def pretrain(
     return Pretrained(smoothed, means)
 
 
-def batches(rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def batches(rng: np.random.Generator, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless batches: images `(N, 3, s, s)`, things `(N, s, s)` int64, outlines `(N, s, s)` float."""
     while True:
-        scenes = [draw_scene(rng, SIZE_PX) for _ in range(BATCH)]
+        scenes = [draw_scene(rng, SIZE_PX) for _ in range(size)]
         images = np.stack([standardise_scene(scene.image, rng) for scene in scenes]).transpose(0, 3, 1, 2)
         things = np.stack([scene.instances > 0 for scene in scenes]).astype(np.int64)
         outlines = np.stack([rims_of(scene.instances) for scene in scenes]).astype(np.float32)
@@ -113,9 +114,9 @@ def main() -> None:
     """Pretrain and write the folder that `core.base_weights` reads."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     with torch_threads(options.threads):
         made = pretrain(
@@ -128,7 +129,8 @@ def main() -> None:
     card = {
         **build_architecture(3, OBJECT_ROWS),
         "made_from": "images drawn by core.pretraining_looks; no photographs",
-        "command": f"python -m core.pretrain FOLDER --steps {options.steps} --seed {options.seed}",
+        "command": f"python -m core.pretrain FOLDER --steps {options.steps} --seed {options.seed}"
+        f" --threads {options.threads}",
         "batch": BATCH,
         "patch_px": SIZE_PX,
         "loss_per_100_steps": made.losses,

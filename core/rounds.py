@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,6 +68,8 @@ class RoundSettings:
     budget_s : wall time of a round that starts over, its checks included
     warm_budget_s : the same for a round that goes on from the current model; never above `budget_s`
     max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
+    encoder : name of a timm encoder for a network that starts over; empty for the network of `core.model`
+    base : folder of base weights to start over from, or None for the shipped ones
     device : where to compute, as `core.device.choose_compute` reads it
     """
 
@@ -76,4 +79,6 @@ class RoundSettings:
     n_threads: int | None = None
     seed: int = 0
     device: str = "cpu"
+    encoder: str = ""
+    base: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def train_round(
     with torch_threads(settings.n_threads):
         examples, skipped = _open_examples(source, summaries, draw)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
-        beginning = begin(start, schema, examples, initial, recipe.widths)
+        beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
         network = build_network(beginning.architecture)
         network.load_state_dict(beginning.weights)
         optimised = optimise(

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     round_steps: int | None = Field(default=None, ge=1)  # instead of seconds, for comparisons
     training_threads: int | None = Field(default=None, ge=1)
     device: str = "auto"  # for trainings and predictions alike
+    encoder: str = ""  # of timm's, for networks that start over
+    encoder_weights: Literal["random", "pretrained"] = "random"
     keep_models: int = Field(default=10, ge=1)  # versions whose files are kept, the current one apart
 
     # What is sent back

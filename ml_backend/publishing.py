@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.effort import sum_up
+from ml_backend.encoder_weights import find_encoder_base
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.lease import Lease, LeaseLostError
 from ml_backend.parts import Parts
@@ -69,6 +70,8 @@ def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: S
             max_steps=settings.round_steps,
             n_threads=settings.training_threads,
             device=settings.device,
+            encoder=settings.encoder,
+            base=find_encoder_base(settings),
         ),
         now=parts.clock(),
     )

@@ -27,6 +27,7 @@ from core.checkpoint import load_checkpoint, save_checkpoint
 from core.errors import BrushloopError, RoundCancelledError, TrainingError
 from core.trainer import train_round
 from ml_backend.config import Settings
+from ml_backend.encoder_weights import fetch_encoder
 from ml_backend.ports import ImageSource
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingOrder
 
@@ -147,6 +148,7 @@ def _run_child(
     stop = threading.Event()
     threading.Thread(target=_obey, args=(pipe, stop), daemon=True).start()
     try:
+        fetch_encoder(settings)
         trained = train_here(order, image_factory(settings), _Sender(pipe), stop.is_set)
     except RoundCancelledError as error:
         pipe.send(("stopped", str(error)))

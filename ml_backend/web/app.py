@@ -17,6 +17,7 @@ from core.errors import (
     BrushloopError,
     CheckpointError,
     DeviceError,
+    EncoderError,
     ImageError,
     RLEError,
     SchemaError,
@@ -56,6 +57,7 @@ STATUS: dict[type[BrushloopError], int] = {
     ImageError: 422,
     CheckpointError: 503,
     DeviceError: 503,
+    EncoderError: 503,
     BusyError: 503,
     LabelStudioError: 503,
 }

@@ -37,6 +37,8 @@ FLOORS: dict[str, set[str]] = {
     },
     "the network": {
         "core.model",
+        "core.outputs",
+        "core.timm_network",
         "core.loss",
         "core.outlines",
         "core.augmentation",
@@ -116,6 +118,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.parts",
         "ml_backend.advice",
         "ml_backend.effort",
+        "ml_backend.encoder_weights",
         "ml_backend.lease",
         "ml_backend.gate",
         "ml_backend.recording",

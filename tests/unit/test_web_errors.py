@@ -29,6 +29,7 @@ TABLE = {
     "ImageRefusedError": 422,
     "CheckpointError": 503,
     "DeviceError": 503,
+    "EncoderError": 503,
     "BusyError": 503,
     "LabelStudioError": 503,
     "LabelStudioUnavailableError": 503,

@@ -1,0 +1,42 @@
+"""Published weights of a timm encoder, downloaded once, and only because `ENCODER_WEIGHTS` asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from core.base_weights import OBJECT_ROWS, save_base
+from core.errors import EncoderError
+from core.model import initial_weights
+from core.timm_network import ENCODER_CHANNELS, build_timm_architecture, create_encoder
+from ml_backend.config import Settings
+
+
+def find_encoder_base(settings: Settings) -> Path | None:
+    """Where the base weights around a pretrained encoder belong, or None where none is asked for."""
+    if not settings.encoder or settings.encoder_weights != "pretrained":
+        return None
+    return settings.data_dir / "encoders" / settings.encoder.replace("/", "_")
+
+
+def fetch_encoder(settings: Settings) -> None:
+    """Have the pretrained encoder that the settings ask for on disk, as base weights that rounds start from.
+
+    Raises
+    ------
+    EncoderError
+        timm is not installed, does not know the encoder, or could not download its weights.
+    """
+    folder = find_encoder_base(settings)
+    if folder is None or folder.exists():
+        return
+    architecture = build_timm_architecture(settings.encoder, ENCODER_CHANNELS, OBJECT_ROWS)
+    try:
+        encoder = create_encoder(settings.encoder, architecture["stages"], is_pretrained=True)
+    except (OSError, httpx.HTTPError) as error:
+        raise EncoderError(f"the weights of {settings.encoder!r} could not be downloaded: {error}") from error
+    learnt = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    weights = initial_weights(architecture, np.random.default_rng(0)) | learnt
+    save_base(folder, architecture, weights, {"made_from": f"timm's published weights of {settings.encoder}"})
