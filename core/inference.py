@@ -18,10 +18,10 @@ from core.pixels import PixelStatistics, standardise
 
 
 def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> Network:
-    """Build the network of a checkpoint on its device, ready to answer."""
+    """Build the network of a checkpoint on its device and in its precision, ready to answer."""
     network = build_network(checkpoint.architecture)
     network.load_state_dict(checkpoint.weights)
-    return network.to(compute.device).requires_grad_(False).eval()
+    return network.to(compute.device, compute.half or torch.float32).requires_grad_(False).eval()
 
 
 def to_batch(image: NDArray[Any], statistics: PixelStatistics, stride: int) -> Tensor:
@@ -42,10 +42,10 @@ def _mirror(values: NDArray[np.float32], bottom: int, right: int) -> NDArray[np.
 def infer_logits(network: Network, batch: Tensor, compute: Compute = EXACT) -> Tensor:
     """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph.
 
-    The network is on `compute.device` already; batch and logits are on the processor.
+    The network is as `load_network` made it for `compute`; batch and logits are on the processor.
     """
-    with torch.inference_mode(), compute.autocast():
-        return network(compute.place(batch)).float().cpu()  # type: ignore[no-any-return]  # untyped in torch
+    with torch.inference_mode():
+        return network(compute.place(batch).to(compute.half or batch.dtype)).float().cpu()  # type: ignore[no-any-return]  # untyped in torch
 
 
 def infer_image(

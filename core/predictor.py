@@ -34,10 +34,13 @@ def sample_logits(logits_of: Callable[[Tensor], Tensor], batch: Tensor, n_augmen
     """
     if not 1 <= n_augmentations <= len(FLIPS):
         raise ValueError(f"1 to {len(FLIPS)} augmentations can be had, not {n_augmentations}")
-    samples = [
-        logits_of(batch.flip(axes))[0].flip([axis - 1 for axis in axes]) for axes in FLIPS[:n_augmentations]
+    first = logits_of(batch)
+    if n_augmentations == 1:
+        return first
+    mirrored = [
+        logits_of(batch.flip(axes))[0].flip([axis - 1 for axis in axes]) for axes in FLIPS[1:n_augmentations]
     ]
-    return torch.stack(samples)
+    return torch.stack([first[0], *mirrored])
 
 
 class Predictor:

@@ -70,7 +70,8 @@ def test_on_the_processor_a_batch_is_not_copied() -> None:
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16, None])
 def test_logits_come_back_as_float32_and_close_to_the_exact_ones(half: torch.dtype | None) -> None:
     network, x = _network(), torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    exact, found = infer_logits(network, x), infer_logits(network, x, Compute(CPU, half))
+    exact = infer_logits(network, x)
+    found = infer_logits(network.to(half or torch.float32), x, Compute(CPU, half))
     assert found.dtype is torch.float32
     torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
 
