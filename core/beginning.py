@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from core.base_weights import base_for, fits_base
 from core.checkpoint import Checkpoint
@@ -80,6 +82,35 @@ def begin(
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = conform_channels(weights, in_channels)
     return Beginning("warm", architecture, weights, widen(start.statistics, in_channels), start.fingerprint)
+
+
+FEW_OBJECTS = 15
+"""Up to so many painted objects the largest share of the base weights is kept."""
+
+
+def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest_share: float) -> Weights:
+    """Go a part of the way back to the base weights that a round started from.
+
+    A few painted objects do not speak for the images that nobody painted in; what the base weights know
+    does. Weights between both answer unseen images better than either, and the more objects there are the
+    less of the base is needed. Weights that did not start from a base stay as they are.
+
+    Parameters
+    ----------
+    beginning : Beginning
+    weights : Weights
+        After optimisation.
+    n_objects : int
+        Painted objects that were trained on.
+    largest_share : float
+        Of the base, in 0..1, up to `FEW_OBJECTS` objects; it falls with the root of their number.
+
+    References: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903
+    """
+    if beginning.origin != "base" or not largest_share:
+        return weights
+    share = largest_share * math.sqrt(FEW_OBJECTS / max(n_objects, FEW_OBJECTS))
+    return {name: torch.lerp(tensor, beginning.weights[name], share) for name, tensor in weights.items()}
 
 
 def natural_channels(n_channels: int) -> int:

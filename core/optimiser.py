@@ -44,6 +44,7 @@ class Recipe:
     ramp_share : share of the round in which the rate rises; it then falls along a cosine
     ema : decay of the smoothed weights, reached gradually
     outline_share : weight of the outlines' loss against that of the classes
+    base_share : of the base weights in the result, where a round started from them with few objects
     """
 
     widths: tuple[int, ...] = DEFAULT_WIDTHS
@@ -57,6 +58,7 @@ class Recipe:
     largest_gradient: float = 5.0
     ema: float = 0.98
     outline_share: float = 0.5
+    base_share: float = 0.3
     shares: Shares = field(default_factory=Shares)
     augmentation: Augmentation = field(default_factory=Augmentation)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.beginning import Beginning, begin, choose_start
+from core.beginning import Beginning, begin, choose_start, keep_of_base
 from core.calibration import fit_temperature
 from core.checkpoint import Checkpoint
 from core.device import choose_compute
@@ -20,6 +20,7 @@ from core.loss import class_weights
 from core.model import build_network
 from core.objects import learn_limits
 from core.optimiser import Optimised, Recipe, optimise, thin_out
+from core.outputs import Weights
 from core.round_report import Origin, RoundReport, RoundResult
 from core.rounds import ExampleSource, ExampleSummary, RoundSettings
 from core.sampling import OpenExample, collect_areas, open_positions, select_keys
@@ -109,7 +110,9 @@ def train_round(
             on_step=lambda done: on_progress(done, clock.eta_s(done)),
             compute=compute,
         )
-        checkpoint = _to_checkpoint(beginning, optimised, schema, examples, is_draft, settings.seed)
+        n_objects = sum(sum(summary.class_objects) for summary in summaries)
+        weights = keep_of_base(beginning, optimised.weights, n_objects, recipe.base_share)
+        checkpoint = _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed)
         new = score_blocks(checkpoint, blocks, schema, compute.exact)
         checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
         old = score_blocks(current, blocks, schema, compute.exact) if current is not None else None
@@ -229,7 +232,7 @@ def _peak_rate(recipe: Recipe, origin: Origin, start: Checkpoint | None, schema:
 
 def _to_checkpoint(
     beginning: Beginning,
-    optimised: Optimised,
+    weights: Weights,
     schema: LabelSchema,
     examples: Sequence[OpenExample],
     is_draft: bool,
@@ -238,7 +241,7 @@ def _to_checkpoint(
     return Checkpoint(
         schema=schema,
         architecture=beginning.architecture,
-        weights=optimised.weights,
+        weights=weights,
         statistics=beginning.statistics,
         limits=learn_limits(collect_areas(examples, schema)),
         is_draft=is_draft,
