@@ -19,6 +19,10 @@ class Interval:
     half: float | None
     n: int
 
+    def to_record(self) -> dict[str, float | None]:
+        """Plain JSON form, which has no NaN."""
+        return {"mean": None if np.isnan(self.mean) else self.mean, "half": self.half, "n": self.n}
+
     def __str__(self) -> str:
         return f"{self.mean:.3f}" + ("" if self.half is None else f" ± {self.half:.3f}")
 

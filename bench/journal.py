@@ -63,6 +63,6 @@ def learner_version() -> str:
     """First digits of a hash over the core's source and base weights: what our own results depend on."""
     digest = hashlib.sha256()
     folder = Path(core.__file__).parent
-    for path in sorted([*folder.glob("*.py"), *folder.glob("base/*")]):
+    for path in sorted([*folder.rglob("*.py"), *folder.glob("base/*")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]

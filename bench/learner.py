@@ -1,9 +1,10 @@
 """The learner: quality by budget beside its peers, and what a long project costs; see its --options.
 
 Parts: `quality` (segmentation, doubts and speed after 5 to 200 painted objects, beside a random forest),
-`cost` (many annotated tasks, many rounds), `forgetting` (a new look, a new class), `memory` (large images),
-`repeat` (same seed, same weights), and `ablation`, which only runs when it is named. What is finished is
-kept beside the JSON file in a `.jsonl` file, from which `--resume` goes on.
+`incremental` (the same strokes in several rounds), `cost` (many annotated tasks, many rounds), `forgetting`
+(a new look, a new class), `memory` (large images), `repeat` (same seed, same weights), and `ablation`, which
+only runs when it is named. What is finished is kept beside the JSON file in a `.jsonl` file, from which
+`--resume` goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.journal import Journal, learner_version
 from bench.learner_ablation import measure_ablation
 from bench.learner_cost import measure_cost
 from bench.learner_forgetting import measure_forgetting
+from bench.learner_incremental import measure_incremental
 from bench.learner_memory import measure_memory
 from bench.learner_quality import measure_quality
 from bench.learner_repeat import measure_repeat
@@ -30,6 +32,7 @@ TAKES_ARGUMENTS = True
 
 PARTS: Mapping[str, Callable[[Bench], PartResult]] = {
     "quality": measure_quality,
+    "incremental": measure_incremental,
     "cost": measure_cost,
     "forgetting": measure_forgetting,
     "memory": measure_memory,

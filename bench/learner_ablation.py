@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -48,14 +48,22 @@ def _ones_like(label_map: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ones(label_map.shape, np.float32)
 
 
+def _equal_weights(pixels: Sequence[int], *_: Any) -> NDArray[np.float32]:
+    return np.ones(len(pixels), np.float32)
+
+
 ARMS: Mapping[str, Arm] = {
     WHOLE: Arm(),
     "base weights": Arm(changed=lambda: _swap("core.beginning.fits_base", lambda *_: False)),
+    "share of the base kept": Arm(lambda recipe: replace(recipe, base_share=0.0)),
+    "outline output": Arm(
+        lambda recipe: replace(recipe, outline_share=0.0),
+        changed=lambda: _swap("core.splitting.OUTLINE_WEIGHT", 0.0),
+    ),
     "smoothed weights": Arm(lambda recipe: replace(recipe, ema=0.0)),
     "border weights": Arm(changed=lambda: _swap("core.optimiser.border_weights", _ones_like)),
-    "class weights": Arm(
-        changed=lambda: _swap("core.trainer.class_weights", lambda pixels: np.ones(len(pixels), np.float32))
-    ),
+    "class weights": Arm(changed=lambda: _swap("core.trainer.class_weights", _equal_weights)),
+    "learnt outlines": Arm(lambda recipe: replace(recipe, outline_share=0.0)),
     "class and border sampling": Arm(
         lambda recipe: replace(recipe, shares=replace(recipe.shares, class_uniform=0.0, border=0.0))
     ),
@@ -141,4 +149,4 @@ def _compare(
 
 
 def _to_record(one: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: asdict(value) if name in FIGURES else value for name, value in one.items()}
+    return {name: value.to_record() if name in FIGURES else value for name, value in one.items()}

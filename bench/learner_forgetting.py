@@ -7,7 +7,6 @@ go on from the current model, and a model that is worse on the hold-out is not u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -131,11 +130,16 @@ def _report(
         )
         for name, of in falls.items()
     ]
+    learnt = sum(one["promoted"] for one in classes)
+    # A model that was turned down forgets nothing, and learns nothing.
+    goals.append(
+        Goal(f"models with the new class that went live: {learnt} of {len(classes)}", learnt == len(classes))
+    )
     record = {
         "looks": list(looks),
         "classes": list(classes),
-        "fall": asdict(fall),
-        "class_falls": {name: asdict(of) for name, of in falls.items()},
+        "fall": fall.to_record(),
+        "class_falls": {name: of.to_record() for name, of in falls.items()},
     }
     return PartResult(
         (Figures("What is forgotten: Dice", ("", "before", "after", "fall"), tuple(rows)),),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -33,7 +32,7 @@ def measure_quality(bench: Bench) -> PartResult:
     record = {
         "measurements": measurements,
         "summary": [_to_record(cell) for cell in cells],
-        "dense_dice": {name: asdict(found) for name, found in dense.items()},
+        "dense_dice": {name: found.to_record() for name, found in dense.items()},
     }
     return PartResult(
         quality_figures(cells, dense), quality_goals(cells, dense, bench.settings.round_s), record
@@ -138,7 +137,7 @@ def _dense_dice(measurements: Sequence[Measurement], dataset: str) -> Interval:
 
 def _to_record(value: Any) -> Any:
     if isinstance(value, Interval):
-        return asdict(value)
+        return value.to_record()
     if isinstance(value, dict):
         return {name: _to_record(inner) for name, inner in value.items()}
     return value

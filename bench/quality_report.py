@@ -38,7 +38,7 @@ def _segmentation(cells: Sequence[Cell], dense: Mapping[str, Interval]) -> Figur
         for name in ("dice", "boundary_f1", "ap50"):
             row += tuple(str(cell[name][which]) for which in ("forest", "network", "gap"))
         rows.append(row)
-    rows += [(dataset, "all", "", str(found), *[""] * 7) for dataset, found in dense.items()]
+    rows += [(dataset, "all", "", str(found), *[""] * 7) for dataset, found in dense.items() if found.n]
     title = "Segmentation of unseen images, without test-time augmentation; `all`: dense labels of the pool"
     return Figures(title, columns, tuple(tuple(row[: len(columns)]) for row in rows))
 
