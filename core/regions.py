@@ -163,11 +163,14 @@ def find_candidates(
     object_size_px: float,
     acquisition: Acquisition = DEFAULT_ACQUISITION,
     rng: np.random.Generator | None = None,
+    *,
+    even_sure: bool = False,
 ) -> tuple[Region, ...]:
     """Find the boxes of one image that could be asked about, for `choose_regions`.
 
     They are taken greedily without overlap (nnActive, Lüth et al. 2025) by the mean uncertainty in the box,
-    or by chance. Arguments and errors are those of `propose_regions`.
+    or by chance. Arguments and errors are those of `propose_regions`; `even_sure` also gives boxes that are
+    no question, because the model is sure in them, so that images can still be compared.
     """
     if annotated.shape != prediction.shape:
         raise ValueError(f"annotated is {annotated.shape}, the prediction {prediction.shape}")
@@ -186,7 +189,12 @@ def find_candidates(
     found = [
         _describe(prediction, grid.box(*place), float(scores[place]), weights, schema) for place in places
     ]
-    return tuple(r for r in found if acquisition in BY_CHANCE or r.expected_error >= MIN_EXPECTED_ERROR)
+    return tuple(r for r in found if even_sure or acquisition in BY_CHANCE or is_question(r))
+
+
+def is_question(region: Region) -> bool:
+    """Whether the model is unsure enough of a box to ask a person."""
+    return region.expected_error >= MIN_EXPECTED_ERROR
 
 
 def choose_regions(

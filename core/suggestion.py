@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from core.objects import ObjectLimits, clean_mask, count_labels, separate_touching
 from core.painting import Box
 from core.prediction import Prediction
-from core.regions import Region, propose_regions
+from core.regions import Region, choose_regions, find_candidates, is_question
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth import Mask
 
@@ -82,7 +82,7 @@ def build_suggestion(
     Returns
     -------
     Suggestion
-        Its score is 1 minus the uncertainty of the worst region, and 1 where nothing is unsure.
+        Its score is 1 minus the uncertainty of the worst region, whether it is asked about or not.
 
     Examples
     --------
@@ -103,12 +103,13 @@ def build_suggestion(
         ground = prediction.label_map == schema.background_index
         masks = [*_cut(schema.background_index, ground, prediction), *masks]
     size_px = _object_size(prediction, schema, known)
-    # The score needs the worst region, even where no question is sent.
-    regions = propose_regions(prediction, annotated, schema, size_px, max(1, settings.max_questions))
-    worst = max((region.acquisition_score for region in regions), default=0.0)
-    return Suggestion(
-        prediction.shape, tuple(masks), regions[: settings.max_questions], float(np.clip(1 - worst, 0, 1))
-    )
+    # The score needs the worst region even where it is no question: images are ranked by it.
+    candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
+    worst = max((region.acquisition_score for region in candidates), default=0.0)
+    questions = [region for region in candidates if is_question(region)]
+    chosen = [questions[index] for index in choose_regions(questions, settings.max_questions)]
+    chosen.sort(key=lambda region: -region.acquisition_score)
+    return Suggestion(prediction.shape, tuple(masks), tuple(chosen), float(np.clip(1 - worst, 0, 1)))
 
 
 def separated_objects(

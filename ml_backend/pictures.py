@@ -57,6 +57,7 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
             model,
             wanted,
             deadline=time.monotonic() + LONGEST_S,
+            keep_details=kind == "uncertainty",
             keep_probabilities=kind == "probability",
         )
         artifacts.save_picture(model.model_version, name, _paint(prediction, kind))

@@ -115,16 +115,19 @@ class Suggester:
         task: TaskRecord,
         *,
         deadline: float,
+        keep_details: bool = False,
         keep_probabilities: bool = False,
     ) -> Prediction:
         """Look at the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
         predictor = self.predictors.get(project, model)
-        image = self.parts.images.open(project.project_id, task.task_id, task.data)
         if not self._places.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
             raise RoundCancelledError("no time left to look at the image")
         try:
+            # Decoding takes memory as looking does, so it waits for a place too.
+            image = self.parts.images.open(project.project_id, task.task_id, task.data)
             return predictor.predict(
                 image,
+                keep_details=keep_details,
                 keep_probabilities=keep_probabilities,
                 should_stop=lambda: time.monotonic() >= deadline,
             )

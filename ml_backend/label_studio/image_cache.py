@@ -29,11 +29,11 @@ ROOM_SHARE = 0.01
 def write_in_bands(file: IO[bytes], pixels: NDArray[Any]) -> None:
     """Write an array in numpy's format, however its memory is ordered, without a second copy of it."""
     head = {
-        "descr": np.lib.format.dtype_to_descr(pixels.dtype),
+        "descr": np.lib.format.dtype_to_descr(pixels.dtype),  # type: ignore[no-untyped-call]
         "fortran_order": False,
         "shape": pixels.shape,
     }
-    np.lib.format.write_array_header_1_0(file, head)
+    np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
     for top in range(0, pixels.shape[0], BAND_ROWS):
         file.write(np.ascontiguousarray(pixels[top : top + BAND_ROWS]).data)
 
