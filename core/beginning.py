@@ -72,6 +72,8 @@ def begin(
         else:
             architecture = build_architecture(found, len(schema), widths)
         statistics = measure(examples, found)
+        if base is not None and not fits_base(architecture, base):
+            base = None  # made for another network, before an update perhaps
         if fits_base(architecture, base):
             weights = conform_channels(base_for(schema, base), found)
             return Beginning("base", architecture, weights, statistics, None)

@@ -1,4 +1,4 @@
-"""What a project needs done now, by looking at the database alone: the schedulers of all workers agree.
+"""What a project needs done now, by looking at the database: the schedulers of all workers agree.
 
 A round is due when somebody asked for it, or when the gate is open, something is not accounted for, and
 people paused for the quiet time. A failed round is not repeated until something changes or somebody asks.
@@ -19,12 +19,19 @@ from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
+from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "digest", "round", "push", "score", "order"]
+JobKind = Literal["reconcile", "digest", "round", "push", "score", "order", "pretrain"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
+
+QUIET_S = 2.0
+"""So long after somebody asked a model for a prediction, the next question may follow."""
+
+SMALLEST_POOL = 8
+"""With fewer images, base weights of a project's own would know those and little else."""
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 3, 5.0, 300.0
 """A round that takes its worker down again and again, over the same truth, is repeated ever more slowly."""
@@ -69,7 +76,18 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         due.append("round")
     elif project.current_version is not None:
         due += _find_review(connection, project, project.current_version, settings, now)
+    elif settings.pretrain_on_pool and not unbuilt and _can_pretrain(connection, project, settings, now):
+        due.append("pretrain")
     return due
+
+
+def _can_pretrain(connection: Connection, project: Project, settings: Settings, now: float) -> bool:
+    """Whether a project without a model has a pool and no base weights of its own, and nobody waits."""
+    if settings.encoder or Artifacts(settings.data_dir, project.folder).base.exists():
+        return False
+    if is_training(connection, project.project_id, now) or now - reviews.last_asked(connection) < QUIET_S:
+        return False
+    return len(scorings.list_never(connection, project.project_id, SMALLEST_POOL)) >= SMALLEST_POOL
 
 
 def has_credential(project: Project, settings: Settings) -> bool:

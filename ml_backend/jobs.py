@@ -57,6 +57,7 @@ class Queue:
         "push": "quick",
         "order": "quick",
         "score": "scores",
+        "pretrain": "pretraining",
     }
 
     def __init__(self, settings: Settings, jobs: Mapping[JobKind, Job]) -> None:
@@ -67,7 +68,7 @@ class Queue:
             kind: self._hueys[self.LANES[kind]].task(name=f"brushloop_{kind}")(_of_this_module(job))
             for kind, job in jobs.items()
         }
-        self._threads = {"rounds": settings.training_slots, "quick": QUICK_THREADS, "scores": 1}
+        self._threads = {"rounds": settings.training_slots, "quick": QUICK_THREADS}  # elsewhere one
         self._consumers: list[QuietConsumer] = []
 
     def send(self, kind: JobKind, project_id: int) -> None:
@@ -79,7 +80,7 @@ class Queue:
         for lane, huey in self._hueys.items():
             consumer = QuietConsumer(
                 huey,
-                workers=self._threads[lane],
+                workers=self._threads.get(lane, 1),
                 periodic=False,
                 initial_delay=POLL_S,
                 max_delay=LONGEST_POLL_S,

@@ -22,7 +22,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend import order_keeping, overview, pictures, placing, publishing, scoring, suggesting
+from ml_backend import (
+    order_keeping,
+    overview,
+    pictures,
+    placing,
+    pool_pretraining,
+    publishing,
+    scoring,
+    suggesting,
+)
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -154,6 +163,10 @@ class LearningLoop:
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Have Label Studio hold one prediction of ours for each task that is owed; how many were sent."""
         return self._placer.push_owed(self._get(project_id), should_stop)
+
+    def pretrain(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Make base weights from the project's unlabelled images, until something else comes first."""
+        return pool_pretraining.pretrain_pool(self.parts, project_id, should_stop)
 
     # Review: the new model looks at what nobody opened, and Label Studio shows people what teaches most.
 

@@ -6,12 +6,14 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
+from ml_backend.config import Settings
 from ml_backend.effort import sum_up
 from ml_backend.encoder_weights import find_encoder_base
 from ml_backend.label_studio.label_config import LabelConfig
@@ -71,10 +73,17 @@ def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: S
             n_threads=settings.training_threads,
             device=settings.device,
             encoder=settings.encoder,
-            base=find_encoder_base(settings),
+            base=_find_base(artifacts, settings),
         ),
         now=parts.clock(),
     )
+
+
+def _find_base(artifacts: Artifacts, settings: Settings) -> Path | None:
+    """Base weights that are not the shipped ones, for a round that starts over."""
+    if settings.encoder:
+        return find_encoder_base(settings)
+    return artifacts.base if artifacts.base.exists() else None
 
 
 def _to_example(

@@ -64,6 +64,7 @@ class Worker:
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
             "order": self._job("order", loop.keep_order),
+            "pretrain": self._job("pretrain", lambda project_id: _pretrain(loop, project_id, stop)),
         }
         self.queue = Queue(loop.parts.settings, jobs)
 
@@ -137,6 +138,11 @@ class Worker:
 def _score(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
     step_back()
     loop.score(project_id, stop.is_set)
+
+
+def _pretrain(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
+    step_back()
+    loop.pretrain(project_id, stop.is_set)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
 
     data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
                                      truth/<task>-<seq>.npy  (3, H, W) uint8: all truth, training, hold-out
+                                     base/                   own weights that a first round starts from
                                      pictures/<version>/     PNGs, made when somebody asks
                                      scratch/                what a killed process left half-done
 """
@@ -30,6 +31,7 @@ class Artifacts:
         self.root = data_dir / "projects" / folder
         self.models = self.root / "models"
         self.truth = self.root / "truth"
+        self.base = self.root / "base"
         self.pictures = self.root / "pictures"
         self.scratch = self.root / "scratch"
 

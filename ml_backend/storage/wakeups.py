@@ -21,6 +21,13 @@ def claim(connection: Connection, project_id: int, kind: str, now: float, lost_a
     return connection.execute(claimed).rowcount == 1
 
 
+def renew(connection: Connection, project_id: int, kind: str, now: float) -> None:
+    """The job is still at work: nobody shall take it for lost."""
+    w = tables.wakeups
+    still = sa.update(w).where(w.c.project_id == project_id, w.c.kind == kind).values(sent_at=now)
+    connection.execute(still)
+
+
 def clear(connection: Connection, project_id: int | None = None, kind: str | None = None) -> None:
     """The job has arrived; without arguments, forget all claims."""
     w = tables.wakeups

@@ -54,6 +54,7 @@ FLOORS: dict[str, set[str]] = {
         "core.pretraining_shapes",
         "core.pretraining_looks",
         "core.pretrain",
+        "core.pool_pretraining",
     },
     "a round": {
         "core.beginning",
@@ -126,6 +127,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.truth",
         "ml_backend.publishing",
         "ml_backend.predictors",
+        "ml_backend.pool_pretraining",
         "ml_backend.suggesting",
         "ml_backend.placing",
         "ml_backend.score_choice",
