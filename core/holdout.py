@@ -143,6 +143,8 @@ def summarise(
 def has_enough_held_out(summaries: Sequence[ExampleSummary], schema: LabelSchema) -> bool:
     """Whether models can be compared: some held-out objects in all, and pixels of two classes.
 
+    Something has to be left to learn from, too: a few objects in one small image may all be held out.
+
     Examples
     --------
     >>> one = ExampleSummary("t", (9, 9), (100, 100), (90, 60), (0, 9), (0, 3), True)
@@ -152,7 +154,8 @@ def has_enough_held_out(summaries: Sequence[ExampleSummary], schema: LabelSchema
     n_objects = sum(sum(summary.held_out_objects) for summary in summaries)
     pixels = [sum(summary.held_out_pixels[c] for summary in summaries) for c in range(len(schema))]
     n_classes = sum(count >= ENOUGH_HELD_OUT_PX for count in pixels)
-    return n_objects >= ENOUGH_HELD_OUT_OBJECTS and n_classes >= ENOUGH_HELD_OUT_CLASSES
+    n_left = sum(any(summary.class_pixels[c] for summary in summaries) for c in range(len(schema)))
+    return n_objects >= ENOUGH_HELD_OUT_OBJECTS and min(n_classes, n_left) >= ENOUGH_HELD_OUT_CLASSES
 
 
 def count_pixels(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[int, ...]:

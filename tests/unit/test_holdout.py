@@ -167,16 +167,22 @@ def test_without_background_the_summary_counts_cells() -> None:
 
 
 def test_models_are_compared_only_with_enough_held_out_objects_of_two_classes() -> None:
-    def enough(n_objects: int, *held_out_px: int) -> bool:
+    def enough(n_objects: int, *held_out_px: int, left_px: tuple[int, ...] = (9, 9, 0)) -> bool:
         empty = np.full((1, 1), U, np.uint8)
         summary = summarise("t", empty, empty, SCHEMA, is_new=False)
-        fields = {**vars(summary), "held_out_pixels": held_out_px, "held_out_objects": (0, n_objects, 0)}
+        fields = {
+            **vars(summary),
+            "class_pixels": left_px,
+            "held_out_pixels": held_out_px,
+            "held_out_objects": (0, n_objects, 0),
+        }
         return has_enough_held_out([type(summary)(**fields)], SCHEMA)
 
     assert enough(3, 500, 400, 0)
     assert not enough(2, 500, 400, 0)
     assert not enough(3, 0, 400, 0)
     assert not enough(3, 10, 400, 0)
+    assert not enough(3, 500, 400, 0, left_px=(9, 0, 0))  # nothing would be left to learn a class from
     assert not has_enough_held_out([], SCHEMA)
 
 
