@@ -90,7 +90,7 @@ def _predict(model: Path, image_path: Path, mode: str) -> dict[str, Any]:
     warm_up()
     predictor.predict(image[:TILE_PX, :TILE_PX], n_augmentations=1)
     began = time.perf_counter()
-    prediction = predictor.predict(image, n_augmentations=N_LOOKS[mode])
+    prediction = predictor.predict(image, n_augmentations=N_LOOKS[mode], keep_details=False)
     predicted, predict_peak = time.perf_counter(), peak_bytes()
     nothing = np.zeros(prediction.shape, bool)
     suggestion = build_suggestion(prediction, checkpoint.schema, nothing, checkpoint.limits)
