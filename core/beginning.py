@@ -26,7 +26,7 @@ from core.pixels import conform_channels as conform_image
 from core.round_report import Origin
 from core.sampling import OpenExample
 from core.schema import LabelSchema
-from core.timm_network import build_timm_architecture
+from core.timm_network import KIND, build_timm_architecture
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest
     """
     if beginning.origin != "base" or not largest_share:
         return weights
+    if beginning.architecture["kind"] == KIND:
+        return weights  # only its encoder has learnt anything before
     share = largest_share * math.sqrt(FEW_OBJECTS / max(n_objects, FEW_OBJECTS))
     return {name: torch.lerp(tensor, beginning.weights[name], share) for name, tensor in weights.items()}
 

@@ -11,10 +11,14 @@ import pytest
 import torch
 from review_fakes import ReviewBench
 
-from core.base_weights import fits_base, load_base
+from core.base_weights import fits_base, load_base, save_base
+from core.beginning import begin
 from core.errors import ImageError, RoundCancelledError
 from core.model import build_architecture
 from core.pool_pretraining import PoolBase, pretrain_on_pool
+from core.rounds import Example
+from core.sampling import open_positions
+from core.schema import LabelSchema
 from core.synthetic import make_image
 from ml_backend.gate import SMALLEST_POOL, find_due
 from ml_backend.pool_pretraining import pretrain_pool
@@ -128,6 +132,16 @@ def test_images_that_cannot_be_read_are_left_out(make: Any) -> None:
     bench.bench.images.broken |= set(range(SMALLEST_POOL + 1))
     with pytest.raises(ImageError):
         pretrain_pool(bench.parts, 1, lambda: False, max_steps=1)
+
+
+def test_base_weights_of_an_older_network_give_way_to_the_shipped_ones(tmp_path: Path) -> None:
+    save_base(tmp_path / "base", build_architecture(3, 2, (4, 6)), {}, {})
+    schema, image = LabelSchema.of("Background", "Cell"), _pool()[0]
+    label_map = np.zeros(image.shape[:2], np.uint8)
+    opened = open_positions(Example("a", image, label_map, label_map), True, np.random.default_rng(0))
+    beginning = begin(None, schema, [opened], np.random.default_rng(0), base=tmp_path / "base")
+    assert beginning.origin == "base"
+    assert torch.equal(beginning.weights["head.weight"], load_base()["head.weight"])
 
 
 def test_the_first_round_starts_from_the_project_s_own_base(make: Any) -> None:

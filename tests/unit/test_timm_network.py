@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from loop_fakes import make_bench
 from torch import Tensor, nn
 
 from core.base_weights import fits_base, save_base
@@ -183,6 +184,21 @@ def test_published_weights_are_fetched_once_and_only_when_asked_for(tmp_path: An
     written = (base / "weights.safetensors").stat().st_mtime_ns
     fetch_encoder(asked)
     assert (base / "weights.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_project_learns_with_an_encoder_and_goes_on_from_there(tmp_path: Any) -> None:
+    bench = make_bench(tmp_path, encoder="small", encoder_weights="pretrained")
+    fetch_encoder(bench.parts.settings)
+    for task_id in (1, 2):
+        bench.submit(task_id)
+        bench.loop.build_truth(1)
+        version = bench.loop.run_round(1)
+        assert version is not None
+    (folder,) = (tmp_path / "projects").glob(f"*/models/{version}")
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.architecture["encoder"] == "small"
+    assert [entry["origin"] for entry in bench.loop.rounds(1)] == ["warm", "base"]
+    bench.close()
 
 
 def test_base_weights_of_another_network_do_not_fit(tmp_path: Any) -> None:
