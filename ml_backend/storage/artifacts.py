@@ -48,7 +48,7 @@ class Artifacts:
             # One after the other: put together in memory, those of a large image would be there twice.
             shape = (len(maps), *maps[0].shape)
             head = {"descr": maps[0].dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, head)
+            np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
             for label_map in maps:
                 file.write(np.ascontiguousarray(label_map).data)
         self.truth.mkdir(exist_ok=True)
