@@ -14,7 +14,7 @@ Cell = Mapping[str, Any]
 DICE_MARGIN = {5: 0.01, 15: 0.01, 50: 0.02, 200: 0.03}
 """Dice above the forest, by the number of painted objects."""
 
-DENSE_BUDGET, DENSE_SHARE = 200, 0.98
+DENSE_BUDGET, DENSE_SHARE = 50, 0.98
 """From so many objects on, this part of what all dense labels give is as good: nothing is left to learn."""
 
 AP_MARGIN, AP_BUDGET = 0.10, 200
