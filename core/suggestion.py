@@ -23,11 +23,16 @@ MAX_OBJECTS = 50
 
 @dataclass(frozen=True)
 class SuggestionSettings:
-    """What is sent. `regions`: one mask per class, or one per object with at most `max_objects`."""
+    """What is sent.
+
+    `regions`: one mask per class, or one per object with at most `max_objects`. `ask_when_sure` asks for the
+    least sure places in any case, for a model that nothing has checked: it may be wrongly sure.
+    """
 
     regions: Literal["classes", "objects"] = "classes"
     send_background: bool = False
     max_questions: int = 5
+    ask_when_sure: bool = False
     max_objects: int = MAX_OBJECTS
 
 
@@ -106,7 +111,7 @@ def build_suggestion(
     # The score needs the worst region even where it is no question: images are ranked by it.
     candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
-    questions = [region for region in candidates if is_question(region)]
+    questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
     chosen = [questions[index] for index in choose_regions(questions, settings.max_questions)]
     chosen.sort(key=lambda region: -region.acquisition_score)
     return Suggestion(prediction.shape, tuple(masks), tuple(chosen), float(np.clip(1 - worst, 0, 1)))

@@ -189,7 +189,7 @@ class Suggester:
             checkpoint.schema,
             self._annotated(question, prediction.shape),
             checkpoint.limits,
-            _suggestion_settings(self.parts),
+            _suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
         )
         answer, sent = to_prediction(
             _with_classes_of(question.config.schema, suggestion, checkpoint.schema),
@@ -261,9 +261,10 @@ def _fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: Tas
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def _suggestion_settings(parts: Parts) -> SuggestionSettings:
+def _suggestion_settings(parts: Parts, *, ask_when_sure: bool) -> SuggestionSettings:
     settings = parts.settings
     return SuggestionSettings(
+        ask_when_sure=ask_when_sure,
         regions=settings.regions,
         send_background=settings.send_background,
         max_questions=settings.max_questions,

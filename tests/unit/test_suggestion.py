@@ -173,6 +173,16 @@ def test_the_score_does_not_depend_on_whether_questions_are_sent() -> None:
     assert silent.score == asking.score < 1
 
 
+def test_a_sure_model_asks_nothing_unless_nobody_checked_it() -> None:
+    maps = predict(discs((60, 60)), confidence=0.999, entropy=0.01)
+    nothing = np.zeros(maps.shape, bool)
+    sure = build_suggestion(maps, SCHEMA, nothing, LIMITS)
+    unchecked = build_suggestion(maps, SCHEMA, nothing, LIMITS, SuggestionSettings(ask_when_sure=True))
+    assert sure.regions == ()
+    assert len(unchecked.regions) == 5
+    assert sure.score == unchecked.score
+
+
 def test_an_image_that_is_known_whole_has_no_question() -> None:
     labels = discs((40, 40))
     suggestion = build_suggestion(predict(labels), SCHEMA, np.ones(labels.shape, bool), LIMITS)
