@@ -42,6 +42,9 @@ HIGH_CORRECTIVE_DICE, FLAT_CORRECTIVE_DICE = 0.95, 0.03
 People disagree with one another, and with themselves a week later, by a few hundredths of Dice.
 """
 
+ROUNDING_DIGITS = 9
+"""Differences of scores are compared without the dust of binary fractions: .99 - .96 is .03."""
+
 
 @dataclass(frozen=True)
 class ClassScore:
@@ -121,8 +124,8 @@ def advise_stopping(rounds: Sequence[RoundEvidence], schema: LabelSchema) -> Sto
     names = [schema.names[index] for index in schema.object_indices]
     changes = {name: [_change(evidence, name) for evidence in window] for name in names}
     mean = [sum(column) / len(names) for column in zip(*changes.values(), strict=True)]
-    rising = [name for name in names if sum(changes[name]) > FLAT_CLASS_DICE]
-    if sum(mean) > FLAT_DICE or rising:
+    rising = [name for name in names if _exceeds(sum(changes[name]), FLAT_CLASS_DICE)]
+    if _exceeds(sum(mean), FLAT_DICE) or rising:
         return StopAdvice("gaining", _say_gain(mean, changes, rising))
     doubt = next(_doubts(window, mean, changes), None)
     if doubt:
@@ -165,7 +168,7 @@ def _change(evidence: RoundEvidence, name: str) -> float:
 
 def _say_gain(mean: Sequence[float], changes: Mapping[str, Sequence[float]], rising: Sequence[str]) -> str:
     best = max(changes, key=lambda name: sum(changes[name]))
-    if rising and sum(mean) <= FLAT_DICE:
+    if rising and not _exceeds(sum(mean), FLAT_DICE):
         return f"The last {WINDOW} rounds raised the held-out Dice of {best} by {_short(sum(changes[best]))}."
     return f"The last {WINDOW} rounds raised the held-out Dice by {_short(sum(mean))}."
 
@@ -175,17 +178,17 @@ def _doubts(
 ) -> Iterator[str]:
     """Why a score that did not rise cannot be said to stand still."""
     steps = [*map(abs, mean), *map(abs, accumulate(mean))]
-    if max(steps) > FLAT_DICE:
+    if _exceeds(max(steps), FLAT_DICE):
         yield f"The held-out Dice still moves by {_short(max(steps))} from round to round."
     for name, column in changes.items():
-        if max(map(abs, column)) > FLAT_CLASS_DICE:
+        if _exceeds(max(map(abs, column)), FLAT_CLASS_DICE):
             yield f"The held-out Dice of {name} still moves by {_short(max(map(abs, column)))}."
     share = _answers_share(window)
-    if share > FLAT_ANSWERS_SHARE:
+    if _exceeds(share, FLAT_ANSWERS_SHARE):
         yield f"Rounds still change {_percent(share)} of the answers."
     for name in changes:
         low, high = window[-1].scores[name].interval or (0.0, 1.0)
-        if high - low > WIDEST_INTERVAL:
+        if _exceeds(high - low, WIDEST_INTERVAL):
             yield f"The held-out Dice of {name} is only known to be between {_short(low)} and {_short(high)}."
 
 
@@ -202,9 +205,9 @@ def _judge_corrections(window: Sequence[RoundEvidence]) -> StopAdvice:
         return StopAdvice("flat", f"{still}; too few predictions were corrected to tell how good they are.")
     corrective = sum(dice * n for dice, n in known) / n_corrected
     spread = max(dice for dice, _ in known) - min(dice for dice, _ in known)
-    if corrective < HIGH_CORRECTIVE_DICE:
+    if _exceeds(HIGH_CORRECTIVE_DICE, corrective):
         return StopAdvice("flat", f"{still}, yet much is corrected (corrective Dice {_short(corrective)}).")
-    if spread > FLAT_CORRECTIVE_DICE:
+    if _exceeds(spread, FLAT_CORRECTIVE_DICE):
         return StopAdvice("flat", f"{still}, yet corrections differ from round to round by {_short(spread)}.")
     reason = (
         f"{still}; corrections are rare (corrective Dice {_short(corrective)}): more painting buys little."
@@ -214,6 +217,10 @@ def _judge_corrections(window: Sequence[RoundEvidence]) -> StopAdvice:
 
 def _answers_share(window: Sequence[RoundEvidence]) -> float:
     return max(evidence.answers_share or 0.0 for evidence in window)
+
+
+def _exceeds(value: float, limit: float) -> bool:
+    return round(value - limit, ROUNDING_DIGITS) > 0
 
 
 def _short(value: float) -> str:
