@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -53,6 +52,7 @@ def cross_entropy(logits: Tensor, label_maps: Tensor, weights: Tensor) -> Tensor
 
     Examples
     --------
+    >>> import torch
     >>> logits = torch.zeros(1, 2, 1, 2)
     >>> round(cross_entropy(logits, torch.tensor([[[1, 255]]]), torch.ones(1, 1, 2)).item(), 3)
     0.693
@@ -78,6 +78,7 @@ def outline_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
     Examples
     --------
+    >>> import torch
     >>> round(outline_loss(torch.zeros(1, 1, 2), torch.tensor([[[1, 255]]])).item(), 3)
     0.693
     """
@@ -85,20 +86,6 @@ def outline_loss(logits: Tensor, targets: Tensor) -> Tensor:
     if not known.any():
         return logits.sum() * 0
     return F.binary_cross_entropy_with_logits(logits[known], targets[known].to(logits.dtype))
-
-
-def soft_dice_loss(logits: Tensor, label_maps: Tensor) -> Tensor:
-    """One minus the mean Dice of the classes present, over annotated pixels of the whole batch.
-
-    References: Milletari et al. 2016, https://arxiv.org/abs/1606.04797
-    """
-    annotated = label_maps != IGNORE_INDEX
-    probabilities = torch.softmax(logits.permute(0, 2, 3, 1)[annotated], dim=1)  # (P, C)
-    truth = F.one_hot(label_maps[annotated].long(), logits.shape[1]).to(probabilities.dtype)
-    present = truth.sum(0) > 0
-    overlap = (probabilities * truth).sum(0)
-    dice = 2 * overlap / (probabilities.sum(0) + truth.sum(0)).clamp_min(1e-6)
-    return 1 - dice[present].mean()
 
 
 def border_weights(

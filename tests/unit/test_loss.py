@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.loss import border_weights, class_weights, cross_entropy, soft_dice_loss
+from core.loss import border_weights, class_weights, cross_entropy
 from core.schema import IGNORE_INDEX
 
 
@@ -52,12 +52,6 @@ def test_the_loss_is_divided_by_the_sum_of_weights() -> None:
 def test_a_batch_without_annotated_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="no annotated pixel"):
         cross_entropy(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2), IGNORE_INDEX), torch.ones(1, 2, 2))
-
-
-def test_dice_reads_annotated_pixels_and_present_classes_only() -> None:
-    label_maps = torch.tensor([[[1, 1, IGNORE_INDEX]]])
-    logits = torch.tensor([[[[-20.0, -20.0, 0.0]], [[20.0, 20.0, 5.0]], [[-20.0, -20.0, 9.0]]]])
-    assert soft_dice_loss(logits, label_maps).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_pixels_beside_another_annotated_class_weigh_more_than_pixels_inside() -> None:
