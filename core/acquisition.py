@@ -34,6 +34,9 @@ DEFAULT_ACQUISITION: Acquisition = "entropy"
 BY_CHANCE: frozenset[Acquisition] = frozenset({"foreground-33", "foreground-66", "random"})
 """What these ask does not depend on how unsure the model is."""
 
+NEEDS_DETAILS: frozenset[Acquisition] = frozenset({"margin", "mutual-information"})
+"""What reads maps that `core.predictor.Predictor.predict` makes only with `keep_details`."""
+
 FOREGROUND_SHARES: dict[Acquisition, float] = {"foreground-33": 0.33, "foreground-66": 0.66}
 """The two strengths of nnActive's foreground-aware random (Lüth et al. 2025)."""
 

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
 from core.objects import ObjectLimits, clean_mask, count_labels, separate_touching
 from core.painting import Box
 from core.prediction import Prediction
-from core.regions import Region, choose_regions, find_candidates, is_question
+from core.regions import Choice, Region, choose_regions, find_candidates, is_question
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth import Mask
 
@@ -26,7 +27,8 @@ class SuggestionSettings:
     """What is sent.
 
     `regions`: one mask per class, or one per object with at most `max_objects`. `ask_when_sure` asks for the
-    least sure places in any case, for a model that nothing has checked: it may be wrongly sure.
+    least sure places in any case, for a model that nothing has checked: it may be wrongly sure. `acquisition`
+    says which places are asked about.
     """
 
     regions: Literal["classes", "objects"] = "classes"
@@ -34,6 +36,7 @@ class SuggestionSettings:
     max_questions: int = 5
     ask_when_sure: bool = False
     max_objects: int = MAX_OBJECTS
+    acquisition: Acquisition = DEFAULT_ACQUISITION
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def build_suggestion(
     annotated: Mask,
     limits: Sequence[ObjectLimits],
     settings: SuggestionSettings | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Suggestion:
     """Turn a prediction into masks and questions.
 
@@ -83,11 +87,19 @@ def build_suggestion(
     limits : ObjectLimits per class
         The defaults for classes beyond its end.
     settings : SuggestionSettings, optional
+    rng : numpy.random.Generator, optional
+        Needed by acquisitions with chance.
 
     Returns
     -------
     Suggestion
-        Its score is 1 minus the uncertainty of the worst region, whether it is asked about or not.
+        Its score is 1 minus the uncertainty of the worst region, whether it is asked about or not; with an
+        acquisition by chance, of the worst one that was drawn.
+
+    Raises
+    ------
+    ValueError
+        An `rng` is missing, or details that the acquisition reads: see `core.acquisition.NEEDS_DETAILS`.
 
     Examples
     --------
@@ -109,11 +121,15 @@ def build_suggestion(
         masks = [*_cut(schema.background_index, ground, prediction), *masks]
     size_px = _object_size(prediction, schema, known)
     # The score needs the worst region even where it is no question: images are ranked by it.
-    candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
+    asked = settings.acquisition
+    candidates = find_candidates(prediction, annotated, schema, size_px, asked, rng, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
-    questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
-    chosen = [questions[index] for index in choose_regions(questions, settings.max_questions)]
-    chosen.sort(key=lambda region: -region.acquisition_score)
+    even_sure = settings.ask_when_sure or asked in BY_CHANCE
+    questions = [region for region in candidates if even_sure or is_question(region)]
+    order = choose_regions(questions, settings.max_questions, Choice(asked), rng)
+    chosen = [questions[index] for index in order]
+    if asked not in BY_CHANCE:
+        chosen.sort(key=lambda region: -region.acquisition_score)
     return Suggestion(prediction.shape, tuple(masks), tuple(chosen), float(np.clip(1 - worst, 0, 1)))
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.acquisition import DEFAULT_ACQUISITION, Acquisition
+
 
 class Settings(BaseSettings):
     """The environment of one process. Names are the environment variables in lower case."""
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     regions: Literal["classes", "objects"] = "classes"
     send_background: bool = False
     max_questions: int = Field(default=5, ge=0, le=50)
+    acquisition: Acquisition = DEFAULT_ACQUISITION  # which places are asked about
     predict_deadline_s: float = Field(default=80.0, gt=0)
     predict_threads: int | None = Field(default=None, ge=1)
 

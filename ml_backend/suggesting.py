@@ -6,14 +6,12 @@ kept too, before it is sent: the difference to it is what a correction teaches.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,16 @@ from numpy.typing import NDArray
 
 from core.errors import BrushloopError, RoundCancelledError
 from core.prediction import Prediction
-from core.regions import Region
-from core.schema import IGNORE_INDEX, LabelSchema
-from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
+from core.schema import IGNORE_INDEX
+from core.suggestion import build_suggestion
+from ml_backend.answers import (
+    fingerprint,
+    needs_details,
+    rng_of,
+    suggestion_settings,
+    to_region_record,
+    with_classes_of,
+)
 from ml_backend.errors import LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -165,9 +170,9 @@ class Suggester:
         with self.parts.database.read() as connection:
             stored = tasks.find_task(connection, project.project_id, task.task_id)
             truth = TaskTruth.from_record(stored.truth) if stored and stored.truth else TaskTruth()
-            fingerprint = _fingerprint(self.parts, config, task, truth)
+            depends_on = fingerprint(self.parts, config, task, truth)
             known = predictions.find_prediction(
-                connection, project.project_id, task.task_id, model.model_version, fingerprint
+                connection, project.project_id, task.task_id, model.model_version, depends_on
             )
         if known is not None:
             return known
@@ -176,30 +181,33 @@ class Suggester:
             raise RoundCancelledError("no time left to look at the image")
         if is_awaited:
             self._ask_for_quiet(project)
-        question = _Question(project, model, config, task, truth, fingerprint)
-        key = (project.folder, task.task_id, model.model_version, fingerprint)
+        question = _Question(project, model, config, task, truth, depends_on)
+        key = (project.folder, task.task_id, model.model_version, depends_on)
         return self._flights.run(key, lambda: self._compute(question, deadline), deadline - time.monotonic())
 
     def _compute(self, question: _Question, deadline: float) -> dict[str, Any]:
         project, model, task = question.project, question.model, question.task
-        prediction = self.predict(project, model, task, deadline=deadline)
+        prediction = self.predict(
+            project, model, task, deadline=deadline, keep_details=needs_details(self.parts)
+        )
         checkpoint = self.predictors.get(project, model).checkpoint
         suggestion = build_suggestion(
             prediction,
             checkpoint.schema,
             self._annotated(question, prediction.shape),
             checkpoint.limits,
-            _suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
+            suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
+            rng_of(model.model_version, task.task_id),
         )
         answer, sent = to_prediction(
-            _with_classes_of(question.config.schema, suggestion, checkpoint.schema),
+            with_classes_of(question.config.schema, suggestion, checkpoint.schema),
             question.config,
             model.model_version,
             str(task.task_id),
         )
         answer, asked = (
             dict(answer),
-            [_to_region_record(region, checkpoint.schema) for region in suggestion.regions],
+            [to_region_record(region, checkpoint.schema) for region in suggestion.regions],
         )
         with self.parts.database.write() as connection:
             known = find_project(connection, project.project_id)
@@ -251,50 +259,3 @@ class Suggester:
         with self.parts.database.write() as connection:
             if find_project(connection, project.project_id) is not None:
                 reviews.note_asked(connection, project.project_id, self.parts.clock())
-
-
-def _fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:
-    """Of all that an answer depends on, its task and model version apart."""
-    settings = parts.settings
-    knobs = [settings.regions, settings.send_background, settings.max_questions]
-    told = json.dumps([dict(task.data), repr(config), knobs, truth.maps], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
-
-
-def _suggestion_settings(parts: Parts, *, ask_when_sure: bool) -> SuggestionSettings:
-    settings = parts.settings
-    return SuggestionSettings(
-        ask_when_sure=ask_when_sure,
-        regions=settings.regions,
-        send_background=settings.send_background,
-        max_questions=settings.max_questions,
-    )
-
-
-def _to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:
-    return {
-        **asdict(region.box),
-        "acquisition_score": float(region.acquisition_score),
-        "class": schema.names[region.class_index],
-        "runner_up": schema.names[region.runner_up_index],
-        "confidence": float(region.confidence),
-    }
-
-
-def _with_classes_of(wanted: LabelSchema, suggestion: Suggestion, known: LabelSchema) -> Suggestion:
-    """Number the classes as the labeling setup does now; what it no longer has is left out."""
-    if wanted.names == known.names:
-        return suggestion
-    index = {i: wanted.index_of(name) for i, name in enumerate(known.names)}
-    masks = tuple(
-        replace(mask, class_index=new)
-        for mask in suggestion.masks
-        if (new := index[mask.class_index]) is not None
-    )
-    regions = tuple(
-        replace(region, class_index=first, runner_up_index=second)
-        for region in suggestion.regions
-        if (first := index[region.class_index]) is not None
-        and (second := index[region.runner_up_index]) is not None
-    )
-    return replace(suggestion, masks=masks, regions=regions)

@@ -128,6 +128,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.publishing",
         "ml_backend.predictors",
         "ml_backend.pool_pretraining",
+        "ml_backend.answers",
         "ml_backend.suggesting",
         "ml_backend.placing",
         "ml_backend.score_choice",

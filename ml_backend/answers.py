@@ -1,0 +1,78 @@
+"""What an answer depends on, and the small steps between what the core suggests and what is sent and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from core.acquisition import NEEDS_DETAILS
+from core.regions import Region
+from core.schema import LabelSchema
+from core.suggestion import Suggestion, SuggestionSettings
+from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.parts import Parts
+from ml_backend.ports import TaskRecord
+from ml_backend.truth import TaskTruth
+
+
+def fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:
+    """Of all that an answer depends on, its task and model version apart."""
+    settings = parts.settings
+    knobs = [settings.regions, settings.send_background, settings.max_questions, settings.acquisition]
+    told = json.dumps([dict(task.data), repr(config), knobs, truth.maps], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def suggestion_settings(parts: Parts, *, ask_when_sure: bool) -> SuggestionSettings:
+    settings = parts.settings
+    return SuggestionSettings(
+        ask_when_sure=ask_when_sure,
+        regions=settings.regions,
+        send_background=settings.send_background,
+        max_questions=settings.max_questions,
+        acquisition=settings.acquisition,
+    )
+
+
+def needs_details(parts: Parts) -> bool:
+    """Whether the acquisition reads maps that a prediction otherwise leaves out."""
+    return parts.settings.acquisition in NEEDS_DETAILS
+
+
+def rng_of(model_version: str, task_id: int) -> np.random.Generator:
+    """Chance that is the same whenever, and in whichever process, the version looks at the task."""
+    return np.random.default_rng([zlib.crc32(model_version.encode()), task_id])
+
+
+def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:
+    return {
+        **asdict(region.box),
+        "acquisition_score": float(region.acquisition_score),
+        "class": schema.names[region.class_index],
+        "runner_up": schema.names[region.runner_up_index],
+        "confidence": float(region.confidence),
+    }
+
+
+def with_classes_of(wanted: LabelSchema, suggestion: Suggestion, known: LabelSchema) -> Suggestion:
+    """Number the classes as the labeling setup does now; what it no longer has is left out."""
+    if wanted.names == known.names:
+        return suggestion
+    index = {i: wanted.index_of(name) for i, name in enumerate(known.names)}
+    masks = tuple(
+        replace(mask, class_index=new)
+        for mask in suggestion.masks
+        if (new := index[mask.class_index]) is not None
+    )
+    regions = tuple(
+        replace(region, class_index=first, runner_up_index=second)
+        for region in suggestion.regions
+        if (first := index[region.class_index]) is not None
+        and (second := index[region.runner_up_index]) is not None
+    )
+    return replace(suggestion, masks=masks, regions=regions)
