@@ -67,7 +67,7 @@ def outline_targets(label_map: NDArray[np.uint8], background: int | None) -> NDA
     annotated = label_map != IGNORE_INDEX
     # Far from everything that is different or unknown there is no outline.
     targets[annotated & (_widest(label_map) == _narrowest(label_map))] = 0
-    for class_index in np.unique(label_map[annotated]):
+    for class_index in np.flatnonzero(np.bincount(label_map[annotated])):
         if class_index != background:
             mask = label_map == class_index
             known = _known_outline(mask, annotated & ~mask).astype(np.uint8)

@@ -27,7 +27,7 @@ from core.sampling import OpenExample, collect_areas, open_positions, select_key
 from core.schema import LabelSchema
 from core.threads import torch_threads
 
-OPTIMISATION_SHARE = 0.9
+OPTIMISATION_SHARE = 0.93
 """Share of a round's budget after which optimisation ends; checking the model needs the rest."""
 
 FEWEST_STEPS = 10
