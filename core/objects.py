@@ -9,13 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from core.components import ROWS_AT_ONCE, find_components
 from core.painting import Box
 from core.schema import LabelSchema
 from core.splitting import separate_touching
-from core.truth import Mask, fill_holes
+from core.truth import Mask
 
 __all__ = [
     "ObjectLimits",
@@ -41,9 +40,6 @@ SMALL_QUANTILE, SPECK_SHARE = 0.1, 0.3
 
 HOLE_SHARE = 0.1
 """A hole up to this share of the typical object is an error of the prediction."""
-
-ROWS_AT_ONCE = 512
-"""Large maps are counted in stripes: numpy and OpenCV take 4 to 16 bytes per pixel for what they look at."""
 
 MIN_SPECK_PX = 4
 """No limit is below this: a person cannot see such a region, nor click on it."""
@@ -139,7 +135,7 @@ def count_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[in
     """
     counts = [0] * len(schema)
     for class_index in _present(label_map, schema):
-        counts[class_index] = _count_components(label_map, class_index)
+        counts[class_index] = len(find_components(label_map, class_index))
     return tuple(counts)
 
 
@@ -206,38 +202,24 @@ def clean_mask(mask: Mask, limits: ObjectLimits) -> Mask:
     >>> clean_mask(mask, ObjectLimits(min_object_px=2, max_hole_px=1)).astype(int).tolist()
     [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
     """
-    cleaned = mask & ~_small_components(mask, limits.min_object_px - 1, connectivity=8)
+    cleaned = mask.copy()
+    if limits.min_object_px > 1:
+        objects = find_components(mask)
+        for rows, is_speck in objects.where(objects.areas < limits.min_object_px):
+            cleaned[rows][is_speck] = False
     if limits.max_hole_px < 1:
         return cleaned
-    holes = fill_holes(cleaned) & ~cleaned
-    return cleaned | _small_components(holes, limits.max_hole_px, connectivity=4)
+    gaps = find_components(~cleaned, connectivity=4)
+    height, width = mask.shape
+    inside = (gaps.boxes[:, :2] > 0).all(axis=1) & (gaps.boxes[:, 2:] < (height, width)).all(axis=1)
+    for rows, is_hole in gaps.where(inside & (gaps.areas <= limits.max_hole_px)):
+        cleaned[rows][is_hole] = True
+    return cleaned
 
 
 def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
     counts = count_labels(label_map)
     return [index for index in schema.object_indices if counts[index]]
-
-
-def _count_components(label_map: NDArray[np.uint8], class_index: int) -> int:
-    """Label stripe by stripe, and join the parts that touch across a seam."""
-    n_parts = 0
-    above: NDArray[np.int64] = np.zeros(
-        label_map.shape[1], np.int64
-    )  # part numbers of the row before, 0 for none
-    joins: list[NDArray[np.int64]] = []
-    for top in range(0, label_map.shape[0], ROWS_AT_ONCE):
-        mask = (label_map[top : top + ROWS_AT_ONCE] == class_index).view(np.uint8)
-        n_labels, labels = cv2.connectedComponents(mask, connectivity=8)
-        first, last = (
-            np.where(row > 0, row.astype(np.int64) + n_parts, 0) for row in (labels[0], labels[-1])
-        )
-        for one, other in ((above, first), (above[1:], first[:-1]), (above[:-1], first[1:])):
-            both = (one > 0) & (other > 0)
-            joins.append(np.unique(np.stack([one[both], other[both]]), axis=1))
-        above, n_parts = last, n_parts + n_labels - 1
-    one, other = np.concatenate(joins, axis=1)
-    links = coo_array((np.ones(one.size, bool), (one, other)), shape=(n_parts + 1, n_parts + 1))
-    return int(connected_components(links, directed=False, return_labels=False)) - 1
 
 
 def _limits_of(areas: NDArray[np.float64]) -> ObjectLimits:
@@ -254,14 +236,3 @@ def _limits_of(areas: NDArray[np.float64]) -> ObjectLimits:
         max_hole_px=max(MIN_SPECK_PX, round(HOLE_SHARE * typical_area)),
         typical_diameter_px=float(np.sqrt(4 * typical_area / np.pi)),
     )
-
-
-def _small_components(mask: Mask, max_area_px: int, connectivity: int) -> Mask:
-    if max_area_px < 1:
-        return np.zeros(mask.shape, bool)
-    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.astype(np.uint8), connectivity=connectivity
-    )
-    is_small = stats[:, cv2.CC_STAT_AREA] <= max_area_px
-    is_small[0] = False
-    return np.asarray(is_small[labels]) if n_labels > 1 else np.zeros(mask.shape, bool)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
+from core.components import find_components
 from core.touching import carve_line
 from core.truth import Mask
 
@@ -99,15 +100,12 @@ def separate_touching(
 def _suspects(mask: Mask, typical_diameter_px: float) -> Iterator[tuple[tuple[slice, slice], Mask]]:
     """Yield the box and the pixels of each blob that may hold more than one object."""
     typical_area = np.pi / 4 * typical_diameter_px**2
-    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large_enough = stats[:, cv2.CC_STAT_AREA] >= MIN_CLUMP_SHARE * typical_area
-    for index in range(1, n_labels):
-        left, top, width, height, area = (int(v) for v in stats[index])
-        if not large_enough[index] or width * height > MAX_CLUMP_PX:
-            continue
-        box = slice(top, top + height), slice(left, left + width)
-        blob = labels[box] == index
-        if area > LARGE_SHARE * typical_area or _solidity(blob) < SOLIDITY:
+    found = find_components(mask)
+    spans = found.boxes[:, 2:] - found.boxes[:, :2]
+    may_be_clump = found.areas >= MIN_CLUMP_SHARE * typical_area
+    may_be_clump &= spans.prod(axis=1, dtype=np.int64) <= MAX_CLUMP_PX
+    for number, box, blob in found.cut_out(may_be_clump):
+        if found.areas[number - 1] > LARGE_SHARE * typical_area or _solidity(blob) < SOLIDITY:
             yield box, blob
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
+from core.components import find_components
 from core.objects import ObjectLimits, clean_mask, count_labels, separate_touching
 from core.painting import Box
 from core.prediction import Prediction
@@ -182,9 +183,9 @@ def tidy_map(
         kept = clean_mask(label_map == index, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
         tidy[kept] = index
     for index in _present(tidy, schema):
-        mask = tidy == index
-        filled = clean_mask(mask, ObjectLimits(1, limits[index].max_hole_px))
-        tidy[filled & (tidy == IGNORE_INDEX)] = index
+        filled = clean_mask(tidy == index, ObjectLimits(1, limits[index].max_hole_px))
+        filled &= tidy == IGNORE_INDEX
+        tidy[filled] = index
     return tidy
 
 
@@ -244,13 +245,15 @@ def _cut(class_index: int, mask: Mask, prediction: Prediction) -> Iterator[Sugge
 def _cut_objects(
     class_index: int, mask: Mask, prediction: Prediction, max_objects: int
 ) -> Iterator[SuggestedMask]:
-    n_labels, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    found = find_components(mask)
     # Sizes differ far more than confidences: the chosen ones are among the largest few hundred.
-    by_size = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[: 4 * max_objects]
-    for label in by_size[: n_labels - 1]:
-        left, top, width, height = (int(v) for v in stats[label, :4])
-        cut = labels[top : top + height, left : left + width] == label
-        yield _suggested(class_index, cut, top, left, prediction)
+    by_size = np.argsort(-found.areas, kind="stable")[: 4 * max_objects]
+    is_large = np.zeros(len(found), bool)
+    is_large[by_size] = True
+    cut = {number - 1: (box, pixels) for number, box, pixels in found.cut_out(is_large)}
+    for index in by_size:
+        (rows, columns), pixels = cut[int(index)]
+        yield _suggested(class_index, pixels, rows.start, columns.start, prediction)
 
 
 def _suggested(class_index: int, mask: Mask, top: int, left: int, prediction: Prediction) -> SuggestedMask:

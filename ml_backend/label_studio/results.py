@@ -43,7 +43,9 @@ def to_prediction(
     sent: list[SentRegion] = []
     for index, mask in enumerate(suggestion.masks):
         if mask.mask.any():
-            region_id = _region_id(task_key, model_version, index, mask.box, mask.mask.tobytes())
+            region_id = _region_id(
+                task_key, model_version, index, mask.box, np.ascontiguousarray(mask.mask).data
+            )
             result.append(_brush_region(region_id, mask, config, canvas))
             name = config.schema.names[mask.class_index]
             sent.append(SentRegion(region_id, name, model_version, mask.top, mask.left, mask.mask))
@@ -135,7 +137,8 @@ def _checked_score(score: float) -> float:
     return min(max(float(score), 0.0), 1.0)
 
 
-def _region_id(task_key: str, model_version: str, index: int, box: Box, content: bytes) -> str:
+def _region_id(task_key: str, model_version: str, index: int, box: Box, content: bytes | memoryview) -> str:
     text = "\n".join((task_key, model_version, str(index), repr(box)))
-    digest = hashlib.blake2b(text.encode() + content, digest_size=15).digest()
-    return base64.urlsafe_b64encode(digest).decode()[:ID_LENGTH]
+    digest = hashlib.blake2b(text.encode(), digest_size=15)
+    digest.update(content)
+    return base64.urlsafe_b64encode(digest.digest()).decode()[:ID_LENGTH]

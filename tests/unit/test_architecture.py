@@ -28,6 +28,7 @@ FLOORS: dict[str, set[str]] = {
     "strokes become truth": {
         "core.truth",
         "core.touching",
+        "core.components",
         "core.splitting",
         "core.label_map",
         "core.objects",

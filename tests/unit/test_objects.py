@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from core import objects
+from core import components, objects
 from core.objects import (
     ObjectLimits,
     clean_mask,
@@ -187,5 +187,6 @@ def test_objects_are_counted_alike_in_stripes_of_any_height(label_map: NDArray[n
         counts[stats.class_index] += 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "ROWS_AT_ONCE", rows)
+        patch.setattr(components, "ROWS_AT_ONCE", rows)
         assert count_objects(label_map, schema) == tuple(counts)
         assert count_labels(label_map)[:3].tolist() == np.bincount(label_map.ravel(), minlength=3).tolist()
