@@ -121,7 +121,9 @@ def _parts(
 ) -> NDArray[np.int32] | None:
     """Return labels of the objects in one blob, or None when it is one object."""
     padded = np.pad(blob, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    rough = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    # OpenCV's roots differ in the last bit with the place in memory; the squares are whole numbers.
+    distance = np.sqrt(np.rint(np.square(rough)))
     if outline is not None:
         distance = distance * (1 - OUTLINE_WEIGHT * outline.astype(np.float32))
     # Pixels without a higher neighbour: all peaks, and some flat slopes, which join their peak below.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import cv2
 import numpy as np
@@ -169,6 +170,21 @@ def test_a_model_may_say_where_the_border_is() -> None:
     outline[:, 28:32] = 0.9
     assert count(separate_touching(mask, 22)) == 1
     assert count(separate_touching(mask, 22, outline=outline)) == 2
+
+
+def test_the_same_clump_is_always_cut_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_the_last_bit(*arguments: Any) -> NDArray[np.float32]:
+        distance = exact(*arguments)
+        return np.asarray(np.nextafter(distance, rng.choice([0, 1000], distance.shape)), np.float32)
+
+    exact, rng = cv2.distanceTransform, np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.random((120, 120)).astype(np.float32), (0, 0), 2)
+    mask = noise > np.float32(0.5)
+    parts = separate_touching(mask, 12)
+    assert (parts != mask).any()
+    monkeypatch.setattr("core.splitting.cv2.distanceTransform", in_the_last_bit)
+    for _ in range(3):
+        assert (separate_touching(mask, 12) == parts).all()
 
 
 def test_an_empty_mask_and_a_full_one_have_nothing_to_separate() -> None:
