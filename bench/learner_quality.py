@@ -99,7 +99,9 @@ def summarise(measurements: Sequence[Measurement], dataset: str, n_objects: int)
         ours, theirs = ([m[PLAIN][name] for m in of] for of in (network, forest))
         cell[name] = {"network": interval_of(ours), "forest": interval_of(theirs)}
         cell[name]["gap"] = paired_difference(ours, theirs)
-        cell[name]["augmented"] = interval_of([m[AUGMENTED][name] for m in network])
+        augmented = [m[AUGMENTED][name] for m in network]
+        cell[name]["augmented"] = interval_of(augmented)
+        cell[name]["augmented_gap"] = paired_difference(augmented, theirs)
     cell["train_s"] = {
         name: interval_of([m["train_s"] for m in of])
         for name, of in (("network", network), ("forest", forest))

@@ -25,7 +25,7 @@ JUDGED_DOUBT, JUDGED_BAND = "predictive_entropy", "without_answer_band"
 
 
 def quality_figures(cells: Sequence[Cell], dense: Mapping[str, Interval]) -> tuple[Figures, ...]:
-    return (_segmentation(cells, dense), _doubts(cells), _speed(cells))
+    return (_segmentation(cells, dense), _as_sent(cells), _doubts(cells), _speed(cells))
 
 
 def _segmentation(cells: Sequence[Cell], dense: Mapping[str, Interval]) -> Figures:
@@ -43,6 +43,20 @@ def _segmentation(cells: Sequence[Cell], dense: Mapping[str, Interval]) -> Figur
     return Figures(title, columns, tuple(tuple(row[: len(columns)]) for row in rows))
 
 
+def _as_sent(cells: Sequence[Cell]) -> Figures:
+    columns: tuple[str, ...] = ("set", "objects")
+    for name in ("Dice", "boundary F1", "AP@.5"):
+        columns += (name, f"{name} gap")
+    rows = []
+    for cell in cells:
+        row: tuple[Any, ...] = (cell["set"], cell["objects"])
+        for name in ("dice", "boundary_f1", "ap50"):
+            row += tuple(str(cell[name][which]) for which in ("augmented", "augmented_gap"))
+        rows.append(row)
+    title = "The same with four mirrored looks, which is what the service sends; gap: above the forest"
+    return Figures(title, columns, tuple(rows))
+
+
 def _doubts(cells: Sequence[Cell]) -> Figures:
     columns = (
         "set",
@@ -56,7 +70,6 @@ def _doubts(cells: Sequence[Cell]) -> Figures:
         "entropy, truth's band out",
         "entropy, no band out",
         "forest margin",
-        "Dice 4 looks",
     )
     rows = []
     for cell in cells:
@@ -69,7 +82,6 @@ def _doubts(cells: Sequence[Cell]) -> Figures:
             auroc[JUDGED_DOUBT]["without_truth_band"],
             auroc[JUDGED_DOUBT]["all"],
             cell["forest_auroc"][JUDGED_BAND],
-            cell["dice"]["augmented"],
         )
         rows.append((cell["set"], cell["objects"], *map(str, values)))
     return Figures(
