@@ -17,10 +17,11 @@ POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Service:
-    """Where it listens."""
+    """Where it listens, and the id of its first process where that is known."""
 
     host: str
     port: int
+    pid: int = 0
 
     def call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)

@@ -90,7 +90,7 @@ def running_service(
     command = [sys.executable, "-m", "ml_backend.cli", "serve", "--with-worker"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder / "data")]
     process = ChildProcess("the service", command, environment, folder / "service.log")
-    service = Service("127.0.0.1", port)
+    service = Service("127.0.0.1", port, process.pid)
     try:
         wait_until_up(service, process)
         yield service
