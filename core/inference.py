@@ -44,8 +44,14 @@ def infer_logits(network: Network, batch: Tensor, compute: Compute = EXACT) -> T
 
     The network is as `load_network` made it for `compute`; batch and logits are on the processor.
     """
+    return infer_deeply(network, batch, compute)[0]
+
+
+def infer_deeply(network: Network, batch: Tensor, compute: Compute = EXACT) -> tuple[Tensor, Tensor]:
+    """The same logits, and what the encoder's deepest level has of the batch: `(N, D, h, w)`, where it is."""
     with torch.inference_mode():
-        return network(compute.place(batch).to(compute.half or batch.dtype)).float().cpu()  # type: ignore[no-any-return]  # untyped in torch
+        features, deepest = network.encode(compute.place(batch).to(compute.half or batch.dtype))
+        return network.read(features).float().cpu(), deepest
 
 
 def infer_image(

@@ -216,20 +216,21 @@ class UNet(Network):
         self.detail = nn.Conv2d(in_channels, DETAIL_WIDTH, 3, padding=1)
         self.add_outputs(n_classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """`(N, DETAIL_WIDTH, H, W)`: what the outputs read."""
-        context = F.pixel_shuffle(self.unfold(self.context(x)), FOLD_PX)
-        return F.relu(context + self.detail(x), inplace=True)
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(N, DETAIL_WIDTH, H, W)`, what the outputs read, and `(N, widths[-1], h, w)`, the deepest."""
+        around, deepest = self.context(x)
+        context = F.pixel_shuffle(self.unfold(around), FOLD_PX)
+        return F.relu(context + self.detail(x), inplace=True), deepest
 
-    def context(self, x: Tensor) -> Tensor:
-        """`(N, widths[0], H / FOLD_PX, W / FOLD_PX)`: the U-Net proper."""
+    def context(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(N, widths[0], H / FOLD_PX, W / FOLD_PX)`: the U-Net proper; and its deepest level."""
         x = F.pixel_unshuffle(x, FOLD_PX)
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(F.max_pool2d(x, 2) if level else x)
             skips.append(x)
-        skips.pop()
+        deepest = skips.pop()
         for narrow, block in zip(self.narrow, self.decoder, strict=True):
             enlarged = F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
             x = block(torch.cat([enlarged, skips.pop()], dim=1))
-        return x
+        return x, deepest

@@ -40,11 +40,18 @@ class Network(nn.Module, ABC):
         self.outline = nn.Conv2d(DETAIL_WIDTH, 1, 1)
 
     @abstractmethod
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(N, DETAIL_WIDTH, H, W)`, what the outputs read, and `(N, D, h, w)`, the encoder's deepest."""
+
     def features(self, x: Tensor) -> Tensor:
         """`(N, DETAIL_WIDTH, H, W)`: what the outputs read."""
+        return self.encode(x)[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.features(x)
+        return self.read(self.features(x))
+
+    def read(self, features: Tensor) -> Tensor:
+        """`(N, n_classes + 1, H, W)` logits of what `features` gave."""
         # One product for both outputs.
         kernel = torch.cat([self.head.weight, self.outline.weight])
         bias = torch.cat([self.head.bias, self.outline.bias])  # type: ignore[list-item]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Prediction:
-    """Maps of one image, all `(H, W)` and in the frame of the image.
+    """Maps of one image, all `(H, W)` and in the frame of the image, and what it looks like as a whole.
 
     Attributes
     ----------
@@ -29,6 +29,8 @@ class Prediction:
         How probable it is, in 0..1, that a pixel lies at the rim of an object; see `core.outlines`.
     probabilities : float16 or None
         `(C, H, W)`, kept only when the caller asked for it.
+    embedding : float16 or None
+        `(D,)`, of length 1: what the network saw in the image as a whole; see `core.embedding`.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class Prediction:
     margin: NDArray[np.float16]
     outline: NDArray[np.float16] | None = None
     probabilities: NDArray[np.float16] | None = None
+    embedding: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
         maps = (

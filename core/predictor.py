@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from torch import Tensor
 from core import uncertainty
 from core.checkpoint import Checkpoint
 from core.device import Compute, choose_compute
+from core.embedding import EmbeddingMean
 from core.errors import ImageError, RoundCancelledError
-from core.inference import infer_logits, load_network, to_batch
+from core.inference import infer_deeply, infer_logits, load_network, to_batch
 from core.model import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
@@ -24,8 +26,12 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes of (N, C, H, W) that the samples of test-time augmentation are mirrored along."""
 
 
-def sample_logits(logits_of: Callable[[Tensor], Tensor], batch: Tensor, n_augmentations: int) -> Tensor:
+def sample_logits(
+    logits_of: Callable[[Tensor], Tensor], batch: Tensor, n_augmentations: int, first: Tensor | None = None
+) -> Tensor:
     """Logits `(S, n_classes + 1, H, W)` of one image `(1, C_in, H, W)`, one sample per mirroring.
+
+    `first` are those of the image as it is, where they are known.
 
     Raises
     ------
@@ -34,7 +40,7 @@ def sample_logits(logits_of: Callable[[Tensor], Tensor], batch: Tensor, n_augmen
     """
     if not 1 <= n_augmentations <= len(FLIPS):
         raise ValueError(f"1 to {len(FLIPS)} augmentations can be had, not {n_augmentations}")
-    first = logits_of(batch)
+    first = logits_of(batch) if first is None else first
     if n_augmentations == 1:
         return first
     mirrored = [
@@ -111,15 +117,18 @@ class Predictor:
             shape, keep_details, len(self.checkpoint.schema) if keep_probabilities else 0
         )
         stride, margin = stride_of(architecture), receptive_margin_px(architecture)
+        seen = EmbeddingMean()
         with torch_threads(self.n_threads), torch.inference_mode():
             for tile in cut_tiles(shape, margin, stride, self.tile_px):
                 if should_stop is not None and should_stop():
                     raise RoundCancelledError("the prediction was asked to stop")
                 batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
                 rows, columns = tile.core_in_read
-                logits = sample_logits(self._logits, batch, n_augmentations)[:, :, rows, columns]
+                first, deepest = infer_deeply(self._network, batch, self.compute)
+                seen.add(deepest, (rows, columns), batch.shape[-1])
+                logits = sample_logits(self._logits, batch, n_augmentations, first)[:, :, rows, columns]
                 _write(maps, tile.core, logits, self.checkpoint.temperature)
-        return maps
+        return replace(maps, embedding=seen.embedding())
 
     def _logits(self, batch: Tensor) -> Tensor:
         return infer_logits(self._network, batch, self.compute)

@@ -147,8 +147,8 @@ class TimmNetwork(Network):
         self.encoder.eval()
         return self
 
-    def features(self, x: Tensor) -> Tensor:
-        """`(N, DETAIL_WIDTH, H, W)`: what the outputs read."""
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`(N, DETAIL_WIDTH, H, W)`, what the outputs read, and `(N, D, h, w)`, the deepest stage."""
         stages = self.encoder(self.entry(x))
         found: Tensor | None = None
         for stage, lateral, smooth in list(zip(stages, self.lateral, self.smooth, strict=True))[::-1]:
@@ -157,7 +157,7 @@ class TimmNetwork(Network):
                 here = here + _enlarge(found, here)
             found = F.relu(smooth(here))
         assert found is not None, "an architecture has at least one stage"  # noqa: S101
-        return F.relu(_enlarge(self.unfold(found), x) + self.detail(x), inplace=True)
+        return F.relu(_enlarge(self.unfold(found), x) + self.detail(x), inplace=True), stages[-1]
 
 
 def build_timm_network(architecture: Mapping[str, Any], seed: int) -> TimmNetwork:

@@ -48,6 +48,7 @@ FLOORS: dict[str, set[str]] = {
         "core.uncertainty",
         "core.calibration",
         "core.checkpoint",
+        "core.embedding",
         "core.inference",
     },
     "base weights": {
@@ -67,6 +68,7 @@ FLOORS: dict[str, set[str]] = {
     },
     "a suggestion": {
         "core.acquisition",
+        "core.diversity",
         "core.predictor",
         "core.region_grid",
         "core.regions",

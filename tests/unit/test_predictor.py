@@ -8,6 +8,7 @@ import torch
 
 from core.checkpoint import Checkpoint
 from core.device import EXACT, Compute
+from core.embedding import MAX_LENGTH, EmbeddingMean
 from core.errors import ImageError, RoundCancelledError
 from core.inference import load_network, to_batch
 from core.model import build_architecture, initial_weights
@@ -152,3 +153,38 @@ def test_what_is_no_image_is_refused_with_its_shape(shape: tuple[int, ...]) -> N
 def test_five_augmentations_cannot_be_had() -> None:
     with pytest.raises(ValueError, match="not 5"):
         Predictor(_checkpoint()).predict(_image(8, 8), n_augmentations=5)
+
+
+def test_the_embedding_is_taken_on_the_way_and_does_not_depend_on_the_tiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = _image(150, 131)
+    whole = Predictor(_checkpoint(), compute=EXACT, tile_px=1024)
+    encode, batches = whole._network.encode, []
+    monkeypatch.setattr(whole._network, "encode", lambda x: batches.append(x) or encode(x))
+    found = whole.predict(image, n_augmentations=2).embedding
+    assert len(batches) == 2, "one pass for each mirrored sample, and none besides"
+    tiled = Predictor(_checkpoint(), compute=EXACT, tile_px=32).predict(image, n_augmentations=1).embedding
+    assert found is not None
+    assert found.shape == (8,)
+    assert found.dtype == np.float16
+    assert np.linalg.norm(found.astype(np.float32)) == pytest.approx(1, abs=2e-3)
+    np.testing.assert_allclose(tiled, found, atol=2e-3)
+
+
+def test_images_that_look_alike_have_similar_embeddings() -> None:
+    rng = np.random.default_rng(0)
+    dark, bright = rng.integers(0, 60, (64, 64, 1), np.uint8), rng.integers(150, 256, (64, 64, 1), np.uint8)
+    predictor = Predictor(_checkpoint())
+    first, again, other = (
+        predictor.predict(image, n_augmentations=1).embedding.astype(np.float32)
+        for image in (dark, np.roll(dark, 9, axis=1), bright)
+    )
+    assert first @ again > 0.998
+    assert first @ again > first @ other
+
+
+def test_a_wide_encoder_has_a_short_embedding_too() -> None:
+    seen = EmbeddingMean()
+    seen.add(torch.rand(1, 300, 2, 2), (slice(0, 32), slice(0, 32)), 32)
+    assert seen.embedding().shape == (MAX_LENGTH,)

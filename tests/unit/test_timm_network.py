@@ -206,3 +206,12 @@ def test_base_weights_of_another_network_do_not_fit(tmp_path: Any) -> None:
     save_base(tmp_path / "base", architecture, _weights(architecture), {"made_from": "nothing"})
     assert not fits_base({**architecture, "encoder": "other"}, tmp_path / "base")
     assert not fits_base(architecture)  # the shipped weights are for our own network
+
+
+def test_its_deepest_stage_is_what_images_are_compared_by() -> None:
+    architecture = _architecture()
+    network = build_network(architecture).eval()
+    with torch.no_grad():
+        features, deepest = network.encode(_image(3))
+        assert torch.equal(network.read(features), network(_image(3)))
+    assert deepest.shape == (1, architecture["channels"][-1], 64 // 8, 32 // 8)
