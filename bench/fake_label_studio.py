@@ -127,6 +127,7 @@ class FakeLabelStudio:
             "label_config": LABEL_CONFIG,
             "model_version": self.model_versions.get(project_id),
             "created_at": CREATED_AT,
+            "task_number": sum(row["project"] == project_id for row in list(self.tasks.values())),
         }
 
     def task_row(self, task_id: int, fields: Sequence[str] | None = None) -> dict[str, Any]:
@@ -318,7 +319,7 @@ def build_app(fake: FakeLabelStudio) -> Flask:
 
 
 def find_tasks(fake: FakeLabelStudio, project_id: int, query: Mapping[str, Any]) -> list[int]:
-    """Ids of a project's tasks, by the Data Manager's filters on the id."""
+    """Ids of a project's tasks, by the Data Manager's filters on the id, and on having annotations."""
     items = query["filters"]["items"]
     named = [item["value"] for item in items if item["operator"] == "in_list"]
     with fake._lock:
@@ -328,6 +329,10 @@ def find_tasks(fake: FakeLabelStudio, project_id: int, query: Mapping[str, Any])
     for item in items:
         if item["operator"] == "in_list":
             found = [i for i in found if i in item["value"]]
+            continue
+        if item["filter"] == "filter:tasks:total_annotations":
+            painted = {row["task"] for row in list(fake.annotations.values())}
+            found = [i for i in found if i in painted]  # more than none
             continue
         value = int(item["value"])
         found = [i for i in found if (i > value if item["operator"] == "greater" else i == value)]

@@ -128,7 +128,7 @@ class LearningLoop:
 
     def _run(self, lease: Lease) -> str | None:
         """The story of a round."""
-        found = reconcile_project(self.parts, lease.project)
+        found = reconcile_project(self.parts, lease.project, painted_only=True)
         project, config = self._usable(lease.project.project_id)
         build_changed(self.parts, project, config, lease.should_stop)
         if lease.should_stop():

@@ -53,13 +53,17 @@ class TaskDigest:
 
 @dataclass(frozen=True)
 class ProjectRecord:
-    """A Label Studio project; `created_at` tells two projects apart that got the same id."""
+    """A Label Studio project; `created_at` tells two projects apart that got the same id.
+
+    `n_tasks` is None where the server does not say it.
+    """
 
     project_id: int
     title: str
     label_config: str
     model_version: str | None
     created_at: str
+    n_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class LabelStudio(Protocol):
 
     def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
         """All tasks of the project, without region data; cheap per task."""
+        ...
+
+    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+        """Tasks that have annotations, and those of `known` that are still there."""
         ...
 
     def get_task(self, task_id: int) -> TaskRecord:

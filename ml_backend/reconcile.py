@@ -1,13 +1,14 @@
 """Bring the stored annotations in line with Label Studio's own: webhooks get lost, and nobody repeats them.
 
-Cheap for what did not change: all tasks are listed without their regions, and only those are fetched whose
-stamp or list of annotations differs from what is stored.
+Cheap for what did not change: tasks are listed without their regions, and only those are fetched whose stamp
+or list of annotations differs from what is stored. A round lists painted tasks alone, where the pool is known
+already: what it costs must not grow with the pool.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -45,13 +46,18 @@ class Reconciled:
     problem: str | None = None
 
 
-def reconcile_project(parts: Parts, project: Project) -> Reconciled:
-    """Fetch what was missed, drop what was deleted; a Label Studio that cannot be reached is reported."""
+def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = False) -> Reconciled:
+    """Fetch what was missed, drop what was deleted; a Label Studio that cannot be reached is reported.
+
+    With `painted_only` unpainted tasks are left alone, as far as a recent look at all of them knew as many.
+    """
     listed_at = parts.clock()
-    with parts.database.write() as connection:
-        update_project(connection, project.project_id, reconciled_at=listed_at)
+    painted_only = painted_only and not _is_listing_due(project, parts, listed_at)
+    if not painted_only:
+        with parts.database.write() as connection:
+            update_project(connection, project.project_id, reconciled_at=listed_at)
     try:
-        found = _reconcile(parts, project, parts.label_studio(project), listed_at)
+        found = _reconcile(parts, project, parts.label_studio(project), listed_at, painted_only)
     except LabelStudioError as error:
         log.warning("skip_reconcile project=%d cause=%s", project.project_id, error)
         return Reconciled(problem=f"Label Studio could not be asked what changed: {error}")
@@ -67,7 +73,14 @@ def reconcile_project(parts: Parts, project: Project) -> Reconciled:
     return found
 
 
-def _reconcile(parts: Parts, project: Project, server: LabelStudio, listed_at: float) -> Reconciled:
+def _is_listing_due(project: Project, parts: Parts, now: float) -> bool:
+    listed_at = project.reconciled_at
+    return listed_at is None or now - listed_at >= parts.settings.reconcile_every_s
+
+
+def _reconcile(
+    parts: Parts, project: Project, server: LabelStudio, listed_at: float, painted_only: bool
+) -> Reconciled:
     record = server.get_project(project.project_id)
     with parts.database.write() as connection:
         created_s = int(record.created_at) if record.created_at.isdigit() else None
@@ -75,15 +88,22 @@ def _reconcile(parts: Parts, project: Project, server: LabelStudio, listed_at: f
         if known is None:
             return Reconciled()
         set_label_config(connection, known, record.label_config, listed_at)
-        update_project(connection, project.project_id, title=record.title, reconciled_at=listed_at)
-    digests = list(server.iter_task_digests(project.project_id))
+        update_project(connection, project.project_id, title=record.title)
+        painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
+        if not painted_only:
+            update_project(connection, project.project_id, reconciled_at=listed_at)
+        painted = annotation_rows.live_ids(connection, project.project_id).keys() if painted_only else None
+    if painted is None:
+        digests = list(server.iter_task_digests(project.project_id))
+    else:
+        digests = list(server.iter_painted_digests(project.project_id, painted))
     _note_tasks(parts, project, digests, listed_at)
     changed = _find_changed(parts, project, digests)
     n_changed = n_deleted = 0
     for digest in changed:
         more_changed, more_deleted = _refresh(parts, project, server, digest, listed_at)
         n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
-    n_gone = _drop_gone_tasks(parts, project, digests, listed_at)
+    n_gone = _drop_gone_tasks(parts, project, digests, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
 
@@ -165,14 +185,21 @@ def _take_over(
     return n_changed, n_deleted
 
 
-def _drop_gone_tasks(parts: Parts, project: Project, digests: Sequence[TaskDigest], listed_at: float) -> int:
+def _drop_gone_tasks(
+    parts: Parts,
+    project: Project,
+    digests: Sequence[TaskDigest],
+    listed_at: float,
+    asked: Collection[int] | None,
+) -> int:
+    """Drop what was not listed: of the tasks that were `asked` about, or of all."""
     listed = {digest.task_id for digest in digests}
     with parts.database.write() as connection:
         known = tasks.reconciled_stamps(connection, project.project_id)
         gone = [
             task_id
             for task_id, (_, seen_at) in known.items()
-            if task_id not in listed and seen_at < listed_at
+            if task_id not in listed and seen_at < listed_at and (asked is None or task_id in asked)
         ]
         if gone:
             tasks.delete_tasks(connection, project.project_id, gone, parts.clock())

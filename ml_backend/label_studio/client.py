@@ -29,6 +29,9 @@ MAX_BATCH_BYTES = 32_000_000
 _BAD_REQUEST = 400
 _NOT_FOUND = 404
 
+Condition = tuple[str, str, "int | list[int]"]
+"""A column of the Data Manager, how it is compared, and with what."""
+
 _Record = TypeVar("_Record")
 
 
@@ -56,16 +59,39 @@ class LabelStudioClient:
         Pages are cut by id, not by number: a task that is deleted meanwhile must not push another one
         out of sight, because what is not listed counts as deleted.
         """
+        yield from self._iter_digests(project_id)
+
+    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+        """Tasks that have annotations, and those of `known` that are there without one, each once.
+
+        What it costs grows with what people painted instead of with the project.
+        """
+        listed = set()
+        for digest in self._iter_digests(project_id, ("total_annotations", "greater", 0)):
+            listed.add(digest.task_id)
+            yield digest
+        others = sorted(set(known) - listed)
+        for start in range(0, len(others), PAGE_SIZE):
+            chunk = others[start : start + PAGE_SIZE]
+            for row in self._list_tasks(project_id, [("id", "in_list", chunk)], PAGE_SIZE, DIGEST_FIELDS):
+                yield self._noted(project_id, row)
+
+    def _iter_digests(self, project_id: int, *conditions: Condition) -> Iterator[TaskDigest]:
         last_id = 0
         while True:
-            rows = self._list_tasks(project_id, ("greater", last_id), PAGE_SIZE, DIGEST_FIELDS)
+            after: Condition = ("id", "greater", last_id)
+            rows = self._list_tasks(project_id, [after, *conditions], PAGE_SIZE, DIGEST_FIELDS)
             for row in rows:
-                digest = _understood(parse_digest, row)
+                digest = self._noted(project_id, row)
                 last_id = max(last_id, digest.task_id)
-                self._project_of[digest.task_id] = project_id
                 yield digest
             if len(rows) < PAGE_SIZE:
                 return
+
+    def _noted(self, project_id: int, row: object) -> TaskDigest:
+        digest = _understood(parse_digest, row)
+        self._project_of[digest.task_id] = project_id
+        return digest
 
     def get_task(self, task_id: int) -> TaskRecord:
         """One task with its annotations; their streams stay lists of integers.
@@ -79,7 +105,7 @@ class LabelStudioClient:
                 "GET", f"/api/tasks/{int(task_id)}", params={"resolve_uri": "false"}
             )
             return _understood(parse_task, row)
-        rows = self._list_tasks(project_id, ("equal", task_id), 1, TASK_FIELDS)
+        rows = self._list_tasks(project_id, [("id", "equal", task_id)], 1, TASK_FIELDS)
         if not rows:
             raise LabelStudioRefusedError(f"Label Studio has no task {task_id}", _NOT_FOUND)
         return _understood(parse_task, rows[0], project_id)
@@ -116,10 +142,12 @@ class LabelStudioClient:
         project_order.keep_tab(self._connection, project_id, data)
 
     def _list_tasks(
-        self, project_id: int, id_condition: tuple[str, int], page_size: int, fields: str
+        self, project_id: int, conditions: Sequence[Condition], page_size: int, fields: str
     ) -> list[Any]:
-        operator, value = id_condition
-        items = [{"filter": "filter:tasks:id", "operator": operator, "type": "Number", "value": value}]
+        items = [
+            {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": value}
+            for column, operator, value in conditions
+        ]
         query = {"ordering": ["tasks:id"], "filters": {"conjunction": "and", "items": items}}
         params = {
             "project": int(project_id),

@@ -213,6 +213,7 @@ def _to_project(project: ProjectRow) -> ProjectRecord:
         label_config=project.label_config or "",
         model_version=project.model_version or None,
         created_at=to_unix_time(project.created_at),
+        n_tasks=project.task_number,
     )
 
 

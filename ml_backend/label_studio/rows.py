@@ -42,6 +42,7 @@ class ProjectRow(Row):
     label_config: str | None = None
     model_version: str | None = None
     created_at: str
+    task_number: int | None = None
 
 
 class AnnotationRow(Row):

@@ -57,6 +57,7 @@ class FakeLabelStudio:
         self.annotations: dict[int, AnnotationRecord] = {}
         self.stamps: dict[int, int] = {}
         self.fetched: list[int] = []
+        self.listed: list[int] = []
         self.pushed: list[tuple[int, Mapping[str, Any]]] = []
         self.is_down = False
 
@@ -78,13 +79,26 @@ class FakeLabelStudio:
 
     def get_project(self, project_id: int) -> ProjectRecord:
         self._answer()
-        return ProjectRecord(project_id, "Cells", self.label_config, self.model_version, self.created_at)
+        return ProjectRecord(
+            project_id, "Cells", self.label_config, self.model_version, self.created_at, len(self.tasks)
+        )
 
     def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
         self._answer()
         for task_id, data in sorted(self.tasks.items()):
             ids = tuple(r.annotation_id for r in self.annotations.values() if r.task_id == task_id)
+            self.listed.append(task_id)
             yield TaskDigest(task_id, str(self.stamps[task_id]), ids, data)
+
+    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+        before = list(self.listed)
+        wanted = [
+            digest
+            for digest in self.iter_task_digests(project_id)
+            if digest.annotation_ids or digest.task_id in known
+        ]
+        self.listed = before + [digest.task_id for digest in wanted]
+        return iter(wanted)
 
     def get_task(self, task_id: int) -> TaskRecord:
         self._answer()

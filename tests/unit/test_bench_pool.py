@@ -96,7 +96,11 @@ def test_named_tasks_are_found_without_a_look_at_all_others() -> None:
     fake = FakeLabelStudio({1: 64, 2: 64})
     first, other = fake.add_tasks(1, 5), fake.add_tasks(2, 2)
     wanted = [first[3], other[0], 999, first[1]]
-    named = {"filters": {"items": [{"operator": "in_list", "value": wanted}]}}
+    named = {"filters": {"items": [{"filter": "filter:tasks:id", "operator": "in_list", "value": wanted}]}}
     assert find_tasks(fake, 1, named) == [first[1], first[3]]
-    after = {"filters": {"items": [{"operator": "greater", "value": first[2]}]}}
-    assert find_tasks(fake, 1, after) == first[3:]
+    behind = {"filter": "filter:tasks:id", "operator": "greater", "value": first[1]}
+    assert find_tasks(fake, 1, {"filters": {"items": [behind]}}) == first[2:]
+    fake.paint(first[0])
+    fake.paint(first[3])
+    painted = {"filter": "filter:tasks:total_annotations", "operator": "greater", "value": 0}
+    assert find_tasks(fake, 1, {"filters": {"items": [behind, painted]}}) == [first[3]]

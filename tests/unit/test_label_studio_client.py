@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -190,11 +191,18 @@ class Tasks:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         params = request.url.params
-        (condition,) = json.loads(params["query"])["filters"]["items"]
-        chosen = {
-            "greater": [i for i in self.ids if i > condition["value"]],
-            "equal": [i for i in self.ids if i == condition["value"]],
-        }[condition["operator"]]
+        chosen = self.ids
+        for condition in json.loads(params["query"])["filters"]["items"]:
+            column: Callable[[int], int] = {
+                "filter:tasks:id": lambda i: i,
+                "filter:tasks:total_annotations": lambda i: i % 2,
+            }[condition["filter"]]
+            compare: Callable[[Any, Any], bool] = {
+                "greater": operator.gt,
+                "equal": operator.eq,
+                "in_list": lambda value, wanted: value in wanted,
+            }[condition["operator"]]
+            chosen = [i for i in chosen if compare(column(i), condition["value"])]
         rows = [self.row(i) for i in chosen[: int(params["page_size"])]]
         return httpx.Response(200, json={"total": len(self.ids), "tasks": rows})
 
@@ -241,6 +249,16 @@ def test_a_task_deleted_while_listing_hides_no_other() -> None:
             if digest.task_id == 4:
                 tasks.ids.remove(1)
     assert listed == list(range(1, 10))
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_painted_tasks_are_listed_and_known_ones_that_are_there_besides() -> None:
+    tasks = Tasks(40)
+    with connect(tasks) as connection:
+        digests = list(LabelStudioClient(connection).iter_painted_digests(3, {1, 2, 4, 8, 20, 38, 50}))
+    assert [digest.task_id for digest in digests] == [*range(1, 40, 2), 2, 4, 8, 20, 38]
+    assert [len(digest.annotation_ids) for digest in digests] == [1] * 20 + [0] * 5
+    assert len(tasks.requests) == 6 + 2  # pages of four: painted ones until one is not full, then known ones
 
 
 @pytest.mark.usefixtures("small_pages")

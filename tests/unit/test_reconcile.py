@@ -77,6 +77,42 @@ def test_only_the_task_that_changed_is_fetched_again(bench: Bench) -> None:
     assert bench.server.fetched == [2]
 
 
+def list_in_round(bench: Bench) -> list[int]:
+    """What a round asks Label Studio for, in the order of ids."""
+    bench.server.listed.clear()
+    bench.clock.now += 1
+    bench.loop.run_round(1)
+    return sorted(bench.server.listed)
+
+
+def test_a_round_lists_painted_tasks_alone_once_the_pool_is_known(bench: Bench) -> None:
+    for task_id in range(1, 31):
+        bench.server.add_task(task_id)
+    bench.submit(1, 2)
+    bench.loop.reconcile(1)
+    bench.painted(5)  # its webhook is lost
+    assert list_in_round(bench) == [1, 2, 5]
+    assert newest(bench, 5) != []
+    bench.server.add_task(31)
+    assert list_in_round(bench) == list(range(1, 32))
+    assert list_in_round(bench) == [1, 2, 5]
+    bench.clock.now += bench.parts.settings.reconcile_every_s
+    assert list_in_round(bench) == list(range(1, 32))
+
+
+def test_a_round_that_lists_painted_tasks_alone_drops_those_that_are_gone(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.server.add_task(3)
+    bench.loop.reconcile(1)
+    del bench.server.tasks[1], bench.server.annotations[100]
+    bench.server.add_task(4)  # there are as many as before
+    assert list_in_round(bench) == [2]
+    assert newest(bench, 1) == []
+    assert bench.status()["pool"]["tasks"] == 2  # 4 is found when all are listed again
+    bench.loop.reconcile(1)
+    assert bench.status()["pool"]["tasks"] == 3
+
+
 def test_an_annotation_that_arrives_while_label_studio_lists_is_not_dropped(bench: Bench) -> None:
     bench.submit(1)
     listing = bench.server.get_task
