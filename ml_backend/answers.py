@@ -59,6 +59,11 @@ def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:
     }
 
 
+def seen_classes(suggestion: Suggestion, schema: LabelSchema) -> list[str]:
+    """Names of the classes that the model sees in an image: what it would rank by rare classes."""
+    return sorted({schema.names[mask.class_index] for mask in suggestion.masks})
+
+
 def with_classes_of(wanted: LabelSchema, suggestion: Suggestion, known: LabelSchema) -> Suggestion:
     """Number the classes as the labeling setup does now; what it no longer has is left out."""
     if wanted.names == known.names:

@@ -22,7 +22,7 @@ from ml_backend.storage import predictions, reviews, rounds, scorings, tables, t
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "digest", "round", "push", "score", "order", "pretrain"]
+JobKind = Literal["reconcile", "digest", "round", "push", "score", "rank", "order", "pretrain"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
@@ -126,12 +126,31 @@ def _find_review(
         and not is_training(connection, project_id, now)
     ):
         due.append("score")
+    if is_rankable(connection, project, version, settings, now):
+        due.append("rank")
     if has_credential(project, settings) and (review.keep_retry_at or 0.0) <= now:
-        is_done = is_planned and not scorings.has_any(connection, project_id)
-        is_sent = is_done and not predictions.count_due_pushes(connection, project_id, now)
+        is_ranked = is_planned and review.ranked_version == version
+        is_sent = is_ranked and not predictions.count_due_pushes(connection, project_id, now)
         if review.kept_version != version or (is_sent and review.settled_version != version):
             due.append("order")
     return due
+
+
+def is_rankable(
+    connection: Connection, project: Project, version: str, settings: Settings, now: float
+) -> bool:
+    """Whether the version has looked at its tasks, and they were not ranked since.
+
+    What was scored is sent first, so that no push with an older score is under way that would seem to have
+    done what the ranking owes.
+    """
+    project_id, review = project.project_id, reviews.get_review(connection, project.project_id)
+    is_planned = review.planned_version == version or settings.score_tasks_per_round == 0
+    if not is_planned or review.ranked_version == version or scorings.has_any(connection, project_id):
+        return False
+    return not (
+        has_credential(project, settings) and predictions.count_due_pushes(connection, project_id, now)
+    )
 
 
 def _is_round_due(

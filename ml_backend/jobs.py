@@ -55,6 +55,7 @@ class Queue:
         "digest": "quick",
         "reconcile": "quick",
         "push": "quick",
+        "rank": "quick",
         "order": "quick",
         "score": "scores",
         "pretrain": "pretraining",

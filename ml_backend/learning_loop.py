@@ -29,6 +29,7 @@ from ml_backend import (
     placing,
     pool_pretraining,
     publishing,
+    ranking,
     scoring,
     suggesting,
 )
@@ -173,6 +174,10 @@ class LearningLoop:
     def score(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Look at some tasks on a budget, for a while; returns how many were scored."""
         return self._scorer.score(project_id, should_stop)
+
+    def rank(self, project_id: int) -> int:
+        """Have near-duplicates step back and rare classes come forward; returns how many scores changed."""
+        return ranking.rank_pool(self.parts, project_id)
 
     def keep_order(self, project_id: int) -> bool:
         """Make the current version the one that orders the project; returns whether Label Studio did it."""

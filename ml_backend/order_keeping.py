@@ -13,7 +13,7 @@ from typing import Any
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.lease import is_gone
 from ml_backend.parts import Parts
-from ml_backend.storage import models, predictions, reviews, scorings
+from ml_backend.storage import models, predictions, reviews
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project
 
@@ -86,8 +86,8 @@ def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStud
         values: dict[str, Any] = {"claimed_by": None, "claimed_until": None}
         if problem is None:
             is_planned = review.planned_version == version or parts.settings.score_tasks_per_round == 0
-            is_scored = is_planned and not scorings.has_any(connection, project_id)
-            is_sent = is_scored and not predictions.count_due_pushes(connection, project_id, now)
+            is_ranked = is_planned and review.ranked_version == version
+            is_sent = is_ranked and not predictions.count_due_pushes(connection, project_id, now)
             settled = version if is_sent else review.settled_version
             values |= {"kept_version": version, "settled_version": settled}
             values |= {"keep_retry_at": None, "keep_attempts": 0}

@@ -17,7 +17,7 @@ from ml_backend.lease import is_lost
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import models, predictions, rounds, tasks
+from ml_backend.storage import models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
 from ml_backend.storage.projects import Project
 from ml_backend.storage.rounds import StoredRound
@@ -52,6 +52,7 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
         model = models.find_model(connection, project.project_id, project.current_version)
         n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
         n_tasks = tasks.count_tasks(connection, project.project_id)
+        settled = reviews.get_review(connection, project.project_id).settled_version
     state = _find_state(view)
     return {
         "project": project.project_id,
@@ -68,6 +69,8 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
         "training": _describe_running(view.running),
         "annotations": asdict(view.counts),
         "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},
+        # Scored, ranked, and all of it told to Label Studio.
+        "in_order": settled is not None and settled == project.current_version,
         "advice": advise(view.readiness, view.stopping, problem=view.problem, has_failed=state == "error"),
         "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,

@@ -150,8 +150,8 @@ def plan_scoring(
     scorings.plan(connection, project_id, version, chosen)
     predictions.hasten_pushes(connection, project_id, now)
     reviews.update_review(
-        connection, project_id, planned_version=version, spent_s=0.0, score_retry_at=None, keep_retry_at=None,
-        keep_attempts=0,
+        connection, project_id, planned_version=version, ranked_version=None, spent_s=0.0,
+        score_retry_at=None, keep_retry_at=None, keep_attempts=0,
     )  # fmt: skip
     log.info("plan_scoring project=%d model_version=%s tasks=%d", project_id, version, len(chosen))
     return chosen

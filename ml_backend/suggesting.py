@@ -25,6 +25,7 @@ from ml_backend.answers import (
     fingerprint,
     needs_details,
     rng_of,
+    seen_classes,
     suggestion_settings,
     to_region_record,
     with_classes_of,
@@ -216,8 +217,9 @@ class Suggester:
                 tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
                 predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
                 predictions.save_prediction(
-                    connection, project.project_id, task.task_id, question.fingerprint, answer, asked, now
-                )
+                    connection, project.project_id, task.task_id, question.fingerprint, answer, asked, now,
+                    prediction.embedding, seen_classes(suggestion, checkpoint.schema),
+                )  # fmt: skip
         return answer
 
     def _annotated(self, question: _Question, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -63,6 +63,7 @@ class Worker:
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
+            "rank": self._job("rank", lambda project_id: loop.rank(project_id)),
             "order": self._job("order", loop.keep_order),
             "pretrain": self._job("pretrain", lambda project_id: _pretrain(loop, project_id, stop)),
         }

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from ml_backend.ports import SentRegion
@@ -43,14 +44,14 @@ def find_prediction(
     connection: Connection, project_id: int, task_id: int, model_version: str, fingerprint: str
 ) -> dict[str, Any] | None:
     p = tables.predictions.c
-    query = sa.select(p.payload).where(
+    query = sa.select(p.payload, p.score).where(
         p.project_id == project_id,
         p.task_id == task_id,
         p.model_version == model_version,
         p.fingerprint == fingerprint,
     )
-    payload = connection.execute(query).scalar_one_or_none()
-    return _unpack(payload) if payload is not None else None
+    row = connection.execute(query).first()
+    return _unpack(row.payload, row.score) if row is not None else None
 
 
 def save_prediction(
@@ -61,7 +62,10 @@ def save_prediction(
     prediction: Mapping[str, Any],
     regions: Sequence[Mapping[str, Any]],
     now: float,
+    embedding: NDArray[np.float16] | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
+    """Keep an answer, and for the ranking what the image looks like and which classes are in it."""
     row = {
         "project_id": project_id,
         "task_id": task_id,
@@ -70,6 +74,8 @@ def save_prediction(
         "score": prediction.get("score"),
         "payload": zlib.compress(json.dumps(prediction, separators=(",", ":")).encode(), 1),
         "regions": json.dumps(list(regions)),
+        "embedding": None if embedding is None else embedding.astype("<f2").tobytes(),
+        "classes": json.dumps(list(classes)),
         "created_at": now,
     }
     p = tables.predictions.c
@@ -84,9 +90,9 @@ def save_prediction(
 def find_stored(connection: Connection, project_id: int, task_id: int) -> dict[str, Any] | None:
     """The newest answer for the task, of whatever version."""
     p = tables.predictions.c
-    query = sa.select(p.payload).where(p.project_id == project_id, p.task_id == task_id)
-    payload = connection.execute(query.order_by(p.created_at.desc()).limit(1)).scalar_one_or_none()
-    return _unpack(payload) if payload is not None else None
+    query = sa.select(p.payload, p.score).where(p.project_id == project_id, p.task_id == task_id)
+    row = connection.execute(query.order_by(p.created_at.desc()).limit(1)).first()
+    return _unpack(row.payload, row.score) if row is not None else None
 
 
 def save_sent(
@@ -239,6 +245,7 @@ def _mine(project_id: int, task_ids: Collection[int], owner: str) -> sa.ColumnEl
     return sa.and_(p.project_id == project_id, p.task_id.in_(task_ids), p.claimed_by == owner)
 
 
-def _unpack(payload: bytes) -> dict[str, Any]:
+def _unpack(payload: bytes, score: float | None) -> dict[str, Any]:
+    """The answer, with the score of its place in the order."""
     unpacked: dict[str, Any] = json.loads(zlib.decompress(payload))
-    return unpacked
+    return unpacked if score is None else {**unpacked, "score": score}

@@ -1,4 +1,4 @@
-"""How far a project's review round has come: chosen, scored, told to Label Studio. One row per project."""
+"""How far a project's review round has come: chosen, scored, ranked, told. One row per project."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Review:
     score_retry_at: float | None = None
     kept_version: str | None = None
     settled_version: str | None = None
+    ranked_version: str | None = None
     keep_retry_at: float | None = None
     keep_attempts: int = 0
     claimed_by: str | None = None

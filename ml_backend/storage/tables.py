@@ -179,9 +179,11 @@ predictions = Table(
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("model_version", String, primary_key=True),
     Column("fingerprint", String, nullable=False),  # of all else that the answer depends on
-    Column("score", Float),
+    Column("score", Float),  # what Label Studio is told; `tasks.score` is what the model found
     Column("payload", LargeBinary, nullable=False),  # zlib of the JSON object
     Column("regions", Text, nullable=False, server_default="[]"),  # JSON list of the questions, in pixels
+    Column("embedding", LargeBinary),  # float16, what the image looks like to the model
+    Column("classes", Text, nullable=False, server_default="[]"),  # JSON list of those that the model sees
     Column("created_at", Float, nullable=False),
     Index(None, "project_id", "model_version", "score"),
 )
@@ -218,6 +220,7 @@ reviews = Table(
     Column("score_retry_at", Float),  # images cannot be had before
     Column("kept_version", String),  # that Label Studio was told of
     Column("settled_version", String),  # the same, and all predictions were sent before
+    Column("ranked_version", String),  # whose scores were made diverse
     Column("keep_retry_at", Float),
     Column("keep_attempts", Integer, nullable=False, server_default="0"),
     Column("asked_at", Float),  # somebody waited for a prediction

@@ -84,14 +84,19 @@ class Review:
     def wait_until_in_order(self) -> tuple[str, dict[int, float]]:
         """Wait until the current version is what people see; its scores."""
         deadline = time.monotonic() + ORDER_TIMEOUT_S
+        was_settled = False
         while True:
             status = self.backend.wait_until_learnt(self.project_id, self.n_submitted)
             version = str(status["model_version"])
             scores = self.ours(version)
             project = self.get(f"/api/projects/{self.project_id}")
             values = [tab["data"]["filters"]["items"][0]["value"] for tab in self.tabs()]
-            if len(scores) == N_IMAGES and project["model_version"] == version and values == [version]:
+            # What was read above is final if it was settled before.
+            is_settled = self.backend.get(f"/api/projects/{self.project_id}/status")["in_order"]
+            is_ours = project["model_version"] == version and values == [version]
+            if len(scores) == N_IMAGES and is_ours and was_settled and is_settled:
                 return version, scores
+            was_settled = is_settled
             assert time.monotonic() < deadline, (status, scores, project["model_version"], values)
             time.sleep(POLL_S)
 

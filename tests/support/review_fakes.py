@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from loop_fakes import Bench, make_bench
+from numpy.typing import NDArray
 
 from core.errors import ImageError
 from ml_backend.errors import LabelStudioUnavailableError
@@ -14,6 +16,7 @@ from ml_backend.order_keeping import keep_order
 from ml_backend.overview import rank
 from ml_backend.placing import Placer
 from ml_backend.ports import TaskRecord
+from ml_backend.ranking import rank_pool
 from ml_backend.scoring import Scorer
 from ml_backend.storage import models, predictions, tasks
 from ml_backend.storage.projects import get_project
@@ -34,6 +37,9 @@ class FakeSuggester:
         self.parts = bench.parts
         self.looked: list[int] = []
         self.broken: set[int] = set()
+        self.scores: dict[int, float] = {}  # of tasks that are not to have `score_of`
+        self.scenes: dict[int, NDArray[np.float16]] = {}  # what images look like to the model
+        self.classes: dict[int, tuple[str, ...]] = {}  # what it sees in them
         self.is_server_down = False
         self.during: Callable[[int], None] = lambda task_id: None
 
@@ -47,13 +53,15 @@ class FakeSuggester:
             if get_project(connection, project_id).current_version != model_version:
                 return False
             self.looked.append(task.task_id)
+            score = self.scores.get(task.task_id, score_of(task.task_id, model_version))
             answer = {
                 "result": [],
-                "score": score_of(task.task_id, model_version),
+                "score": score,
                 "model_version": model_version,
             }
+            seen = self.scenes.get(task.task_id), self.classes.get(task.task_id, ())
             predictions.save_prediction(
-                connection, project_id, task.task_id, "f", answer, [], self.parts.clock()
+                connection, project_id, task.task_id, "f", answer, [], self.parts.clock(), *seen
             )
         return True
 
@@ -111,6 +119,9 @@ class ReviewBench:
             project = get_project(connection, 1)
         return Placer(self.parts, self.suggester).push_owed(project, lambda: False)  # type: ignore[arg-type]
 
+    def rank(self) -> int:
+        return rank_pool(self.parts, 1)
+
     def keep_order(self) -> bool:
         return keep_order(self.parts, 1)
 
@@ -118,6 +129,8 @@ class ReviewBench:
         """All jobs of a review round, as a worker would find them due one after the other."""
         self.keep_order()
         self.score()
+        self.push()
+        self.rank()
         self.push()
         self.keep_order()
 

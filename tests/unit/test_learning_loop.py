@@ -41,7 +41,7 @@ def due(bench: Bench) -> list[str]:
     with bench.parts.database.read() as connection:
         project = projects.get_project(connection, 1)
         found = find_due(connection, project, bench.parts.settings, bench.clock())
-    return [job for job in found if job not in ("score", "order")]
+    return [job for job in found if job not in ("score", "rank", "order")]
 
 
 def truth_of(bench: Bench, task_id: int) -> Any:
