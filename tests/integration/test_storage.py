@@ -17,6 +17,7 @@ from ml_backend.storage import (
     annotations as rows,
 )
 from ml_backend.storage import (
+    candidates,
     models,
     predictions,
     projects,
@@ -349,6 +350,30 @@ def test_of_each_task_the_newest_prediction_is_kept(database: Database) -> None:
         assert predictions.find_prediction(connection, 1, 10, "r0002-bbbbbbbb", "f") == newer
 
 
+def test_a_changed_score_is_told_and_what_the_model_found_is_kept(database: Database) -> None:
+    scene = np.float16([0.6, 0.8])
+    with database.write() as connection:
+        tasks.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
+        for task_id, score, seen in ((10, 0.25, scene), (11, 0.125, None)):
+            answer = {"result": [], "score": score, "model_version": "v1"}
+            predictions.save_prediction(connection, 1, task_id, "f", answer, [], 1.0, seen, ["Nucleus"])
+        candidates.change_scores(connection, 1, "v1", {11: 0.75})
+        candidates.change_scores(connection, 1, "v2", {10: 0.5})
+        candidates.change_scores(connection, 1, "v1", {})
+        told = [predictions.find_prediction(connection, 1, i, "v1", "f") for i in (10, 11)]
+        assert [answer and answer["score"] for answer in told] == [0.25, 0.75]
+        stored = predictions.find_stored(connection, 1, 11)
+        assert stored is not None
+        assert stored["score"] == 0.75
+        first, second = candidates.list_candidates(connection, 1, "v1", 5)
+        assert len(candidates.list_candidates(connection, 1, "v1", 1)) == 1
+        assert candidates.list_candidates(connection, 1, "v2", 5) == []
+    assert [(c.task_id, c.score, c.told) for c in (first, second)] == [(10, 0.25, 0.25), (11, 0.125, 0.75)]
+    assert first.embedding.tolist() == scene.tolist()
+    assert second.embedding.size == 0
+    assert first.classes == {"Nucleus"}
+
+
 def claim_pushes(connection: Any, now: float, owner: str = "me", gone: Any = ()) -> list[int]:
     claimed = predictions.claim_pushes(connection, 1, owner, now, now + 50, gone, 5)
     return sorted(push.task_id for push in claimed)
@@ -436,9 +461,10 @@ def test_the_queries_of_the_pool_use_its_indices(database: Database) -> None:
         scorings.list_unsure(connection, 1, "v2", 5)
         scorings.list_random(connection, 1, "v2", 5, 5)
         predictions.rank_tasks(connection, 1, "v2", 5)
+        candidates.list_candidates(connection, 1, "v2", 5)
     sa.event.remove(database.engine, "before_cursor_execute", keep)
     selects = [(text, values) for text, values in statements if text.startswith("SELECT")]
-    assert len(selects) == 6
+    assert len(selects) == 7
     with database.engine.connect() as raw:
         for text, values in selects:
             steps = [row[3] for row in raw.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]
