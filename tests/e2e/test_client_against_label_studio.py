@@ -218,6 +218,30 @@ def test_a_digest_moves_with_every_change_of_an_annotation(
     assert all(digest[task_ids[1]] == seen[0][task_ids[1]] for digest in seen)
 
 
+def test_painted_tasks_are_listed_alone(
+    client: LabelStudioClient, connection: Connection, project_id: int, task_ids: list[int]
+) -> None:
+    def painted(*known: int) -> list[int]:
+        return [digest.task_id for digest in client.iter_painted_digests(project_id, known)]
+
+    first, second, third = task_ids
+    assert client.get_project(project_id).n_tasks == 3
+    assert painted() == []
+    body = {"result": [rectangle("Reviewed")]}
+    annotation_id = connection.request("POST", f"/api/tasks/{second}/annotations/", json=body)["id"]
+    assert painted() == [second]
+    assert painted(first, second, 10_000_000) == [second, first]
+    (digest,) = client.iter_painted_digests(project_id, ())
+    assert digest in list(client.iter_task_digests(project_id))
+    assert digest.annotation_ids == (annotation_id,)
+    connection.request("DELETE", f"/api/annotations/{annotation_id}/")
+    assert painted() == []
+    assert painted(second) == [second]
+    connection.request("DELETE", f"/api/tasks/{third}/")
+    assert client.get_project(project_id).n_tasks == 2
+    assert painted(third) == []
+
+
 def test_a_task_comes_with_its_annotations(
     client: LabelStudioClient, connection: Connection, project_id: int, task_ids: list[int]
 ) -> None:
