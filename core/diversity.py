@@ -19,11 +19,11 @@ MAX_CANDIDATES = 400
 """So many of the highest scores are compared with each other: more than people paint between two rounds, and
 the work is the same for any pool."""
 
-SAME_SCENE, SAME_DIRECTION = 0.95, 0.98
+SAME_SCENE, SAME_DIRECTION = 0.98, 0.99
 """Cosines between the embeddings of two candidates that show the same: at least so much seen from the mean of
 all candidates, which is what tells images of one kind apart, and so much as they are, for a pool of two
-kinds. Among crops of nuclei images, the same crop in another light has .98 to 1 from the mean, one shifted by
-a fifteenth of its side and with noise .8 to .97, a random other one -.04, one pair in a hundred .95."""
+kinds. Of 70 nuclei images without copies 7 are held back by that, and of their copies in another light or
+shifted by 8 pixels 116 of 140 are found; with .95 and .98 it is 27, and 129."""
 
 NEGLIGIBLE = 1e-6
 """As far from the mean as rounding takes an embedding: there is nothing to tell it apart by."""

@@ -61,7 +61,9 @@ def test_another_image_comes_before_the_second_picture_of_one_scene(service_back
     assert answer is not None
     assert answer["score"] == scores[second]
     assert bench.images.opened == []
-    assert [row["task"] for row in bench.loop.ranked_tasks(1)] == sorted(scores, key=lambda i: scores[i])
+    ranked = [(row["score"], row["task"]) for row in bench.loop.ranked_tasks(1)]
+    assert sorted(ranked) == sorted((score, task_id) for task_id, score in scores.items())
+    assert [score for score, _ in ranked] == sorted(scores.values())
     bench.close()
 
 
