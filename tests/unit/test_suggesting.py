@@ -26,7 +26,7 @@ from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
-from ml_backend.storage import predictions, tables
+from ml_backend.storage import candidates, predictions, tables
 from ml_backend.truth import combine_paintings
 
 
@@ -264,6 +264,20 @@ def test_what_was_sent_is_kept_before_it_is_answered(bench: Bench, monkeypatch: 
         (region,) = predictions.list_sent(connection, 1, 9)
     assert region.region_id in {r["id"] for r in answer["result"]}
     assert region.mask.sum() == mask.sum()
+
+
+def test_what_the_model_sees_in_an_image_is_kept_for_the_ranking(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(bench, 8)
+    see_nuclei(bench, monkeypatch, 9)
+    ask(bench, 9)
+    with bench.parts.database.read() as connection:
+        found = candidates.list_candidates(connection, 1, str(bench.status()["model_version"]), 10)
+    looked_at, seen = sorted(found, key=lambda candidate: candidate.task_id)
+    assert looked_at.embedding.size > 0
+    assert np.linalg.norm(looked_at.embedding.astype(np.float32)) == pytest.approx(1, abs=2e-3)
+    assert seen.classes == {"Nucleus"}
 
 
 def test_the_settings_say_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
