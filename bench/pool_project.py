@@ -35,7 +35,7 @@ SPENT = "SELECT spent_s FROM reviews WHERE project_id = ?"
 class PoolSettings:
     """What a run depends on, besides the number of tasks."""
 
-    rounds: int = 4
+    rounds: int = 8
     steps: int = 30
     side_px: int = 64
     annotated: int = 40
