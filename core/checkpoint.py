@@ -42,6 +42,8 @@ class Checkpoint:
     temperature : divisor of the logits, from the hold-out
     limits : object sizes per class, in the order of the schema
     is_draft : made from too little truth for a hold-out; nothing checked it
+    taught : names of the classes of which pixels were seen, by this model or those it goes back to; None in
+        records that do not say so, which stands for all of the schema
     parent : fingerprint of the weights that training started from, or None
     seed : of the round that made it
     """
@@ -55,6 +57,7 @@ class Checkpoint:
     is_draft: bool = False
     parent: str | None = None
     seed: int = 0
+    taught: tuple[str, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,12 +143,13 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "is_draft": checkpoint.is_draft,
         "parent": checkpoint.parent,
         "seed": checkpoint.seed,
+        "taught": None if checkpoint.taught is None else list(checkpoint.taught),
         "extra": dict(checkpoint.extra),
     }
 
 
 def _from_record(record: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Checkpoint:
-    statistics = record["statistics"]
+    statistics, taught = record["statistics"], record.get("taught")
     return Checkpoint(
         schema=LabelSchema.from_records(record["schema"]),
         architecture=record["architecture"],
@@ -156,5 +160,6 @@ def _from_record(record: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
         is_draft=bool(record["is_draft"]),
         parent=record["parent"],
         seed=int(record["seed"]),
+        taught=None if taught is None else tuple(taught),
         extra=record["extra"],
     )

@@ -65,8 +65,8 @@ class RoundSettings:
 
     Attributes
     ----------
-    budget_s : wall time of a round that starts over, its checks included
-    warm_budget_s : the same for a round that goes on from the current model; never above `budget_s`
+    budget_s : wall time of a round that starts over or meets a class for the first time, its checks included
+    warm_budget_s : the same for other rounds, which go on from the current model; never above `budget_s`
     max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
     encoder : name of a timm encoder for a network that starts over; empty for the network of `core.model`
     base : folder of base weights to start over from, or None for the shipped ones

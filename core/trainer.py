@@ -87,7 +87,10 @@ def train_round(
     current, start = start, choose_start(start, is_draft)
     if start is None:
         summaries = [replace(summary, is_new=False) for summary in summaries]  # everything is news to it
-    budget_s = settings.budget_s if start is None else min(settings.warm_budget_s, settings.budget_s)
+    known, painted = _known_classes(start), _painted_classes(schema, pixels)
+    # A class that the model never saw takes as long to learn as the first ones did, or it costs the others.
+    is_warm = start is not None and painted <= known
+    budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
     clock = _Clock(now, began, budget_s, settings.max_steps)
 
     with torch_threads(settings.n_threads):
@@ -104,7 +107,7 @@ def train_round(
             class_weights(pixels, schema.background_index),
             recipe,
             patches,
-            peak_rate=_peak_rate(recipe, beginning.origin, start, schema),
+            peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
             progress=clock.progress,
             should_stop=should_stop,
             on_step=lambda done: on_progress(done, clock.eta_s(done)),
@@ -112,7 +115,10 @@ def train_round(
         )
         n_objects = sum(sum(summary.class_objects) for summary in summaries)
         weights = keep_of_base(beginning, optimised.weights, n_objects, recipe.base_share)
-        checkpoint = _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed)
+        checkpoint = replace(
+            _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
+            taught=tuple(name for name in schema.names if name in known | painted),
+        )
         new = score_blocks(checkpoint, blocks, schema, compute.exact)
         checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
         old = score_blocks(current, blocks, schema, compute.exact) if current is not None else None
@@ -223,11 +229,22 @@ def _open_examples(
     return opened, skipped
 
 
-def _peak_rate(recipe: Recipe, origin: Origin, start: Checkpoint | None, schema: LabelSchema) -> float:
+def _known_classes(start: Checkpoint | None) -> frozenset[str]:
+    """Names of the classes that the model was taught."""
     if start is None:
-        return recipe.base_rate if origin == "base" else recipe.peak_rate
-    has_new_class = bool(set(schema.names) - set(start.schema.names))
-    return math.sqrt(recipe.base_rate * recipe.warm_rate) if has_new_class else recipe.warm_rate
+        return frozenset()
+    return frozenset(start.schema.names if start.taught is None else start.taught)
+
+
+def _painted_classes(schema: LabelSchema, pixels: Sequence[int]) -> frozenset[str]:
+    return frozenset(name for name, count in zip(schema.names, pixels, strict=True) if count)
+
+
+def _peak_rate(recipe: Recipe, origin: Origin, is_warm: bool) -> float:
+    """The largest rate for where the weights come from; with a class they do not know, one in between."""
+    if origin == "warm":
+        return recipe.warm_rate if is_warm else math.sqrt(recipe.base_rate * recipe.warm_rate)
+    return recipe.base_rate if origin == "base" else recipe.peak_rate
 
 
 def _to_checkpoint(

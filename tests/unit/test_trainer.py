@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from core.checkpoint import Checkpoint
 from core.errors import ImageError, NonFiniteLossError, NotEnoughTruthError, RoundCancelledError
 from core.optimiser import Recipe
 from core.predictor import Predictor
+from core.round_report import RoundResult
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
@@ -252,6 +254,29 @@ def test_the_wall_budget_ends_a_round_and_a_later_round_has_a_smaller_one() -> N
     second = _train(_draft_images(), first.checkpoint, settings=settings)
     assert 0 < second.report.changed["steps"] < first.report.changed["steps"]
     assert first.report.seconds < 0.7
+
+
+def test_a_class_that_is_painted_for_the_first_time_has_the_budget_of_a_first_round() -> None:
+    schema = LabelSchema.of("Background", "Cell", "Late")  # there from the beginning, painted later
+    settings = RoundSettings(budget_s=60, warm_budget_s=20, n_threads=1)
+
+    def learn(images: Images, start: Checkpoint | None) -> RoundResult:
+        clock = itertools.count()  # a second passes with each look at it
+        return train_round(images, schema, start, settings, now=lambda: float(next(clock)), recipe=TINY)
+
+    plain = Images([*_draft_images().examples.values()], n_classes=3)
+    first = learn(plain, None)
+    later = learn(plain, first.checkpoint)
+    example = next(iter(plain.examples.values()))
+    late = example.train_map.copy()
+    late[:6] = 2
+    grown = Images([replace(example, train_map=late)], n_classes=3)
+    taught = learn(grown, later.checkpoint)
+    again = learn(grown, taught.checkpoint)
+    steps = [result.report.changed["steps"] for result in (first, later, taught, again)]
+    assert steps[0] == steps[2] > 2 * steps[1] == 2 * steps[3]
+    assert later.checkpoint.taught == ("Background", "Cell")
+    assert taught.checkpoint.taught == schema.names
 
 
 def test_progress_rises_to_one_with_the_seconds_that_are_left() -> None:
