@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError
 from ml_backend.errors import LabelStudioUnavailableError
+from ml_backend.gate import find_due
 from ml_backend.order_keeping import keep_order
 from ml_backend.overview import rank
 from ml_backend.placing import Placer
@@ -133,6 +134,12 @@ class ReviewBench:
         self.rank()
         self.push()
         self.keep_order()
+
+    def due(self) -> set[str]:
+        """The jobs that wait, but for looking at Label Studio, which is due by the clock."""
+        with self.parts.database.read() as connection:
+            project = get_project(connection, 1)
+            return set(find_due(connection, project, self.parts.settings, self.clock())) - {"reconcile"}
 
     def ranked(self) -> list[int]:
         with self.parts.database.read() as connection:

@@ -13,7 +13,6 @@ from review_fakes import ReviewBench
 
 from core.diversity import HELD_BACK
 from ml_backend import placing
-from ml_backend.gate import find_due
 from ml_backend.storage import predictions, reviews, tables, tasks
 from ml_backend.storage.projects import get_project, set_label_config
 
@@ -31,12 +30,6 @@ def bench(tmp_path: Path) -> Iterator[ReviewBench]:
     bench.close()
 
 
-def due(bench: ReviewBench) -> set[str]:
-    with bench.parts.database.read() as connection:
-        project = get_project(connection, 1)
-        return set(find_due(connection, project, bench.parts.settings, bench.clock())) - {"reconcile"}
-
-
 def told(bench: ReviewBench) -> dict[int, float]:
     """What Label Studio has, which is one prediction of the current version for each task."""
     placed = bench.placed()
@@ -51,20 +44,20 @@ def test_what_looks_different_comes_before_the_second_of_what_looks_the_same(ben
     assert (scores[1], scores[4], scores[5]) == (0.25, 0.5, 0.6)
     assert scores[2] == pytest.approx(1 - HELD_BACK * 0.7)
     assert scores[3] == pytest.approx(1 - HELD_BACK**2 * 0.65)
-    assert due(bench) == set()
+    assert bench.due() == set()
 
 
 def test_it_is_done_once_and_only_when_all_was_scored_and_sent(bench: ReviewBench) -> None:
-    assert "rank" not in due(bench)
+    assert "rank" not in bench.due()
     assert bench.rank() == 0
     bench.score()
-    assert "rank" not in due(bench), "what was scored is not sent yet"
+    assert "rank" not in bench.due(), "what was scored is not sent yet"
     bench.push()
-    assert "rank" in due(bench)
+    assert "rank" in bench.due()
     assert bench.rank() == 2
-    assert "rank" not in due(bench)
+    assert "rank" not in bench.due()
     assert bench.rank() == 0
-    assert "push" in due(bench)
+    assert "push" in bench.due()
     assert bench.push() == 2
 
 
@@ -80,7 +73,7 @@ def test_the_project_is_settled_only_when_the_order_was_sent(bench: ReviewBench)
     bench.keep_order()
     assert not settled()
     bench.push()
-    assert "order" in due(bench)
+    assert "order" in bench.due()
     bench.keep_order()
     assert settled()
 

@@ -13,12 +13,10 @@ from loop_fakes import Killed
 from review_fakes import ReviewBench, score_of
 
 from ml_backend import order_keeping, placing
-from ml_backend.gate import find_due
 from ml_backend.order_keeping import TAB_TITLE
 from ml_backend.placing import find_difference
 from ml_backend.ports import PlacedPrediction
 from ml_backend.storage import predictions
-from ml_backend.storage.projects import get_project
 
 OURS = {"v1", "v2"}
 THEIRS = {"result": [], "score": 0.01, "model_version": "theirs"}
@@ -31,12 +29,6 @@ def bench(tmp_path: Path) -> Iterator[ReviewBench]:
     bench.close()
 
 
-def due(bench: ReviewBench) -> set[str]:
-    with bench.parts.database.read() as connection:
-        project = get_project(connection, 1)
-        return set(find_due(connection, project, bench.parts.settings, bench.clock())) - {"reconcile"}
-
-
 def state(bench: ReviewBench) -> Any:
     """All that a person sees of us in Label Studio."""
     return bench.server.model_version, bench.server.backends, bench.server.tabs, bench.placed()
@@ -44,7 +36,7 @@ def state(bench: ReviewBench) -> Any:
 
 def test_the_project_follows_a_promotion(bench: ReviewBench) -> None:
     version = bench.promote()
-    assert {"score", "order"} <= due(bench)
+    assert {"score", "order"} <= bench.due()
     bench.review()
     assert bench.server.model_version == version
     assert bench.server.backends[0]["title"] == version
@@ -52,7 +44,7 @@ def test_the_project_follows_a_promotion(bench: ReviewBench) -> None:
     (tab,) = [tab for tab in bench.server.tabs if tab["title"] == TAB_TITLE]
     assert tab["ordering"] == ["tasks:predictions_score"]
     assert tab["filters"]["items"][0]["value"] == version
-    assert due(bench) == set()
+    assert bench.due() == set()
 
 
 def test_older_predictions_of_ours_give_way_and_others_stay(bench: ReviewBench) -> None:
@@ -136,7 +128,7 @@ def test_a_kill_after_any_call_changes_nothing_in_the_end(tmp_path: Path, round_
         for _ in range(3):
             bench.review()
         assert state(bench) == expected, f"killed after call {call}"
-        assert due(bench) == set()
+        assert bench.due() == set()
         bench.close()
 
 
@@ -144,11 +136,11 @@ def test_without_a_backend_row_predictions_name_the_version(bench: ReviewBench) 
     bench.server.backends, bench.server.model_version = [], None
     version = bench.promote()
     assert not bench.keep_order(), "no prediction has the version yet"
-    assert "order" not in due(bench)
+    assert "order" not in bench.due()
     bench.score()
     bench.push()
     bench.clock.now += order_keeping.FIRST_PAUSE_S + 1
-    assert "order" in due(bench)
+    assert "order" in bench.due()
     assert bench.keep_order()
     assert bench.server.model_version == version
 
@@ -159,9 +151,9 @@ def test_a_server_that_is_away_is_asked_again_ever_more_slowly(bench: ReviewBenc
     for n in range(3):
         assert not bench.keep_order()
         bench.clock.now += order_keeping.FIRST_PAUSE_S * 2**n - 1
-        assert "order" not in due(bench)
+        assert "order" not in bench.due()
         bench.clock.now += 2
-        assert "order" in due(bench)
+        assert "order" in bench.due()
     bench.server.is_down = False
     bench.review()
     assert bench.server.model_version == bench.version
@@ -173,7 +165,7 @@ def test_tasks_that_are_gone_need_nothing(bench: ReviewBench) -> None:
     del bench.server.tasks[4]
     bench.push()
     assert sorted(bench.placed()) == [1, 2, 3, 5, 6]
-    assert "push" not in due(bench)
+    assert "push" not in bench.due()
 
 
 PLACED = st.lists(
