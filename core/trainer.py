@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,9 +115,8 @@ def train_round(
         )
         n_objects = sum(sum(summary.class_objects) for summary in summaries)
         weights = keep_of_base(beginning, optimised.weights, n_objects, recipe.base_share)
-        checkpoint = replace(
-            _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
-            taught=tuple(name for name in schema.names if name in known | painted),
+        checkpoint = _to_checkpoint(
+            beginning, weights, schema, examples, is_draft, settings.seed, known | painted
         )
         new = score_blocks(checkpoint, blocks, schema, compute.exact)
         checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
@@ -254,6 +253,7 @@ def _to_checkpoint(
     examples: Sequence[OpenExample],
     is_draft: bool,
     seed: int,
+    taught: Collection[str],
 ) -> Checkpoint:
     return Checkpoint(
         schema=schema,
@@ -264,6 +264,7 @@ def _to_checkpoint(
         is_draft=is_draft,
         parent=beginning.parent,
         seed=seed,
+        taught=tuple(name for name in schema.names if name in taught),
     )
 
 
