@@ -3,7 +3,7 @@
 A simulated annotator (docs/decisions/0008) answers over HTTP, with brush streams, to a real service with a
 worker. Arms are described in `bench/rounds_places.py`. Dice is that of the pre-annotations of unseen images.
 What is finished is kept beside the JSON file in a `.jsonl` file, from which `--resume` goes on; parts that
-ran with --arms or --seeds are put together by the last run that names them all. All rounds make
+ran with --sets, --arms or --seeds are put together by the last run that names them all. All rounds make
 equally many steps, so a busy machine changes how long it takes and not what comes out.
 """
 
@@ -35,6 +35,8 @@ TAKES_ARGUMENTS = True
 
 DENSE = "dense"
 
+LabelledSets = Mapping[str, Mapping[str, Sequence[LabelledImage]]]
+
 MIN_PIXELS = 200
 """The gate opens with the first ten objects, however small."""
 
@@ -42,9 +44,10 @@ MIN_PIXELS = 200
 def run(options: Options) -> BenchmarkResult:
     parsed = _parse(options.arguments)
     arms, seeds, resume = parsed.pop("arms"), parsed.pop("seeds"), parsed.pop("resume")
+    dense_seeds, wanted_sets = parsed.pop("dense_seeds"), parsed.pop("sets")
     settings = RoundsSettings(**parsed)
     journal = Journal(options.json_path and options.json_path.with_suffix(".jsonl"), resume)
-    sets = load_sets(options.data)
+    sets = _choose_sets(load_sets(options.data), wanted_sets)
     fake = KnownLabelStudio()
     environment = {
         "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
@@ -60,7 +63,7 @@ def run(options: Options) -> BenchmarkResult:
     ):
         numbers = itertools.count(1)
         for (name, parts), seed in itertools.product(sets.items(), range(seeds)):
-            for arm in (DENSE, *arms):
+            for arm in (*((DENSE,) if seed < dense_seeds else ()), *arms):
                 key = {
                     "set": name,
                     "seed": seed,
@@ -80,6 +83,15 @@ def run(options: Options) -> BenchmarkResult:
         goals=find_goals(runs, list(sets), arms),
         notes=() if options.data else ("Generated images: --data DIR measures on real ones.",),
     )
+
+
+def _choose_sets(sets: LabelledSets, wanted: str | None) -> LabelledSets:
+    """The named sets, or all; raises click's own error for one that there is not."""
+    names = wanted.split(",") if wanted else list(sets)
+    unknown = sorted(set(names) - set(sets))
+    if unknown:
+        raise click.UsageError(f"no set is called {', '.join(unknown)}; there are: {', '.join(sets)}")
+    return {name: sets[name] for name in names}
 
 
 def _run_arm(
@@ -107,8 +119,10 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 @click.command()
+@click.option("--sets", help="Separated by commas; all without it.")
 @click.option("--arms", default=",".join(ARMS), show_default=True, help="Separated by commas.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--dense-seeds", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=12, show_default=True)
 @click.option("--objects-per-round", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--noise", type=click.Choice(tuple(NOISE_LEVELS)), default="medium", show_default=True)

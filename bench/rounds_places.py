@@ -28,6 +28,9 @@ from core.truth import Mask
 
 ARMS = ("random", "foreground", "image-uncertainty", "ours", "reviewed", "oracle", "everything")
 
+BLIND_ARMS = ("random", "everything")
+"""Those that look at no prediction."""
+
 OBJECT_SIZE_PX = 24.0
 """Boxes of arms without questions are as large as the service's before it knows the objects."""
 
@@ -43,7 +46,7 @@ def choose_places(
     rng: np.random.Generator,
 ) -> list[Place]:
     """The places of one round, more than any budget needs."""
-    names = sorted(answers)
+    names = sorted(known)
     if arm in ("ours", "reviewed"):
         asked = [(score, name, box) for name in names for box, score in answers[name].questions]
         return [(name, box) for _, name, box in sorted(asked, key=lambda entry: -entry[0])]
@@ -54,9 +57,11 @@ def choose_places(
     if arm == "everything":
         return _whole_images([names[index] for index in rng.permutation(len(names))], known)
     boxes = [(name, box) for name in names for box in _boxes(known[name], rng)]
+    if arm == "random":
+        return [boxes[int(index)] for index in rng.permutation(len(boxes))]
     has_object = [bool(answers[name].objects[box.slices].any()) for name, box in boxes]
-    share = FOREGROUND_SHARES["foreground-66"] if arm == "foreground" else 0.0
-    return [boxes[index] for index in rank_by_chance(has_object, len(boxes), rng, share)]
+    ranked = rank_by_chance(has_object, len(boxes), rng, FOREGROUND_SHARES["foreground-66"])
+    return [boxes[index] for index in ranked]
 
 
 def _boxes(known: Mask, rng: np.random.Generator) -> list[Box]:

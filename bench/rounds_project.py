@@ -14,7 +14,7 @@ from bench.annotator import OBJECT, SCHEMA, LabelledImage
 from bench.http_calls import POLL_S, Service
 from bench.known_label_studio import KnownLabelStudio, to_results
 from bench.rounds_answers import Answer, ask, mean_uncertainty, questions_hit
-from bench.rounds_places import OBJECT_SIZE_PX, Place, choose_places
+from bench.rounds_places import BLIND_ARMS, OBJECT_SIZE_PX, Place, choose_places
 from bench.scores import object_dice
 from core.brush import Effort
 from core.painting import Box, BrushRegion
@@ -105,8 +105,9 @@ class SimulatedProject:
         else:
             names = sorted(self.pool)
             looked_at = [names[i] for i in rng.permutation(len(names))[: self.settings.images_per_round]]
-            answers = self._ask_pool(looked_at)
-            known = {name: self.states[name].known for name in answers}
+            if arm not in BLIND_ARMS:
+                answers = self._ask_pool(looked_at)
+            known = {name: self.states[name].known for name in looked_at}
             places = choose_places(arm, answers, known, self.truth, self._uncertainty_of, rng)
         works = self._annotate(places, answers if arm == "reviewed" else {}, f"r{number}")
         status = self.service.wait_until_learnt(self.project_id, ROUND_TIMEOUT_S)

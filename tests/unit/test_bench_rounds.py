@@ -13,10 +13,10 @@ from PIL import Image
 from bench.annotator import LabelledImage
 from bench.fake_label_studio import LABEL_CONFIG
 from bench.known_label_studio import KnownLabelStudio, to_results
-from bench.rounds import _parse
+from bench.rounds import _choose_sets, _parse
 from bench.rounds_answers import Answer, mean_uncertainty, questions_hit, read_answer, wrong_pixels
 from bench.rounds_figures import Runs, find_goals, hit_ratio, to_record, to_rows
-from bench.rounds_places import ARMS, choose_places
+from bench.rounds_places import ARMS, BLIND_ARMS, choose_places
 from core.painting import Box, BrushRegion
 from core.perception import DenseTruth
 from core.simulated_annotator import ShownMask
@@ -122,6 +122,13 @@ def test_every_arm_goes_to_places_inside_the_images(arm: str) -> None:
         assert 0 <= box.left <= SHAPE[1] - box.width
 
 
+@pytest.mark.parametrize("arm", BLIND_ARMS)
+def test_arms_that_look_at_no_prediction_need_none(arm: str) -> None:
+    known = {"a": np.zeros(SHAPE, bool), "b": np.zeros(SHAPE, bool)}
+    places = choose_places(arm, {}, known, {}, lambda name: 0.0, np.random.default_rng(0))
+    assert {name for name, _ in places} == {"a", "b"}
+
+
 def test_the_service_s_questions_are_answered_most_uncertain_first() -> None:
     answers, truths = make_answers()
     known = {name: np.zeros(SHAPE, bool) for name in answers}
@@ -188,3 +195,11 @@ def test_options_are_read_and_unknown_arms_refused() -> None:
     assert (found["arms"], found["seeds"], found["rounds"]) == (("ours", "random"), 1, 2)
     with pytest.raises(Exception, match="no arm is called theirs"):
         _parse(["--arms", "theirs"])
+
+
+def test_sets_are_chosen_by_name_and_unknown_ones_refused() -> None:
+    sets: dict[str, dict[str, list[LabelledImage]]] = {"cells": {}, "tissue": {}}
+    assert list(_choose_sets(sets, None)) == ["cells", "tissue"]
+    assert list(_choose_sets(sets, "tissue")) == ["tissue"]
+    with pytest.raises(Exception, match="no set is called fields; there are: cells, tissue"):
+        _choose_sets(sets, "fields")
