@@ -19,7 +19,7 @@ from ml_backend.encoder_weights import find_encoder_base
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.lease import Lease, LeaseLostError
 from ml_backend.parts import Parts
-from ml_backend.storage import efforts, models, rounds, tasks
+from ml_backend.storage import efforts, models, predictions, rounds, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, get_project, update_project
@@ -29,6 +29,9 @@ from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
 from ml_backend.truth import TaskTruth, find_retry_time
 
 log = logging.getLogger(__name__)
+
+SENT_KEPT_S = 30 * 24 * 3600.0
+"""So long may a task stay open in a browser, and then be submitted with an older prediction's regions."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def publish(
             _make_current(connection, lease.project.project_id, version, parent)
             # Here, under the lease: no other round can be starting from what is dropped.
             models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
+            predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
         _settle(connection, lease, snapshot, trained, now)
         update_project(
             connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note

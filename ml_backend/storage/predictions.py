@@ -118,6 +118,21 @@ def save_sent(
     insert_or_ignore(connection, tables.sent_regions, rows)
 
 
+def drop_sent(connection: Connection, project_id: int, before: float) -> int:
+    """Forget what was sent `before` and nobody painted on since; returns how many regions.
+
+    What Label Studio holds now stays, however old, and so does everything of tasks with annotations: their
+    truth is built from it again when they change.
+    """
+    s, a, p = tables.sent_regions.c, tables.annotation_table.c, tables.predictions.c
+    painted = sa.exists().where(a.project_id == s.project_id, a.task_id == s.task_id, a.deleted.is_(False))
+    held = sa.exists().where(
+        p.project_id == s.project_id, p.task_id == s.task_id, p.model_version == s.model_version
+    )
+    old = sa.and_(s.project_id == project_id, s.sent_at < before)
+    return connection.execute(sa.delete(tables.sent_regions).where(old, ~painted, ~held)).rowcount
+
+
 def list_sent(
     connection: Connection,
     project_id: int,

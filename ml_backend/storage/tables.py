@@ -170,6 +170,7 @@ sent_regions = Table(
     Column("width", Integer, nullable=False),
     Column("mask", LargeBinary, nullable=False),  # zlib of the packed bits
     Column("sent_at", Float, nullable=False),
+    Index(None, "project_id", "sent_at"),
 )
 
 predictions = Table(

@@ -325,6 +325,34 @@ def test_sent_regions_come_back_as_they_were(database: Database) -> None:
     assert np.array_equal(found.mask, mask)
 
 
+def test_old_sent_regions_go_unless_they_are_held_or_painted_on(database: Database) -> None:
+    def keep(task_id: int, version: str, sent_at: float) -> None:
+        region = SentRegion(f"{task_id}{version}", "Nucleus", version, 0, 0, np.ones((2, 2), bool))
+        with database.write() as connection:
+            predictions.save_sent(connection, 1, task_id, [region], sent_at)
+
+    def left(task_id: int) -> list[str]:
+        with database.read() as connection:
+            return [region.model_version for region in predictions.list_sent(connection, 1, task_id)]
+
+    for task_id in (10, 11, 12):
+        keep(task_id, "r1", 100.0)
+        keep(task_id, "r2", 200.0)
+    keep(12, "r3", 300.0)
+    save(database, painted(task_id=10))
+    save(database, painted(2, task_id=11))
+    with database.write() as connection:
+        rows.delete(connection, 1, 2, projects.next_seq(connection, 1, 300.0), 300.0)
+        held = {"result": [], "score": 0.5, "model_version": "r2"}
+        predictions.save_prediction(connection, 1, 11, "f", held, [], 200.0)
+        assert predictions.drop_sent(connection, 1, before=300.0) == 3
+        assert predictions.drop_sent(connection, 1, before=300.0) == 0
+        assert predictions.drop_sent(connection, 2, before=1e9) == 0
+    assert left(10) == ["r1", "r2"]  # painted on
+    assert left(11) == ["r2"]  # held by Label Studio; what was painted there is deleted
+    assert left(12) == ["r3"]  # not old
+
+
 def test_a_prediction_is_kept_per_task_version_and_fingerprint(database: Database) -> None:
     prediction = {"result": [], "score": 0.25, "model_version": "r0001-aaaaaaaa"}
     with database.write() as connection:
