@@ -22,7 +22,6 @@ import click
 from bench import BenchmarkResult, Options
 from bench.annotator import LabelledImage, load_sets
 from bench.fake_label_studio import run_fake
-from bench.http_calls import Service
 from bench.journal import Journal, learner_version
 from bench.known_label_studio import KnownLabelStudio
 from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
@@ -48,33 +47,19 @@ def run(options: Options) -> BenchmarkResult:
     settings = RoundsSettings(**parsed)
     journal = Journal(options.json_path and options.json_path.with_suffix(".jsonl"), resume)
     sets = _choose_sets(load_sets(options.data), wanted_sets)
-    fake = KnownLabelStudio()
-    environment = {
-        "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
-        "QUIET_TIME_S": "0.2",
-        "ROUND_STEPS": str(settings.steps),
-        "MAX_QUESTIONS": "5",
-    }
     runs: Runs = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as folder,
-        run_fake(fake),
-        running_service(fake, Path(folder), environment) as service,
-    ):
-        numbers = itertools.count(1)
-        for (name, parts), seed in itertools.product(sets.items(), range(seeds)):
-            for arm in (*((DENSE,) if seed < dense_seeds else ()), *arms):
-                key = {
-                    "set": name,
-                    "seed": seed,
-                    "arm": arm,
-                    "settings": asdict(settings),
-                    "data": str(options.data or "generated"),
-                    "learner": learner_version(),
-                }
-                project_id = next(numbers)
-                work = partial(_run_arm, service, fake, project_id, parts, seed, arm, settings)
-                runs[name, seed, arm] = journal.measure(key, work)
+    for (name, parts), seed in itertools.product(sets.items(), range(seeds)):
+        for arm in (*((DENSE,) if seed < dense_seeds else ()), *arms):
+            key = {
+                "set": name,
+                "seed": seed,
+                "arm": arm,
+                "settings": asdict(settings),
+                "data": str(options.data or "generated"),
+                "learner": learner_version(),
+            }
+            work = partial(_run_arm, parts, seed, arm, settings)
+            runs[name, seed, arm] = journal.measure(key, work)
     return BenchmarkResult(
         title=f"{settings.rounds} review rounds of {settings.objects_per_round} objects, {seeds} seeds",
         columns=COLUMNS,
@@ -95,16 +80,23 @@ def _choose_sets(sets: LabelledSets, wanted: str | None) -> LabelledSets:
 
 
 def _run_arm(
-    service: Service,
-    fake: KnownLabelStudio,
-    project_id: int,
-    parts: Mapping[str, Sequence[LabelledImage]],
-    seed: int,
-    arm: str,
-    settings: RoundsSettings,
+    parts: Mapping[str, Sequence[LabelledImage]], seed: int, arm: str, settings: RoundsSettings
 ) -> dict[str, Any]:
-    project = SimulatedProject(service, fake, project_id, parts, seed, settings)
-    return project.run_dense() if arm == DENSE else project.run(arm)
+    """One arm in a service of its own: tasks have the same numbers in all, and the hold-out goes by them."""
+    fake = KnownLabelStudio()
+    environment = {
+        "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
+        "QUIET_TIME_S": "0.2",
+        "ROUND_STEPS": str(settings.steps),
+        "MAX_QUESTIONS": "5",
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as folder,
+        run_fake(fake),
+        running_service(fake, Path(folder), environment) as service,
+    ):
+        project = SimulatedProject(service, fake, parts, seed, settings)
+        return project.run_dense() if arm == DENSE else project.run(arm)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, Any]:

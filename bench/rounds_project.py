@@ -24,6 +24,8 @@ from core.truth import Mask
 
 ROUND_TIMEOUT_S = 240.0
 
+PROJECT_ID = 1
+
 PAINTER = 1
 """Who paints has one annotation per image, which grows; each review is an annotation of its own."""
 
@@ -56,24 +58,23 @@ class SimulatedProject:
         self,
         service: Service,
         fake: KnownLabelStudio,
-        project_id: int,
         parts: Mapping[str, Sequence[LabelledImage]],
         seed: int,
         settings: RoundsSettings,
     ) -> None:
-        self.service, self.fake, self.project_id = service, fake, project_id
+        self.service, self.fake = service, fake
         self.seed, self.settings = seed, settings
         self.pool = {image.name: image for image in parts["pool"]}
         self.test = list(parts["test"])
         # Names of both parts may be equal: tasks of test images are kept apart.
-        self.tasks = fake.add_project(project_id, list(self.pool.values()))
-        self.test_tasks = fake.add_project(project_id, self.test)
+        self.tasks = fake.add_project(PROJECT_ID, list(self.pool.values()))
+        self.test_tasks = fake.add_project(PROJECT_ID, self.test)
         self.truth = {n: DenseTruth.of_one_class(i.instances, OBJECT) for n, i in self.pool.items()}
         rng = np.random.default_rng((seed, zlib.crc32(b"annotator")))
         noise = NOISE_LEVELS[settings.noise]
         self.seen = {name: perceive(truth, SCHEMA, noise, rng) for name, truth in self.truth.items()}
         self.states = {n: _ImageState(np.zeros(i.instances.shape, bool)) for n, i in self.pool.items()}
-        service.post("/setup", fake.setup_body(project_id))
+        service.post("/setup", fake.setup_body(PROJECT_ID))
 
     def run(self, arm: str) -> dict[str, Any]:
         """All rounds of one arm, as plain JSON values."""
@@ -92,7 +93,7 @@ class SimulatedProject:
         for number in range(self.settings.rounds + 1):
             if number:
                 self._train_again()
-            self.service.wait_until_learnt(self.project_id, ROUND_TIMEOUT_S)
+            self.service.wait_until_learnt(PROJECT_ID, ROUND_TIMEOUT_S)
             dices.append(self.measure())
         return {"dice": dices}
 
@@ -110,7 +111,7 @@ class SimulatedProject:
             known = {name: self.states[name].known for name in looked_at}
             places = choose_places(arm, answers, known, self.truth, self._uncertainty_of, rng)
         works = self._annotate(places, answers if arm == "reviewed" else {}, f"r{number}")
-        status = self.service.wait_until_learnt(self.project_id, ROUND_TIMEOUT_S)
+        status = self.service.wait_until_learnt(PROJECT_ID, ROUND_TIMEOUT_S)
         instances = {name: self.pool[name].instances for name in answers}
         return {
             "objects": sum(len(work.objects) for work in works),
@@ -125,17 +126,17 @@ class SimulatedProject:
     def measure(self) -> float:
         """Mean Dice of the pre-annotations that the test images would open with."""
         shapes = {image.name: _shape(image) for image in self.test}
-        found = ask(self.service, self.fake, self.project_id, self.test_tasks, shapes)
+        found = ask(self.service, self.fake, PROJECT_ID, self.test_tasks, shapes)
         maps = [np.where(found[image.name].objects, OBJECT, 0).astype(np.uint8) for image in self.test]
         return object_dice(maps, self.test)[0]
 
     def _ask_pool(self, names: Sequence[str]) -> dict[str, Answer]:
         shapes = {name: _shape(self.pool[name]) for name in names}
         tasks = {name: self.tasks[name] for name in names}
-        return ask(self.service, self.fake, self.project_id, tasks, shapes)
+        return ask(self.service, self.fake, PROJECT_ID, tasks, shapes)
 
     def _uncertainty_of(self, name: str) -> float:
-        return mean_uncertainty(self.service, self.project_id, self.tasks[name])
+        return mean_uncertainty(self.service, PROJECT_ID, self.tasks[name])
 
     def _first_places(self, rng: np.random.Generator) -> list[Place]:
         objects = [(name, number) for name, seen in self.seen.items() for number in seen.class_of]
@@ -200,10 +201,10 @@ class SimulatedProject:
 
     def _train_again(self) -> None:
         """Ask for one more round, and wait until it has been."""
-        before = self.service.status(self.project_id)["round"]
-        self.service.post(f"/api/projects/{self.project_id}/train", None)
+        before = self.service.status(PROJECT_ID)["round"]
+        self.service.post(f"/api/projects/{PROJECT_ID}/train", None)
         deadline = time.monotonic() + ROUND_TIMEOUT_S
-        while self.service.status(self.project_id)["round"] == before and time.monotonic() < deadline:
+        while self.service.status(PROJECT_ID)["round"] == before and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
 
