@@ -21,7 +21,8 @@ def write_report(folder: Path, curves: Sequence[Curve], settings: Mapping[str, A
     results = summarise_study(curves, settings)
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for effort, name in PLOTS.items():
-        draw_curves(folder / name, results["curves"], effort, LEVELS[-1] * results["best_dice"])
+        level = LEVELS[-1] * results["best_dice"]
+        draw_curves(folder / name, results["curves"], effort, level, f"{100 * LEVELS[-1]:.0f} % of the best")
     path = folder / REPORT_FILE
     path.write_text(to_markdown(results, about), encoding="utf-8")
     return path

@@ -153,7 +153,8 @@ def test_a_summary_compares_every_arm_with_random() -> None:
     assert found["best_dice"] == pytest.approx(0.91)
     ours, chance = found["arms"]["entropy"], found["arms"]["random"]
     assert ours["aubc_objects"] > chance["aubc_objects"]
-    assert ours["objects_to_95"] < chance["objects_to_90"] or chance["objects_to_90"] is None
+    assert ours["objects_to_95"] is not None
+    assert chance["objects_to_95"] is None  # not every seed got there
     against = ours["against_baseline"]
     assert against["aubc_objects"]["low"] > 0
     assert against["aubc_objects"]["n"] == 3
