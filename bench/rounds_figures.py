@@ -31,7 +31,7 @@ COLUMNS = (
     "s to 98 %",
     "against random",
 )
-COMPARED = (("ours", "random"), ("ours", "foreground"), ("reviewed", "random"))
+COMPARED = (("ours", "random"), ("ours", "foreground"), ("ours-spread", "ours"), ("reviewed", "random"))
 
 
 def to_rows(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> tuple[tuple[Any, ...], ...]:

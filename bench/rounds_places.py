@@ -7,7 +7,8 @@ arm                     places
 `foreground`            boxes, two thirds of them where an object is predicted (nnActive's 66 %)
 `image-uncertainty`     all of the image with the highest mean uncertainty, then the next image
 `ours`                  the service's own questions, most uncertain first; painted from nothing
-`reviewed`              the same; the pre-annotation is corrected and the box called `Reviewed`
+`ours-spread`           the same, the first question of each image before the second of any
+`reviewed`              as `ours`; the pre-annotation is corrected and the box called `Reviewed`
 `oracle`                boxes with the most wrong pixels, which nobody could know
 `everything`            all of an image, images by chance
 ======================  ==============================================================================
@@ -20,13 +21,22 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bench.rounds_answers import Answer, wrong_pixels
-from core.acquisition import FOREGROUND_SHARES, rank_by_chance
+from core.acquisition import FOREGROUND_SHARES, rank_by_chance, rank_in_turns
 from core.painting import Box
 from core.perception import DenseTruth
 from core.region_grid import Grid
 from core.truth import Mask
 
-ARMS = ("random", "foreground", "image-uncertainty", "ours", "reviewed", "oracle", "everything")
+ARMS = (
+    "random",
+    "foreground",
+    "image-uncertainty",
+    "ours",
+    "ours-spread",
+    "reviewed",
+    "oracle",
+    "everything",
+)
 
 BLIND_ARMS = ("random", "everything")
 """Those that look at no prediction."""
@@ -50,6 +60,10 @@ def choose_places(
     if arm in ("ours", "reviewed"):
         asked = [(score, name, box) for name in names for box, score in answers[name].questions]
         return [(name, box) for _, name, box in sorted(asked, key=lambda entry: -entry[0])]
+    if arm == "ours-spread":
+        asked = [(score, name, box) for name in names for box, score in answers[name].questions]
+        order = rank_in_turns([score for score, *_ in asked], [name for _, name, _ in asked])
+        return [asked[index][1:] for index in order]
     if arm == "oracle":
         return _most_errors(answers, known, truth)
     if arm == "image-uncertainty":

@@ -136,6 +136,20 @@ def test_the_service_s_questions_are_answered_most_uncertain_first() -> None:
     assert [name for name, _ in places[:3]] == ["i2", "i1", "i0"]
 
 
+def test_spread_questions_take_the_images_in_turns() -> None:
+    answers, truths = make_answers()
+    known = {name: np.zeros(SHAPE, bool) for name in answers}
+    places = choose_places("ours-spread", answers, known, truths, lambda n: 0.0, np.random.default_rng(0))
+    assert [(name, box.top) for name, box in places] == [
+        ("i2", 0),
+        ("i1", 0),
+        ("i0", 0),
+        ("i0", 60),
+        ("i1", 60),
+        ("i2", 60),
+    ]
+
+
 def test_the_oracle_goes_where_the_errors_are() -> None:
     answers, truths = make_answers()
     known = {name: np.zeros(SHAPE, bool) for name in answers}
