@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -200,12 +201,17 @@ class SimulatedProject:
         self.service.post("/webhook", self.fake.submit(self.tasks[image], person, results))
 
     def _train_again(self) -> None:
-        """Ask for one more round, and wait until it has been."""
-        before = self.service.status(PROJECT_ID)["round"]
+        """Ask for one more round, and wait until it has been, promoted or not."""
+        before = self._count_rounds()
         self.service.post(f"/api/projects/{PROJECT_ID}/train", None)
         deadline = time.monotonic() + ROUND_TIMEOUT_S
-        while self.service.status(PROJECT_ID)["round"] == before and time.monotonic() < deadline:
+        while self._count_rounds() == before and time.monotonic() < deadline:
             time.sleep(POLL_S)
+
+    def _count_rounds(self) -> int:
+        """How many rounds have ended."""
+        _, body = self.service.call("GET", f"/api/projects/{PROJECT_ID}/rounds")
+        return sum(one["state"] != "running" for one in json.loads(body))
 
 
 def _shape(image: LabelledImage) -> tuple[int, int]:
