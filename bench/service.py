@@ -8,6 +8,7 @@ own, as Label Studio does.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from typing import Any
 from bench import BenchmarkResult, Goal, Options
 from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
 from bench.http_calls import Service, percentile
-from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.child_process import ChildProcess
 from ml_backend.config import child_environment
 
 N_WEBHOOKS, N_AT_ONCE = 500, 50
@@ -81,7 +82,7 @@ def running_service(
     fake: FakeLabelStudio, folder: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
     """Web process and worker by the command that people use; `settings` go into their environment."""
-    port = find_free_port("127.0.0.1", 19490)
+    port = _any_port()
     fixed = {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": API_KEY, "LOG_LEVEL": "WARNING"}
     environment = child_environment(
         {**fixed, **(settings or {})},
@@ -100,6 +101,13 @@ def running_service(
         ) from error
     finally:
         process.stop(STOP_GRACE_S)
+
+
+def _any_port() -> int:
+    """A port of the system's choice: runs side by side that try the same ones could end in one service."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until_up(service: Service, process: ChildProcess) -> None:
