@@ -100,12 +100,18 @@ def wrong_pixels(objects: Mask, instances: NDArray[np.int32]) -> Mask:
     return np.asarray((objects != true) & ~edge_band(true))
 
 
-def questions_hit(answers: Mapping[str, Answer], instances: Mapping[str, NDArray[np.int32]]) -> list[int]:
-    """Wrong pixels in boxes, pixels in boxes, wrong pixels in images, pixels in images; edges left out."""
+def questions_hit(
+    answers: Mapping[str, Answer], instances: Mapping[str, NDArray[np.int32]], known: Mapping[str, Mask]
+) -> list[int]:
+    """Wrong pixels in boxes, pixels in boxes, wrong pixels in images, pixels in images.
+
+    Edges are left out, and what is annotated: nothing is asked there, however wrong it still is.
+    """
     counts = np.zeros(4, np.int64)
     for name, answer in answers.items():
-        wrong = wrong_pixels(answer.objects, instances[name])
-        inside, counted = np.zeros(answer.shape, bool), ~edge_band(instances[name] > 0)
+        counted = ~edge_band(instances[name] > 0) & ~known[name]
+        wrong = wrong_pixels(answer.objects, instances[name]) & counted
+        inside = np.zeros(answer.shape, bool)
         for box, _ in answer.questions:
             inside[box.slices] = True
         if inside.any():

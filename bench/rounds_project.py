@@ -102,6 +102,7 @@ class SimulatedProject:
         """Annotate, wait for the model, measure; the first round is the same for all arms."""
         rng = np.random.default_rng((self.seed, number, zlib.crc32(arm.encode()) if number else 0))
         answers: dict[str, Answer] = {}
+        hit = [0, 0, 0, 0]
         if number == 0:
             places = self._first_places(rng)
         else:
@@ -111,15 +112,15 @@ class SimulatedProject:
                 answers = self._ask_pool(looked_at)
             known = {name: self.states[name].known for name in looked_at}
             places = choose_places(arm, answers, known, self.truth, self._uncertainty_of, rng)
+            hit = questions_hit(answers, {n: self.pool[n].instances for n in answers}, known)
         works = self._annotate(places, answers if arm == "reviewed" else {}, f"r{number}")
         status = self.service.wait_until_learnt(PROJECT_ID, ROUND_TIMEOUT_S)
-        instances = {name: self.pool[name].instances for name in answers}
         return {
             "objects": sum(len(work.objects) for work in works),
             "units": sum(work.n_units for work in works),
             "effort": asdict(sum((work.effort for work in works), Effort())),
             "dice": self.measure(),
-            "questions_hit": questions_hit(answers, instances),
+            "questions_hit": hit,
             "round": status["round"],
             "model_version": status["model_version"],
         }

@@ -100,9 +100,12 @@ def test_questions_that_sit_on_the_errors_hit() -> None:
     instances = np.zeros((80, 80), np.int32)
     instances[10:30, 10:30] = 1
     answer = Answer((), ((Box(8, 8, 24, 24), 0.9),), (80, 80))
-    wrong_in, inside, wrong, pixels = questions_hit({"i": answer}, {"i": instances})
+    known = np.zeros((80, 80), bool)
+    wrong_in, inside, wrong, pixels = questions_hit({"i": answer}, {"i": instances}, {"i": known})
     assert 0 < wrong_in == wrong
     assert inside < pixels / 5
+    known[40:] = True
+    assert questions_hit({"i": answer}, {"i": instances}, {"i": known})[3] == pixels - 40 * 80
 
 
 @pytest.mark.parametrize("arm", ARMS)
