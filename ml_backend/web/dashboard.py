@@ -29,6 +29,14 @@ STATE_WORDS = {
     "error": "The last round failed",
 }
 
+CORRECTIVE_DICE = "Corrective Dice"
+
+MEANINGS = {
+    CORRECTIVE_DICE: "how well what was sent agrees with what people submitted. "
+    "What nobody looked at counts as right.",
+}
+"""Of trends whose name does not say it."""
+
 TRENDS = (
     ("Painted pixels per annotation", "painted_px", "{:,.0f}"),
     ("Strokes per annotation", "strokes", "{:.1f}"),
@@ -99,10 +107,11 @@ def to_trends(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for title, key, text in TRENDS
     ]
     corrective = [(e.get("corrective_dice") or {}).get("mean") for e in efforts]
-    lines.append(("Corrective Dice", "{:.2f}", [mean for mean in corrective if mean is not None]))
+    lines.append((CORRECTIVE_DICE, "{:.2f}", [mean for mean in corrective if mean is not None]))
     return [
         {
             "title": title,
+            "meaning": MEANINGS.get(title, ""),
             "first": text.format(values[0]),
             "last": text.format(values[-1]),
             "n_rounds": len(values),

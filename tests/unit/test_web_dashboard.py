@@ -76,6 +76,7 @@ def test_the_page_shows_that_effort_falls_and_agreement_grows(page):
         "from 12.0 to 1.5",
         "from 65.0 to 9.3",
         "from 0.76 to 0.91",
+        "Corrective Dice: how well what was sent agrees",
     ):
         assert words in section
 
@@ -85,6 +86,7 @@ def test_effort_of_one_round_is_a_number_without_a_line():
         [{"effort": {"annotations": 2, "strokes": 3}}, {"error": "failed"}, {"effort": None}]
     )
     assert (strokes["last"], strokes["curve"]) == ("1.5", "")
+    assert strokes["meaning"] == ""  # and no word about what nobody measured
 
 
 def test_rounds_that_counted_nothing_are_no_points():
