@@ -31,13 +31,14 @@ from core.timm_network import KIND, build_timm_architecture
 
 @dataclass(frozen=True)
 class Beginning:
-    """The state that optimisation starts from."""
+    """The state that optimisation starts from; `base` are the base weights behind it, if there are any."""
 
     origin: Origin
     architecture: dict[str, Any]
     weights: Weights
     statistics: PixelStatistics
     parent: str | None
+    base: Weights | None = None
 
 
 def choose_start(current: Checkpoint | None, is_draft: bool) -> Checkpoint | None:
@@ -72,18 +73,27 @@ def begin(
         else:
             architecture = build_architecture(found, len(schema), widths)
         statistics = measure(examples, found)
-        if base is not None and not fits_base(architecture, base):
-            base = None  # made for another network, before an update perhaps
-        if fits_base(architecture, base):
-            weights = conform_channels(base_for(schema, base), found)
-            return Beginning("base", architecture, weights, statistics, None)
+        weights = _find_base(architecture, schema, base)
+        if weights is not None:
+            return Beginning("base", architecture, weights, statistics, None, weights)
         return Beginning("fresh", architecture, initial_weights(architecture, rng), statistics, None)
     # An image that brings colour to a grey project widens the input; grey images are repeated.
     in_channels = max(start.architecture["in_channels"], found)
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = conform_channels(weights, in_channels)
-    return Beginning("warm", architecture, weights, widen(start.statistics, in_channels), start.fingerprint)
+    statistics = widen(start.statistics, in_channels)
+    behind = _find_base(architecture, schema, base)
+    return Beginning("warm", architecture, weights, statistics, start.fingerprint, behind)
+
+
+def _find_base(architecture: dict[str, Any], schema: LabelSchema, folder: Path | None) -> Weights | None:
+    """The base weights for a network, those in `folder` first; None where no base was made for such a one."""
+    if folder is not None and not fits_base(architecture, folder):
+        folder = None  # made for another network, before an update perhaps
+    if not fits_base(architecture, folder):
+        return None
+    return conform_channels(base_for(schema, folder), architecture["in_channels"])
 
 
 FEW_OBJECTS = 15
@@ -91,11 +101,12 @@ FEW_OBJECTS = 15
 
 
 def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest_share: float) -> Weights:
-    """Go a part of the way back to the base weights that a round started from.
+    """Go a part of the way back to the base weights that a project started from.
 
     A few painted objects do not speak for the images that nobody painted in; what the base weights know
     does. Weights between both answer unseen images better than either, and the more objects there are the
-    less of the base is needed. Weights that did not start from a base stay as they are.
+    less of the base is needed. Later rounds do the same: questions lead to places that are unlike the rest,
+    and what is painted there must not drown it. Weights without a base behind them stay as they are.
 
     Parameters
     ----------
@@ -109,12 +120,13 @@ def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest
 
     References: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903
     """
-    if beginning.origin != "base" or not largest_share:
+    base = beginning.base
+    if base is None or not largest_share:
         return weights
     if beginning.architecture["kind"] == KIND:
         return weights  # only its encoder has learnt anything before
     share = largest_share * math.sqrt(FEW_OBJECTS / max(n_objects, FEW_OBJECTS))
-    return {name: torch.lerp(tensor, beginning.weights[name], share) for name, tensor in weights.items()}
+    return {name: torch.lerp(tensor, base[name], share) for name, tensor in weights.items()}
 
 
 def natural_channels(n_channels: int) -> int:

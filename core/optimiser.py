@@ -44,7 +44,7 @@ class Recipe:
     ramp_share : share of the round in which the rate rises; it then falls along a cosine
     ema : decay of the smoothed weights, reached gradually
     outline_share : weight of the outlines' loss against that of the classes
-    base_share : of the base weights in the result, where a round started from them with few objects
+    base_share : of the base weights that a result goes back to, while few objects are painted
     """
 
     widths: tuple[int, ...] = DEFAULT_WIDTHS

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
-from core.beginning import FEW_OBJECTS, Beginning, keep_of_base
+from core.beginning import FEW_OBJECTS, Beginning, begin, keep_of_base
+from core.checkpoint import Checkpoint
 from core.model import build_architecture
+from core.outputs import Weights
 from core.pixels import PixelStatistics
 from core.round_report import Origin
+from core.rounds import Example
+from core.sampling import OpenExample, open_positions
+from core.schema import IGNORE_INDEX, LabelSchema
 
 LEARNT = {"head.bias": torch.tensor([1.0, 3.0])}
+BASE = {"head.bias": torch.tensor([0.0, 1.0])}
+CURRENT = {"head.bias": torch.tensor([9.0, 9.0])}
+SCHEMA = LabelSchema.of("Background", "Nucleus")
 
 
-def _from(origin: Origin) -> Beginning:
-    base = {"head.bias": torch.tensor([0.0, 1.0])}
-    return Beginning(origin, build_architecture(1, 2), base, PixelStatistics((0.0,), (1.0,)), None)
+def _from(origin: Origin, base: Weights | None = BASE) -> Beginning:
+    started = BASE if origin == "base" else CURRENT
+    return Beginning(origin, build_architecture(1, 2), started, PixelStatistics((0.0,), (1.0,)), None, base)
+
+
+def _open_examples() -> list[OpenExample]:
+    label_map = np.full((32, 32), IGNORE_INDEX, np.uint8)
+    label_map[4:9, 4:9], label_map[20:28, 20:28] = 0, 1
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 1), np.uint8)
+    nothing = np.full((32, 32), IGNORE_INDEX, np.uint8)
+    return [open_positions(Example("a", image, label_map, nothing), True, np.random.default_rng(0))]
+
+
+def _checkpoint(begun: Beginning) -> Checkpoint:
+    return Checkpoint(SCHEMA, begun.architecture, begun.weights, begun.statistics)
 
 
 @pytest.mark.parametrize("n_objects", [0, 1, FEW_OBJECTS])
@@ -31,9 +52,30 @@ def test_four_times_the_objects_keep_half_of_that() -> None:
     assert kept["head.bias"].tolist() == [0.75, 2.5]
 
 
+def test_a_later_round_keeps_of_the_base_and_not_of_the_model_before_it() -> None:
+    assert keep_of_base(_from("warm"), LEARNT, 1, 0.5)["head.bias"].tolist() == [0.5, 2.0]
+
+
 @pytest.mark.parametrize("origin", [o for o in get_args(Origin) if o != "base"])
-def test_what_did_not_start_from_a_base_keeps_nothing_of_one(origin: Origin) -> None:
-    assert keep_of_base(_from(origin), LEARNT, 1, 0.5) is LEARNT
+def test_what_has_no_base_behind_it_keeps_nothing_of_one(origin: Origin) -> None:
+    assert keep_of_base(_from(origin, None), LEARNT, 1, 0.5) is LEARNT
+
+
+def test_a_model_of_the_shipped_network_has_the_base_behind_it_in_every_round() -> None:
+    examples = _open_examples()
+    first = begin(None, SCHEMA, examples, np.random.default_rng(0))
+    assert (first.origin, first.base is first.weights) == ("base", True)
+    later = begin(_checkpoint(first), SCHEMA, examples, np.random.default_rng(0))
+    assert later.origin == "warm"
+    assert later.base is not None
+    assert all(torch.equal(tensor, first.weights[name]) for name, tensor in later.base.items())
+
+
+def test_a_network_that_no_base_was_made_for_has_none_behind_it() -> None:
+    examples = _open_examples()
+    first = begin(None, SCHEMA, examples, np.random.default_rng(0), widths=(8, 16))
+    assert (first.origin, first.base) == ("fresh", None)
+    assert begin(_checkpoint(first), SCHEMA, examples, np.random.default_rng(0)).base is None
 
 
 def test_a_share_of_nothing_changes_nothing() -> None:
