@@ -57,13 +57,13 @@ def choose_places(
 ) -> list[Place]:
     """The places of one round, more than any budget needs."""
     names = sorted(known)
-    if arm in ("ours", "reviewed"):
+    if arm in ("ours", "ours-spread", "reviewed"):
         asked = [(score, name, box) for name in names for box, score in answers[name].questions]
-        return [(name, box) for _, name, box in sorted(asked, key=lambda entry: -entry[0])]
-    if arm == "ours-spread":
-        asked = [(score, name, box) for name in names for box, score in answers[name].questions]
-        order = rank_in_turns([score for score, *_ in asked], [name for _, name, _ in asked])
-        return [asked[index][1:] for index in order]
+        asked.sort(key=lambda entry: -entry[0])
+        if arm == "ours-spread":
+            order = rank_in_turns([score for score, *_ in asked], [name for _, name, _ in asked])
+            asked = [asked[index] for index in order]
+        return [(name, box) for _, name, box in asked]
     if arm == "oracle":
         return _most_errors(answers, known, truth)
     if arm == "image-uncertainty":
