@@ -63,8 +63,8 @@ def begin(
 ) -> Beginning:
     """Prepare the weights for the classes and channels of this round.
 
-    `widths` or an `encoder` of timm's, and the folder `base` of other weights than the shipped ones, are
-    for a network that starts over; one that goes on stays what it is.
+    `widths` or an `encoder` of timm's are for a network that starts over; one that goes on stays what it is.
+    The folder `base` holds other base weights than the shipped ones, for both.
     """
     found = max(natural_channels(opened.example.image.shape[2]) for opened in examples)
     if start is None:

@@ -40,8 +40,8 @@ class Shares:
 
 
 OPENED_SHARE = 0.5
-"""Of the images that a round opens, for those whose truth is new: more than they get of the patches, so that
-none of them waits for a later round."""
+"""Of the images that a round opens, for those whose truth is new: more than they get of the patches, because
+what is not opened now is not new in the next round."""
 
 
 @dataclass(frozen=True)
