@@ -18,6 +18,9 @@ QUESTION_DIAMETERS = 2.0
 MIN_SIDE_PX, MAX_SIDE_PX = 48, 256
 """Smaller boxes are hard to hit, larger ones take long to check."""
 
+MIN_SIDE_SHARE = 1 / 8
+"""Small images are shown enlarged: there, a box of this share of the shorter side is large enough to hit."""
+
 MIN_BOXES_ACROSS = 3
 """However small the image, a question is at most this part of it."""
 
@@ -50,8 +53,9 @@ class Grid:
 
     @classmethod
     def of(cls, image_shape: tuple[int, int], object_size_px: float) -> Grid:
-        wanted = min(max(QUESTION_DIAMETERS * object_size_px, MIN_SIDE_PX), MAX_SIDE_PX)
-        wanted = min(wanted, min(image_shape) / MIN_BOXES_ACROSS)
+        shorter = min(image_shape)
+        least = min(MIN_SIDE_PX, MIN_SIDE_SHARE * shorter)
+        wanted = min(max(QUESTION_DIAMETERS * object_size_px, least), MAX_SIDE_PX, shorter / MIN_BOXES_ACROSS)
         step = max(1, round(wanted / BLOCKS_PER_SIDE))
         shape = (image_shape[0] // step, image_shape[1] // step)
         # What does not fill a block is left out evenly on both sides.

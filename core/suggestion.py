@@ -11,8 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
-from core.components import find_components
-from core.objects import ObjectLimits, clean_mask, count_labels, separate_touching
+from core.components import Components, find_components
+from core.objects import (
+    MIN_OBJECTS_TO_LEARN,
+    ObjectLimits,
+    clean_mask,
+    count_labels,
+    learn_limits,
+    separate_touching,
+)
 from core.painting import Box
 from core.prediction import Prediction
 from core.regions import Choice, Region, choose_regions, find_candidates, is_question
@@ -116,11 +123,11 @@ def build_suggestion(
     """
     settings = settings or SuggestionSettings()
     known = _for_each_class(limits, schema)
-    masks = _object_masks(prediction, schema, known, settings)
+    masks, areas_px = _object_masks(prediction, schema, known, settings)
     if settings.send_background and schema.background_index is not None:
         ground = prediction.label_map == schema.background_index
         masks = [*_cut(schema.background_index, ground, prediction), *masks]
-    size_px = _object_size(prediction, schema, known)
+    size_px = _typical_size(areas_px, prediction, schema, known)
     # The score needs the worst region even where it is no question: images are ranked by it.
     asked = settings.acquisition
     candidates = find_candidates(prediction, annotated, schema, size_px, asked, rng, even_sure=True)
@@ -171,6 +178,28 @@ def separated_objects(
     return instances
 
 
+def object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:
+    """Return the typical diameter in pixels of the objects that an image shows.
+
+    Where it shows fewer than `MIN_OBJECTS_TO_LEARN`, it is that of their classes in `limits`, of all classes
+    where it shows none. Arguments are those of `separated_objects`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((60, 60), np.uint8)
+    >>> labels[5:15, 5:15] = labels[5:15, 25:35] = labels[35:45, 5:15] = 1
+    >>> ones = np.ones(labels.shape, np.float16)
+    >>> maps = Prediction(labels, 1 - labels, ones, ones, ones, ones, ones)
+    >>> round(object_size(maps, LabelSchema.of("Background", "Nucleus"), []), 1)
+    11.3
+    """
+    known = _for_each_class(limits, schema)
+    masks = (mask for _, mask in _separated_masks(prediction, schema, known))
+    areas_px = [area for mask in masks for area in find_components(mask).areas.tolist()]
+    return _typical_size(areas_px, prediction, schema, known)
+
+
 def tidy_map(
     label_map: NDArray[np.uint8], schema: LabelSchema, limits: Sequence[ObjectLimits]
 ) -> NDArray[np.uint8]:
@@ -215,16 +244,20 @@ def _separated_masks(
 
 def _object_masks(
     prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits], settings: SuggestionSettings
-) -> list[SuggestedMask]:
+) -> tuple[list[SuggestedMask], list[int]]:
+    """Cut out what is sent; and measure every object of the image in pixels, sent or not."""
     masks: list[SuggestedMask] = []
+    areas_px: list[int] = []
     for index, mask in _separated_masks(prediction, schema, limits):
+        found = find_components(mask)
+        areas_px += found.areas.tolist()
         if settings.regions == "classes":
             masks += _cut(index, mask, prediction)
         else:
-            masks += _cut_objects(index, mask, prediction, settings.max_objects)
-    if settings.regions == "classes":
-        return masks
-    return sorted(masks, key=_weight, reverse=True)[: settings.max_objects]
+            masks += _cut_objects(index, found, prediction, settings.max_objects)
+    if settings.regions == "objects":
+        masks = sorted(masks, key=_weight, reverse=True)[: settings.max_objects]
+    return masks, areas_px
 
 
 def _weight(mask: SuggestedMask) -> float:
@@ -243,9 +276,8 @@ def _cut(class_index: int, mask: Mask, prediction: Prediction) -> Iterator[Sugge
 
 
 def _cut_objects(
-    class_index: int, mask: Mask, prediction: Prediction, max_objects: int
+    class_index: int, found: Components, prediction: Prediction, max_objects: int
 ) -> Iterator[SuggestedMask]:
-    found = find_components(mask)
     # Sizes differ far more than confidences: the chosen ones are among the largest few hundred.
     by_size = np.argsort(-found.areas, kind="stable")[: 4 * max_objects]
     is_large = np.zeros(len(found), bool)
@@ -264,8 +296,11 @@ def _suggested(class_index: int, mask: Mask, top: int, left: int, prediction: Pr
     )
 
 
-def _object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:
-    """Typical diameter of the objects that the image shows; of any class where it shows none."""
+def _typical_size(
+    areas_px: Sequence[int], prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> float:
+    if len(areas_px) >= MIN_OBJECTS_TO_LEARN:
+        return learn_limits([areas_px])[0].typical_diameter_px
     present = _present(prediction.label_map, schema) or list(schema.object_indices)
     sizes = [limits[index].typical_diameter_px for index in present]
     return float(np.median(sizes or [ObjectLimits().typical_diameter_px]))

@@ -24,7 +24,7 @@ from core.regions import Choice, Region, choose_regions, find_candidates
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX
 from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
-from core.suggestion import SuggestedMask, build_suggestion
+from core.suggestion import SuggestedMask, build_suggestion, object_size
 from core.trainer import train_round
 from ml_backend.simulate.ground_truth import SCHEMA, KnownImage
 from ml_backend.simulate.settings import StudySettings
@@ -178,7 +178,7 @@ class Arm:
             prediction = predictor.predict(self.pool[name].image)
             known = self._maps.get(name)
             annotated = np.zeros(prediction.shape, bool) if known is None else known != IGNORE_INDEX
-            size_px = self.model.limits[SCHEMA.object_indices[0]].typical_diameter_px
+            size_px = object_size(prediction, SCHEMA, self.model.limits)
             regions = find_candidates(prediction, annotated, SCHEMA, size_px, self.acquisition, rng)
             masks: tuple[SuggestedMask, ...] = ()
             if self.settings.answer == "review":

@@ -143,6 +143,15 @@ def test_boxes_follow_the_size_of_the_objects_within_limits() -> None:
         assert region.box.height == region.box.width == expected
 
 
+def test_small_images_may_have_smaller_boxes() -> None:
+    # They are shown enlarged, but no question is more than a third of the image.
+    for side_px, size_px, expected in ((256, 4, 32), (256, 20, 40), (384, 4, 48), (90, 20, 30)):
+        prediction = predict(np.ones((side_px, side_px + 9)))
+        (region,) = propose_regions(prediction, nothing_known(prediction), SCHEMA, size_px, 1)
+        assert region.box.height == region.box.width
+        assert abs(region.box.width - expected) <= 2  # a whole number of pixels per block
+
+
 def test_wrong_inputs_are_refused() -> None:
     prediction = predict(np.ones((50, 50)))
     with pytest.raises(ValueError, match="annotated is"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from hypothesis import given, settings
@@ -134,6 +136,24 @@ def test_numbered_objects_are_the_regions_that_are_suggested() -> None:
 
 def test_objects_of_classes_that_are_newer_than_the_limits_are_numbered_with_the_defaults() -> None:
     assert separated_objects(predict(discs((40, 40), class_index=2)), SCHEMA, LIMITS[:1]).max() == 1
+
+
+def test_boxes_follow_the_objects_that_the_image_shows_and_the_project_where_it_shows_too_few() -> None:
+    limits = (ObjectLimits(), ObjectLimits(20, 20, 22.0))
+    schema = LabelSchema.of("Background", "Nucleus")
+    centres = ((80, 80), (220, 80), (80, 220), (220, 220))
+
+    def side(n_objects: int, radius: int, regions: Literal["classes", "objects"]) -> int:
+        labels = discs(*centres[:n_objects], radius=radius, size=400)
+        maps = predict(labels, confidence=0.6, entropy=0.5)
+        asked = SuggestionSettings(regions=regions)
+        suggestion = build_suggestion(maps, schema, np.zeros(labels.shape, bool), limits, asked)
+        return suggestion.regions[0].box.width
+
+    for regions in ("classes", "objects"):
+        assert side(4, 30, regions) == 120
+        assert side(4, 40, regions) == 132  # a third of the image
+        assert side(2, 30, regions) == side(0, 30, regions) == 48  # two of the project's are 44 wide
 
 
 def test_one_region_per_object_at_most_fifty_the_largest_and_surest_first() -> None:
