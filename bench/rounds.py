@@ -25,7 +25,7 @@ from bench.fake_label_studio import run_fake
 from bench.journal import Journal, learner_version
 from bench.known_label_studio import KnownLabelStudio
 from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
-from bench.rounds_places import ARMS
+from bench.rounds_places import ACQUISITION_ARMS, ARMS
 from bench.rounds_project import RoundsSettings, SimulatedProject
 from bench.service import running_service
 from core.perception import NOISE_LEVELS
@@ -89,6 +89,7 @@ def _run_arm(
         "QUIET_TIME_S": "0.2",
         "ROUND_STEPS": str(settings.steps),
         "MAX_QUESTIONS": "5",
+        **({"ACQUISITION": arm} if arm in ACQUISITION_ARMS else {}),
     }
     with (
         tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as folder,
@@ -104,9 +105,10 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
     with _command.make_context("rounds", list(arguments)) as context:
         found = dict(context.params)
     arms = tuple(found["arms"].split(","))
-    unknown = sorted(set(arms) - set(ARMS))
+    known = (*ARMS, *ACQUISITION_ARMS)
+    unknown = sorted(set(arms) - set(known))
     if unknown:
-        raise click.UsageError(f"no arm is called {', '.join(unknown)}; there are: {', '.join(ARMS)}")
+        raise click.UsageError(f"no arm is called {', '.join(unknown)}; there are: {', '.join(known)}")
     return {**found, "arms": arms}
 
 
