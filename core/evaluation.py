@@ -14,11 +14,12 @@ from core.device import EXACT, Compute
 from core.errors import ImageError
 from core.inference import infer_image, load_network
 from core.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
-from core.rounds import ExampleSource, ExampleSummary
+from core.rounds import Example, ExampleSource, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 
 BLOCK_PX = 64
-"""Side of one held-out block, about an object with its surroundings: the unit that chance is counted in."""
+"""Side of one held-out block, about an object with its surroundings: with its image, the unit that chance is
+counted in."""
 
 CONTEXT_PX = 32
 """What a block sees around itself: where most of what decides a pixel lies, at half the cost of all of it."""
@@ -38,8 +39,12 @@ FORGIVEN_DICE = 0.1
 
 @dataclass(frozen=True)
 class HeldOutBlock:
-    """A window of an image with held-out truth; `label_map` says `IGNORE_INDEX` outside the block proper."""
+    """A window of the image `key` with held-out truth.
 
+    `label_map` says `IGNORE_INDEX` outside the block proper.
+    """
+
+    key: str
     image: NDArray[Any]
     label_map: NDArray[np.uint8]
 
@@ -48,10 +53,12 @@ class HeldOutBlock:
 class HeldOutScore:
     """What one model reaches on the hold-out.
 
-    `counts` is `(n_blocks, C, 3)`; `logits` `(n, C)` and `labels` `(n,)` are the annotated pixels.
+    `counts` is `(n_blocks, C, 3)`, and `images` `(n_blocks,)` numbers their images from 0 on; `logits`
+    `(n, C)` and `labels` `(n,)` are the annotated pixels.
     """
 
     counts: Counts
+    images: NDArray[np.intp]
     logits: NDArray[np.float32]
     labels: NDArray[np.uint8]
 
@@ -65,7 +72,7 @@ class HeldOutScore:
         if not len(self.counts):
             return {}
         total = self.counts.sum(0)
-        edges = bootstrap_interval(self.counts, dice, rng)
+        edges = bootstrap_interval(self.counts, self.images, dice, rng)
         return {
             name: {"dice": _number(d), "iou": _number(i), "interval": [_number(e) for e in interval]}
             for name, d, i, interval in zip(schema.names, dice(total), iou(total), edges, strict=True)
@@ -93,7 +100,7 @@ def open_held_out(
         except ImageError as error:
             skipped[keys[index]] = str(error)
             continue
-        blocks += _cut_blocks(example.image, example.held_out_map)
+        blocks += _cut_blocks(example)
     kept = sorted(rng.permutation(len(blocks))[:MAX_BLOCKS])
     return [blocks[i] for i in kept], skipped
 
@@ -123,12 +130,14 @@ def score_blocks(
         labels.append(block.label_map[annotated])
     if not blocks:
         nothing = np.zeros((0, n_classes), np.float32)
-        return HeldOutScore(np.zeros((0, n_classes, 3), np.int64), nothing, np.zeros(0, np.uint8))
-    return HeldOutScore(np.stack(counts), np.concatenate(logits), np.concatenate(labels))
+        none = np.zeros(0, np.intp)
+        return HeldOutScore(np.zeros((0, n_classes, 3), np.int64), none, nothing, np.zeros(0, np.uint8))
+    _, images = np.unique([block.key for block in blocks], return_inverse=True)
+    return HeldOutScore(np.stack(counts), images, np.concatenate(logits), np.concatenate(labels))
 
 
 def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: np.random.Generator) -> bool:
-    """Whether `new` is worse than `old` beyond what chance explains: a paired bootstrap over blocks.
+    """Whether `new` is worse than `old` beyond what chance explains: paired bootstrap over images and blocks.
 
     Parameters
     ----------
@@ -140,13 +149,14 @@ def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: n
     if not len(new.counts) or not shared:
         return False
     pair = np.stack([old.counts, new.counts], axis=1)[:, :, list(shared)]  # (n_blocks, 2, C, 3)
-    resampled = resample_units(pair, rng)  # (B, 2, C, 3)
+    resampled = resample_units(pair, old.images, rng)  # (B, 2, C, 3)
     change = _mean_dice(resampled[:, 1]) - _mean_dice(resampled[:, 0])
     is_sure = (change < 0).mean() >= SURE_SHARE
     return bool(is_sure and change.mean() < -FORGIVEN_DICE / len(new.counts))
 
 
-def _cut_blocks(image: NDArray[Any], held_out: NDArray[np.uint8]) -> list[HeldOutBlock]:
+def _cut_blocks(example: Example) -> list[HeldOutBlock]:
+    image, held_out = example.image, example.held_out_map
     height, width = held_out.shape
     blocks = []
     for top in range(0, height, BLOCK_PX):
@@ -164,7 +174,7 @@ def _cut_blocks(image: NDArray[Any], held_out: NDArray[np.uint8]) -> list[HeldOu
             label_map = np.full(window.shape[:2], IGNORE_INDEX, np.uint8)
             row, column = top - first[0], left - first[1]
             label_map[row : row + proper.shape[0], column : column + proper.shape[1]] = proper
-            blocks.append(HeldOutBlock(window, label_map))
+            blocks.append(HeldOutBlock(example.key, window, label_map))
     return blocks
 
 

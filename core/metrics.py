@@ -61,31 +61,56 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def resample_units(counts: Counts, rng: np.random.Generator, n_resamples: int = 1000) -> Counts:
-    """Bootstrap over units, e.g. held-out blocks: sums of `(n_units, ...)` drawn with replacement.
+def resample_units(
+    counts: Counts, groups: NDArray[np.intp], rng: np.random.Generator, n_resamples: int = 1000
+) -> Counts:
+    """Bootstrap in two stages: groups with replacement, then units within each that was drawn.
+
+    Blocks of one image are alike. Drawn as if each were an image of its own, they would be far too sure of
+    what the next image says.
+
+    Parameters
+    ----------
+    counts : (n_units, ...) int64
+        E.g. of held-out blocks.
+    groups : (n_units,) int
+        E.g. the number of each block's image, from 0 on; with one group, only its units are drawn.
 
     Returns
     -------
     (n_resamples, ...) int64
+        Sums over what was drawn.
 
-    References: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 6.
+    References: Davison & Hinkley 1997, "Bootstrap Methods and their Application", section 3.8.
+
+    Examples
+    --------
+    >>> counts, rng = np.array([1, 1, 8, 8]), np.random.default_rng(0)
+    >>> sorted(set(resample_units(counts, np.array([0, 0, 1, 1]), rng).tolist()))
+    [4, 18, 32]
     """
     n_units = len(counts)
-    draws = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
+    n_groups = int(groups.max(initial=0)) + 1
+    times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
+    draws = np.zeros((n_resamples, n_units), np.int64)
+    for group in range(n_groups):
+        units = np.flatnonzero(groups == group)
+        draws[:, units] = rng.multinomial(times[:, group] * units.size, np.full(units.size, 1 / units.size))
     return np.asarray(np.tensordot(draws, counts, axes=1))
 
 
 def bootstrap_interval(
     counts: Counts,
+    groups: NDArray[np.intp],
     score: Callable[[Counts], NDArray[np.float64]],
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> NDArray[np.float64]:
-    """`(C, 2)` percentile interval of `score` (e.g. `dice`) over units `(n_units, C, 3)`.
+    """`(C, 2)` percentile interval of `score` (e.g. `dice`) over units `(n_units, C, 3)` in their groups.
 
     A class that is missing in every draw gets NaN.
     """
-    scores = score(resample_units(counts, rng))
+    scores = score(resample_units(counts, groups, rng))
     edges = np.full((scores.shape[1], 2), np.nan)
     for class_index, values in enumerate(scores.T):
         known = values[~np.isnan(values)]

@@ -35,11 +35,11 @@ class OneImage:
         return Example(key, image, np.full_like(self.held_out_map, IGNORE_INDEX), self.held_out_map)
 
 
-def _score(hits: list[int]) -> HeldOutScore:
-    """Blocks of 100 pixels of each class, of which `hits` are right."""
-    counts = np.array([[[h, 100 - h, 100 - h]] * 2 for h in hits])
-    nothing = np.zeros((0, 2), np.float32)
-    return HeldOutScore(counts, nothing, np.zeros(0, np.uint8))
+def _score(hits: list[int], n_images: int | None = None) -> HeldOutScore:
+    """Blocks of 100 pixels of each class, of which `hits` are right, in equally many blocks per image."""
+    counts = np.array([[[h, 100 - h, 100 - h]] * 2 for h in hits]).reshape(-1, 2, 3)
+    images = np.arange(len(hits)) * (n_images or len(hits)) // max(len(hits), 1)
+    return HeldOutScore(counts, images, np.zeros((0, 2), np.float32), np.zeros(0, np.uint8))
 
 
 def test_every_held_out_pixel_is_in_exactly_one_block_with_the_image_under_it() -> None:
@@ -95,11 +95,24 @@ def test_without_blocks_there_is_no_score() -> None:
 def test_a_new_model_is_worse_only_when_chance_does_not_explain_it(
     old: list[int], new: list[int], worse: bool
 ) -> None:
-    if not old:
-        nothing = HeldOutScore(np.zeros((0, 2, 3), np.int64), np.zeros((0, 2)), np.zeros(0, np.uint8))
-        assert is_worse(nothing, nothing, [0, 1], np.random.default_rng(0)) is worse
-    else:
-        assert is_worse(_score(old), _score(new), [0, 1], np.random.default_rng(0)) is worse
+    assert is_worse(_score(old), _score(new), [0, 1], np.random.default_rng(0)) is worse
+
+
+@pytest.mark.parametrize(("n_images", "worse"), [(20, True), (2, False), (1, True)])
+def test_many_blocks_of_one_image_say_little_of_the_next_one(n_images: int, worse: bool) -> None:
+    old, new = [90] * 20, [93] * 10 + [80] * 10  # better in the first image, worse in the other
+    scores = _score(old, n_images), _score(new, n_images)
+    assert is_worse(*scores, [0, 1], np.random.default_rng(0)) is worse
+
+
+def test_blocks_know_their_image() -> None:
+    architecture = build_architecture(1, 2, (2, 3))
+    weights = initial_weights(architecture, np.random.default_rng(0))
+    checkpoint = Checkpoint(SCHEMA, architecture, weights, PixelStatistics((0.0,), (1.0,)))
+    source = OneImage(np.ones((64, 128), np.uint8), n=3)
+    blocks, _ = open_held_out(source, source.summaries(), np.random.default_rng(0))
+    assert [block.key for block in blocks] == ["0", "0", "1", "1", "2", "2"]
+    assert score_blocks(checkpoint, blocks, SCHEMA).images.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_classes_that_only_one_model_knows_do_not_decide() -> None:

@@ -46,14 +46,27 @@ def test_the_interval_holds_the_score_and_is_wider_for_fewer_units() -> None:
     many = np.stack([rng.integers(20, 60, 100), rng.integers(0, 30, 100), rng.integers(0, 30, 100)], -1)[
         :, None
     ]
-    wide, narrow = (bootstrap_interval(many[:n], dice, np.random.default_rng(1))[0] for n in (5, 100))
+    wide, narrow = (
+        bootstrap_interval(many[:n], np.arange(n), dice, np.random.default_rng(1))[0] for n in (5, 100)
+    )
     assert narrow[0] < dice(many.sum(0))[0] < narrow[1]
     assert wide[1] - wide[0] > narrow[1] - narrow[0]
 
 
+def test_units_that_come_in_groups_give_a_wider_interval_than_as_many_on_their_own() -> None:
+    # Ten groups, within which all units are equal: as good as ten units.
+    hits = np.repeat(np.random.default_rng(0).integers(20, 90, 10), 20)
+    counts = np.stack([hits, 100 - hits, 100 - hits], -1)[:, None]
+    widths = [
+        float(np.diff(bootstrap_interval(counts, groups, dice, np.random.default_rng(1))[0])[0])
+        for groups in (np.arange(200), np.arange(200) // 20)
+    ]
+    assert widths[1] > 3 * widths[0]  # the root of 20 is 4.5
+
+
 def test_a_class_that_is_never_there_has_no_interval() -> None:
     counts = np.zeros((4, 1, 3), np.int64)
-    assert np.isnan(bootstrap_interval(counts, dice, np.random.default_rng(0))).all()
+    assert np.isnan(bootstrap_interval(counts, np.arange(4), dice, np.random.default_rng(0))).all()
 
 
 def test_outlines_two_pixels_apart_count_and_five_apart_do_not() -> None:
