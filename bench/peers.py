@@ -22,11 +22,11 @@ from bench.scores import Answer, score_answers
 from core.checkpoint import Checkpoint
 from core.objects import clean_mask, label_objects, learn_limits, object_areas
 from core.optimiser import Recipe
+from core.predicted_objects import separated_objects
 from core.prediction import Prediction
 from core.predictor import Predictor
 from core.rounds import ExampleSource, RoundSettings
 from core.schema import IGNORE_INDEX
-from core.suggestion import separated_objects
 from core.trainer import train_round
 
 N_THREADS = 2

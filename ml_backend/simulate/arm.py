@@ -19,12 +19,13 @@ from core.metrics import count_pixels, dice
 from core.objects import ObjectLimits
 from core.painting import Box
 from core.perception import NOISE_LEVELS, perceive
+from core.predicted_objects import object_size
 from core.predictor import Predictor
 from core.regions import Choice, Region, choose_regions, find_candidates
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX
 from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
-from core.suggestion import SuggestedMask, build_suggestion, object_size
+from core.suggestion import SuggestedMask, build_suggestion
 from core.trainer import train_round
 from ml_backend.simulate.ground_truth import SCHEMA, KnownImage
 from ml_backend.simulate.settings import StudySettings

@@ -72,6 +72,7 @@ FLOORS: dict[str, set[str]] = {
         "core.predictor",
         "core.region_grid",
         "core.regions",
+        "core.predicted_objects",
         "core.suggestion",
     },
     "a simulation": {"core.brush", "core.perception", "core.simulated_annotator", "core.learning_curves"},

@@ -13,10 +13,11 @@ from core.checkpoint import Checkpoint
 from core.holdout import summarise
 from core.metrics import count_pixels, dice
 from core.optimiser import Recipe
+from core.predicted_objects import separated_objects
 from core.predictor import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.suggestion import build_suggestion, separated_objects
+from core.suggestion import build_suggestion
 from core.trainer import train_round
 
 SIDE = 96

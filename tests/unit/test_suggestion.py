@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.objects import ObjectLimits
+from core.predicted_objects import separated_objects
 from core.prediction import Prediction
 from core.schema import LabelSchema
-from core.suggestion import Suggestion, SuggestionSettings, build_suggestion, separated_objects
+from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 PHASES = LabelSchema.of("Ferrite", "Pearlite")

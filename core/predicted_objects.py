@@ -1,0 +1,138 @@
+"""The objects of a prediction: without specks and holes, touching ones apart, numbered, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.components import find_components
+from core.objects import (
+    MIN_OBJECTS_TO_LEARN,
+    ObjectLimits,
+    clean_mask,
+    count_labels,
+    learn_limits,
+    separate_touching,
+)
+from core.prediction import Prediction
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth import Mask
+
+
+def separated_objects(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> NDArray[np.int32]:
+    """Number the objects of a prediction: without specks and holes, touching ones apart.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    schema : LabelSchema
+        Of the model. Touching objects are separated only where it has a Background class.
+    limits : ObjectLimits per class
+        The defaults for classes beyond its end.
+
+    Returns
+    -------
+    (H, W) int32
+        0 where there is no object, 1..n one object each; numbers follow the classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((40, 60), np.uint8)
+    >>> labels[5:25, 5:25] = labels[5:25, 35:55] = 1
+    >>> ones = np.ones(labels.shape, np.float16)
+    >>> maps = Prediction(labels, 1 - labels, ones, ones, ones, ones, ones)
+    >>> int(separated_objects(maps, LabelSchema.of("Background", "Nucleus"), []).max())
+    2
+    """
+    instances = np.zeros(prediction.shape, np.int32)
+    n_before = 0
+    for _, mask in separated_masks(prediction, schema, limits):
+        n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        np.copyto(instances, labels + n_before, where=mask)
+        n_before += n_labels - 1
+    return instances
+
+
+def object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:
+    """Return the typical diameter in pixels of the objects that an image shows.
+
+    Where it shows fewer than `MIN_OBJECTS_TO_LEARN`, it is that of their classes in `limits`, of all classes
+    where it shows none. Arguments are those of `separated_objects`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((60, 60), np.uint8)
+    >>> labels[5:15, 5:15] = labels[5:15, 25:35] = labels[35:45, 5:15] = 1
+    >>> ones = np.ones(labels.shape, np.float16)
+    >>> maps = Prediction(labels, 1 - labels, ones, ones, ones, ones, ones)
+    >>> round(object_size(maps, LabelSchema.of("Background", "Nucleus"), []), 1)
+    11.3
+    """
+    masks = (mask for _, mask in separated_masks(prediction, schema, limits))
+    areas_px = [area for mask in masks for area in find_components(mask).areas.tolist()]
+    return typical_size(areas_px, prediction, schema, limits)
+
+
+def separated_masks(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> Iterator[tuple[int, Mask]]:
+    """Yield each object class that is there, with a mask whose 8-connected components are its objects.
+
+    Arguments are those of `separated_objects`.
+    """
+    limits = _for_each_class(limits, schema)
+    tidy = tidy_map(prediction.label_map, schema, limits)
+    for index in _present(tidy, schema):
+        mask: Mask = tidy == index
+        if schema.background_index is not None:
+            diameter_px = limits[index].typical_diameter_px
+            apart = separate_touching(mask, diameter_px, outline=prediction.outline)
+            mask = clean_mask(apart, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
+        yield index, mask
+
+
+def typical_size(
+    areas_px: Sequence[int], prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> float:
+    """Typical diameter in pixels of objects with these areas; see `object_size` for too few of them."""
+    limits = _for_each_class(limits, schema)
+    if len(areas_px) >= MIN_OBJECTS_TO_LEARN:
+        return learn_limits([areas_px])[0].typical_diameter_px
+    present = _present(prediction.label_map, schema) or list(schema.object_indices)
+    sizes = [limits[index].typical_diameter_px for index in present]
+    return float(np.median(sizes or [ObjectLimits().typical_diameter_px]))
+
+
+def tidy_map(
+    label_map: NDArray[np.uint8], schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> NDArray[np.uint8]:
+    """Return the object classes of a predicted map without specks and holes, `IGNORE_INDEX` elsewhere.
+
+    A hole is filled only where no other object is: objects inside others stay.
+    """
+    tidy = np.full(label_map.shape, IGNORE_INDEX, np.uint8)
+    for index in _present(label_map, schema):
+        kept = clean_mask(label_map == index, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
+        tidy[kept] = index
+    for index in _present(tidy, schema):
+        filled = clean_mask(tidy == index, ObjectLimits(1, limits[index].max_hole_px))
+        filled &= tidy == IGNORE_INDEX
+        tidy[filled] = index
+    return tidy
+
+
+def _for_each_class(limits: Sequence[ObjectLimits], schema: LabelSchema) -> tuple[ObjectLimits, ...]:
+    """Add the defaults for classes that are newer than `limits`."""
+    return tuple(limits[: len(schema)]) + (ObjectLimits(),) * (len(schema) - len(limits))
+
+
+def _present(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[int]:
+    counts = count_labels(label_map)
+    return [index for index in schema.object_indices if counts[index]]
