@@ -58,6 +58,10 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+FILE_WIDTH = 180
+"""Columns of what goes to a file or a pipe, whose width nobody knows: no table of ours is wider."""
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -133,7 +137,7 @@ def main(
     began = time.perf_counter()
     result: BenchmarkResult = module.run(Options(data, json_path, arguments))
     seconds = time.perf_counter() - began
-    print_result(result, environment, Console())
+    print_result(result, environment, Console(width=None if sys.stdout.isatty() else FILE_WIDTH))
     if json_path is not None:
         document = to_document(name, result, environment, seconds)
         json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

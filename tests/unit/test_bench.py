@@ -55,6 +55,12 @@ def test_the_table_shows_three_digits_of_a_float_or_all_before_the_point(run_ben
     assert "5360 " in outcome.output
 
 
+def test_a_file_gets_every_column_whole(run_bench) -> None:
+    names = tuple(f"a long column {number}" for number in range(8))
+    outcome, _ = run_bench("clocks", result=BenchmarkResult("Wide", names, (names,), {}))
+    assert all(outcome.output.count(name) == 2 for name in names)
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones(run_bench) -> None:
     outcome, _ = run_bench("clock")
     assert outcome.exit_code == 2
