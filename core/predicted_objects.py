@@ -21,6 +21,9 @@ from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth import Mask
 
+MOST_UNLIKE = 2.0
+"""Objects of an image that differ more than this from the painted ones are errors of the prediction."""
+
 
 def separated_objects(
     prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
@@ -62,18 +65,19 @@ def separated_objects(
 def object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:
     """Return the typical diameter in pixels of the objects that an image shows.
 
-    Where it shows fewer than `MIN_OBJECTS_TO_LEARN`, it is that of their classes in `limits`, of all classes
-    where it shows none. Arguments are those of `separated_objects`.
+    It is at most `MOST_UNLIKE` times larger or smaller than that of their classes in `limits`, which is what
+    painted objects of the project have, and equal to it where the image shows fewer objects than
+    `MIN_OBJECTS_TO_LEARN`. Arguments are those of `separated_objects`.
 
     Examples
     --------
     >>> import numpy as np
     >>> labels = np.zeros((60, 60), np.uint8)
-    >>> labels[5:15, 5:15] = labels[5:15, 25:35] = labels[35:45, 5:15] = 1
+    >>> labels[5:20, 5:20] = labels[5:20, 35:50] = labels[35:50, 5:20] = 1
     >>> ones = np.ones(labels.shape, np.float16)
     >>> maps = Prediction(labels, 1 - labels, ones, ones, ones, ones, ones)
     >>> round(object_size(maps, LabelSchema.of("Background", "Nucleus"), []), 1)
-    11.3
+    16.9
     """
     masks = (mask for _, mask in separated_masks(prediction, schema, limits))
     areas_px = [area for mask in masks for area in find_components(mask).areas.tolist()]
@@ -103,11 +107,13 @@ def typical_size(
 ) -> float:
     """Typical diameter in pixels of objects with these areas; see `object_size` for too few of them."""
     limits = _for_each_class(limits, schema)
-    if len(areas_px) >= MIN_OBJECTS_TO_LEARN:
-        return learn_limits([areas_px])[0].typical_diameter_px
     present = _present(prediction.label_map, schema) or list(schema.object_indices)
     sizes = [limits[index].typical_diameter_px for index in present]
-    return float(np.median(sizes or [ObjectLimits().typical_diameter_px]))
+    of_project = float(np.median(sizes or [ObjectLimits().typical_diameter_px]))
+    if len(areas_px) < MIN_OBJECTS_TO_LEARN:
+        return of_project
+    of_image = learn_limits([areas_px])[0].typical_diameter_px
+    return min(max(of_image, of_project / MOST_UNLIKE), of_project * MOST_UNLIKE)
 
 
 def tidy_map(

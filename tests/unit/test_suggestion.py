@@ -152,9 +152,11 @@ def test_boxes_follow_the_objects_that_the_image_shows_and_the_project_where_it_
         return suggestion.regions[0].box.width
 
     for regions in ("classes", "objects"):
-        assert side(4, 30, regions) == 120
-        assert side(4, 40, regions) == 132  # a third of the image
-        assert side(2, 30, regions) == side(0, 30, regions) == 48  # two of the project's are 44 wide
+        assert side(4, 18, regions) == 72
+        assert (
+            side(4, 40, regions) == 88
+        )  # no image's objects are taken to be twice as large as the project's
+        assert side(2, 18, regions) == side(0, 18, regions) == 48  # two of the project's are 44 wide
 
 
 def test_one_region_per_object_at_most_fifty_the_largest_and_surest_first() -> None:
