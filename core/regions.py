@@ -144,7 +144,7 @@ def propose_regions(
     >>> labels = np.zeros((96, 96), np.uint8)
     >>> maps = Prediction(labels, labels + np.uint8(1), zeros + np.float16(0.5), entropy, zeros, zeros, zeros)
     >>> schema = LabelSchema.of("Background", "Nucleus")
-    >>> question, = propose_regions(maps, np.zeros((96, 96), bool), schema, 8, 1)
+    >>> question, = propose_regions(maps, np.zeros((96, 96), bool), schema, 16, 1)
     >>> question.box, reason(question, schema)
     (Box(top=64, left=64, height=32, width=32), 'Background or Nucleus? 50 %')
     """
