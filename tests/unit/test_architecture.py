@@ -24,7 +24,7 @@ FLOORS: dict[str, set[str]] = {
         "core.tiles",
         "core.synthetic",
     },
-    "brush streams": {"core._rle_kernels", "core._rle_bytes", "core._rle_header", "core.rle"},
+    "brush streams": {"core.rle._kernels", "core.rle._bytes", "core.rle._header", "core.rle"},
     "strokes become truth": {
         "core.truth",
         "core.touching",

@@ -368,7 +368,7 @@ def test_importing_the_codec_does_not_import_the_compiler() -> None:
 
 def test_what_was_compiled_once_is_read_from_disk_the_next_time(tmp_path: Path) -> None:
     code = (
-        "import numpy, core.rle as rle; rle.encode(numpy.ones((1, 1), bool)); import core._rle_kernels as k;"
+        "import numpy, core.rle as rle; rle.encode(numpy.ones((1, 1), bool)); import core.rle._kernels as k;"
         "print(sum(k.write_blocks.stats.cache_misses.values()))"
     )
     assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) == "1\n"
@@ -376,7 +376,7 @@ def test_what_was_compiled_once_is_read_from_disk_the_next_time(tmp_path: Path) 
 
 
 def test_a_kernel_is_compiled_in_memory_where_nothing_can_be_cached() -> None:
-    from core._rle_kernels import _compiled
+    from core.rle._kernels import _compiled
 
     without_source_file = eval("lambda x: x + 1")
     assert _compiled(without_source_file)(2) == 3

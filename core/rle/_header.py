@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from core._rle_bytes import Stream, as_sequence, to_bytes
 from core.errors import RLEError
+from core.rle._bytes import Stream, as_sequence, to_bytes
 
 CHANNELS = 4
 HEADER_BITS = 32 + 5 + 4 * 4

@@ -21,8 +21,9 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from core._rle_bytes import Stream, as_sequence, to_bytes
-from core._rle_header import (
+from core.errors import RLEError
+from core.rle._bytes import Stream, as_sequence, to_bytes
+from core.rle._header import (
     CHANNELS,
     HEADER_BITS,
     HEADER_BYTES,
@@ -31,7 +32,6 @@ from core._rle_header import (
     check_header,
     read_header,
 )
-from core.errors import RLEError
 
 WRITTEN_WORD_BITS = 8
 WRITTEN_COUNT_SIZES = (3, 4, 8, 16)
@@ -189,7 +189,6 @@ def _header_bits(n_values: int) -> int:
 
 @cache
 def _kernels() -> ModuleType:
-    from core import _rle_kernels
 
     return _rle_kernels
 
