@@ -58,7 +58,7 @@ ARMS: Mapping[str, Arm] = {
     "share of the base kept": Arm(lambda recipe: replace(recipe, base_share=0.0)),
     "outline output": Arm(
         lambda recipe: replace(recipe, outline_share=0.0),
-        changed=lambda: _swap("core.splitting.OUTLINE_WEIGHT", 0.0),
+        changed=lambda: _swap("core.objects.split_blobs.OUTLINE_WEIGHT", 0.0),
     ),
     "smoothed weights": Arm(lambda recipe: replace(recipe, ema=0.0)),
     "border weights": Arm(changed=lambda: _swap("core.optimiser.border_weights", _ones_like)),
@@ -76,7 +76,7 @@ ARMS: Mapping[str, Arm] = {
         lambda recipe: replace(recipe, augmentation=replace(recipe.augmentation, warped=0.0))
     ),
     "separation": Arm(
-        changed=lambda: _swap("core.predicted_objects.separate_touching", lambda mask, *_, **__: mask)
+        changed=lambda: _swap("core.objects.of_prediction.separate_touching", lambda mask, *_, **__: mask)
     ),
 }
 """By what is switched off."""

@@ -20,9 +20,9 @@ from bench.painted_source import PaintedSource
 from bench.pixel_features import pixel_features
 from bench.scores import Answer, score_answers
 from core.checkpoint import Checkpoint
-from core.objects import clean_mask, label_objects, learn_limits, object_areas
+from core.objects.measure import clean_mask, label_objects, learn_limits, object_areas
+from core.objects.of_prediction import separated_objects
 from core.optimiser import Recipe
-from core.predicted_objects import separated_objects
 from core.prediction import Prediction
 from core.predictor import Predictor
 from core.rounds import ExampleSource, RoundSettings

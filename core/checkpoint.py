@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 
 from core.errors import BrushloopError, CheckpointError
 from core.model import build_network, copy_weights
-from core.objects import ObjectLimits
+from core.objects.measure import ObjectLimits
 from core.outputs import Weights
 from core.pixels import PixelStatistics
 from core.schema import LabelSchema

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.objects import count_labels, count_objects
+from core.objects.measure import count_labels, count_objects
 from core.painting import Box
 from core.rounds import ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.objects.keep_apart import PaintedObject, Separation, find_contacts
 from core.painting import Box, Finding, Painting
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.touching import PaintedObject, Separation, find_contacts
 from core.truth import Claim, Mask, SentMask, read_claim, shared_box
 
 __all__ = ["PartialLabelMap", "SentMask", "build_label_map", "combine_annotators"]

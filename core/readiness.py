@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.holdout import count_pixels
 from core.label_map import PartialLabelMap
-from core.objects import count_objects, label_objects
+from core.objects.measure import count_objects, label_objects
 from core.painting import BrushRegion, Finding, Painting
 from core.schema import LabelSchema, Role
 from core.tiles import cut_tiles

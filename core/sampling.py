@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.objects import object_areas
+from core.objects.measure import object_areas
 from core.rounds import Example, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 
@@ -122,7 +122,7 @@ def open_positions(example: Example, is_new: bool, rng: np.random.Generator) -> 
 
 
 def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple[list[int], ...]:
-    """Areas in px of the painted objects per class, for `core.objects.learn_limits`.
+    """Areas in px of the painted objects per class, for `core.objects.measure.learn_limits`.
 
     Of a large image only one window around a painted place is looked at.
     """

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from core.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
-from core.components import Components, find_components
-from core.objects import ObjectLimits
+from core.objects.components import Components, find_components
+from core.objects.measure import ObjectLimits
+from core.objects.of_prediction import separated_masks, typical_size
 from core.painting import Box
-from core.predicted_objects import separated_masks, typical_size
 from core.prediction import Prediction
 from core.regions import Choice, Region, choose_regions, find_candidates, is_question
 from core.schema import LabelSchema

@@ -18,7 +18,7 @@ from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.holdout import has_enough_held_out
 from core.loss import class_weights
 from core.model import build_network
-from core.objects import learn_limits
+from core.objects.measure import learn_limits
 from core.optimiser import Optimised, Recipe, optimise, thin_out
 from core.outputs import Weights
 from core.round_report import Origin, RoundReport, RoundResult

@@ -16,10 +16,10 @@ from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.holdout import has_enough_held_out, split, summarise
 from core.label_map import SentMask
 from core.metrics import count_pixels, dice
-from core.objects import ObjectLimits
+from core.objects.measure import ObjectLimits
+from core.objects.of_prediction import object_size
 from core.painting import Box
 from core.perception import NOISE_LEVELS, perceive
-from core.predicted_objects import object_size
 from core.predictor import Predictor
 from core.regions import Choice, Region, choose_regions, find_candidates
 from core.rounds import Example, ExampleSummary, RoundSettings

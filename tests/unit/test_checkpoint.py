@@ -13,7 +13,7 @@ import torch
 from core.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from core.errors import CheckpointError
 from core.model import build_architecture, initial_weights
-from core.objects import ObjectLimits
+from core.objects.measure import ObjectLimits
 from core.pixels import PixelStatistics
 from core.schema import LabelClass, LabelSchema
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from core import components
-from core.components import Components, find_components
-from core.objects import ObjectLimits, clean_mask, separate_touching
+from core.objects.components import Components, find_components
+from core.objects.measure import ObjectLimits, clean_mask, components, separate_touching
 from core.synthetic import make_image
 from core.truth import Mask, fill_holes
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from core.checkpoint import Checkpoint
 from core.holdout import summarise
 from core.metrics import count_pixels, dice
+from core.objects.of_prediction import separated_objects
 from core.optimiser import Recipe
-from core.predicted_objects import separated_objects
 from core.predictor import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from core import components, objects
-from core.objects import (
+from core.objects.measure import (
     ObjectLimits,
     clean_mask,
+    components,
     count_labels,
     count_objects,
     label_objects,
@@ -182,7 +182,7 @@ def test_the_same_clump_is_always_cut_alike(monkeypatch: pytest.MonkeyPatch) -> 
     mask = noise > np.float32(0.5)
     parts = separate_touching(mask, 12)
     assert (parts != mask).any()
-    monkeypatch.setattr("core.splitting.cv2.distanceTransform", in_the_last_bit)
+    monkeypatch.setattr("core.objects.split_blobs.cv2.distanceTransform", in_the_last_bit)
     for _ in range(3):
         assert (separate_touching(mask, 12) == parts).all()
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.objects import object_areas
+from core.objects.measure import object_areas
 from core.rounds import Example, ExampleSummary
 from core.sampling import (
     POSITIONS_PER_KIND,

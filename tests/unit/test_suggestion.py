@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.objects import ObjectLimits
-from core.predicted_objects import separated_objects
+from core.objects.measure import ObjectLimits
+from core.objects.of_prediction import separated_objects
 from core.prediction import Prediction
 from core.schema import LabelSchema
 from core.suggestion import Suggestion, SuggestionSettings, build_suggestion

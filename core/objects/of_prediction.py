@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.components import find_components
-from core.objects import (
+from core.objects.components import find_components
+from core.objects.measure import (
     MIN_OBJECTS_TO_LEARN,
     ObjectLimits,
     clean_mask,

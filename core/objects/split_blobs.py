@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
-from core.components import find_components
-from core.touching import carve_line
+from core.objects.components import find_components
+from core.objects.keep_apart import carve_line
 from core.truth import Mask
 
 NECK_SHARE = 0.82
@@ -70,7 +70,7 @@ def separate_touching(
     mask : (H, W) bool
         All objects of one class.
     typical_diameter_px : float
-        Of an object of this class, from `core.objects.ObjectLimits`.
+        Of an object of this class, from `core.objects.measure.ObjectLimits`.
     outline : (H, W) float, optional
         How probable it is that a pixel is at the rim of an object, in 0..1; lowers the distances there.
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.components import ROWS_AT_ONCE, find_components
+from core.objects.components import ROWS_AT_ONCE, find_components
+from core.objects.split_blobs import separate_touching
 from core.painting import Box
 from core.schema import LabelSchema
-from core.splitting import separate_touching
 from core.truth import Mask
 
 __all__ = [

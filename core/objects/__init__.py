@@ -1,0 +1,1 @@
+"""Objects as connected components: found, measured, cut apart and cleaned."""
