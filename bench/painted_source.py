@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from bench.annotator import SCHEMA, PaintedImage
-from core.holdout import has_enough_held_out, split, summarise
 from core.rounds import Example, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth.holdout import has_enough_held_out, split, summarise
 
 
 class PaintedSource:

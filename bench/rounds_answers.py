@@ -19,7 +19,7 @@ from bench.scores import edge_band
 from core.painting import PAINTED_ALPHA, Box
 from core.rle import decode
 from core.simulated_annotator import ShownMask
-from core.truth import Mask
+from core.truth.claims import Mask
 
 BATCH = 16
 """Tasks per call, so that none runs into the service's deadline."""

@@ -26,7 +26,7 @@ from core.acquisition import ACQUISITIONS, BY_CHANCE, FOREGROUND_SHARES, rank_by
 from core.painting import Box
 from core.perception import DenseTruth
 from core.region_grid import Grid
-from core.truth import Mask
+from core.truth.claims import Mask
 
 ARMS = (
     "random",

@@ -21,7 +21,7 @@ from core.brush import Effort
 from core.painting import Box, BrushRegion
 from core.perception import NOISE_LEVELS, DenseTruth, perceive
 from core.simulated_annotator import Work, paint_place, place_around, review_place
-from core.truth import Mask
+from core.truth.claims import Mask
 
 ROUND_TIMEOUT_S = 240.0
 

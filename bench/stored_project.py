@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from bench.annotator import OBJECTS_PER_IMAGE, SCHEMA, LabelledImage, paint
 from bench.peers import N_THREADS
-from core.holdout import split, summarise
 from core.rounds import RoundSettings
 from core.synthetic import make_image
+from core.truth.holdout import split, summarise
 from ml_backend.round_process import train_here
 from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.painting import PAINTED_ALPHA, Box
-from core.truth import Mask
+from core.truth.claims import Mask
 
 DEPTH_SHARE = 0.5
 """Radius of the brush as a share of the depth of what is to be covered."""

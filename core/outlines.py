@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.schema import IGNORE_INDEX
-from core.truth import Mask
+from core.truth.claims import Mask
 
 T = TypeVar("T", np.uint8, np.float32)
 

@@ -28,7 +28,7 @@ from core.painting import Box
 from core.prediction import Prediction
 from core.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
 from core.schema import LabelSchema
-from core.truth import Mask
+from core.truth.claims import Mask
 
 __all__ = [
     "MAX_SIDE_PX",

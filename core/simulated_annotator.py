@@ -16,7 +16,7 @@ from core.brush import Effort, Stroke, cover, draw, effort_of
 from core.painting import PAINTED_ALPHA, Box, BrushRegion, Origin
 from core.perception import DenseTruth
 from core.schema import LabelSchema
-from core.truth import Mask
+from core.truth.claims import Mask
 
 BAND_PX = 10
 """Width of the Background that is painted around an object."""

@@ -16,7 +16,7 @@ from core.painting import Box
 from core.prediction import Prediction
 from core.regions import Choice, Region, choose_regions, find_candidates, is_question
 from core.schema import LabelSchema
-from core.truth import Mask
+from core.truth.claims import Mask
 
 MAX_OBJECTS = 50
 """So many regions of objects Label Studio still shows and edits at ease."""

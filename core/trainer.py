@@ -15,7 +15,6 @@ from core.checkpoint import Checkpoint
 from core.device import choose_compute
 from core.errors import ImageError, NotEnoughTruthError
 from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
-from core.holdout import has_enough_held_out
 from core.loss import class_weights
 from core.model import build_network
 from core.objects.measure import learn_limits
@@ -26,6 +25,7 @@ from core.rounds import ExampleSource, ExampleSummary, RoundSettings
 from core.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.schema import LabelSchema
 from core.threads import torch_threads
+from core.truth.holdout import has_enough_held_out
 
 OPTIMISATION_SHARE = 0.93
 """Share of a round's budget after which optimisation ends; checking the model needs the rest."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.readiness import Readiness
 from core.schema import LabelSchema
 from core.stopping import ClassScore, RoundEvidence, StopAdvice, advise_stopping
+from core.truth.readiness import Readiness
 from ml_backend.storage.rounds import StoredRound
 
 LOOK_BACK = 12

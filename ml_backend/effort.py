@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from core.effort import measure_effort
-from core.label_map import SentMask
 from core.painting import Painting
+from core.truth.corrections import measure_effort
+from core.truth.label_map import SentMask
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage.efforts import OpenEffort
@@ -26,7 +26,7 @@ class Measured:
     """What one annotation took, as of its last edit.
 
     `model_version` made the prediction that it started from; `questions_answered` are rectangles of the
-    model that now say `Reviewed`; the other fields are those of `core.effort.Effort`.
+    model that now say `Reviewed`; the other fields are those of `core.truth.corrections.Effort`.
     """
 
     strokes: int = 0

@@ -11,8 +11,8 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from core.readiness import Readiness, assess
 from core.schema import LabelSchema
+from core.truth.readiness import Readiness, assess
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config

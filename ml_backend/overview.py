@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from core.readiness import Readiness
 from core.stopping import StopAdvice
+from core.truth.readiness import Readiness
 from ml_backend.advice import LOOK_BACK, advise, judge_stopping
 from ml_backend.gate import assess_project, find_config
 from ml_backend.lease import is_lost

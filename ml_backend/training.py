@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.errors import ImageError
-from core.holdout import has_enough_held_out
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth.holdout import has_enough_held_out
 from ml_backend.ports import ImageSource
 
 OnProgress = Callable[[float, "float | None"], None]

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import BrushloopError
-from core.holdout import split, summarise
-from core.label_map import SentMask, build_label_map, combine_annotators
 from core.painting import Finding, Painting
-from core.readiness import count_truth, lint_painting
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth.holdout import split, summarise
+from core.truth.label_map import SentMask, build_label_map, combine_annotators
+from core.truth.readiness import count_truth, lint_painting
 from ml_backend.effort import find_start, measure
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.paintings import parse_painting

@@ -14,7 +14,7 @@ from core.objects.components import ROWS_AT_ONCE, find_components
 from core.objects.split_blobs import separate_touching
 from core.painting import Box
 from core.schema import LabelSchema
-from core.truth import Mask
+from core.truth.claims import Mask
 
 __all__ = [
     "ObjectLimits",

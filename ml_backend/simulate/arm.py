@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from core.acquisition import Acquisition, beta_of_round
 from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from core.holdout import has_enough_held_out, split, summarise
-from core.label_map import SentMask
 from core.metrics import count_pixels, dice
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import object_size
@@ -27,6 +25,8 @@ from core.schema import IGNORE_INDEX
 from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
 from core.suggestion import SuggestedMask, build_suggestion
 from core.trainer import train_round
+from core.truth.holdout import has_enough_held_out, split, summarise
+from core.truth.label_map import SentMask
 from ml_backend.simulate.ground_truth import SCHEMA, KnownImage
 from ml_backend.simulate.settings import StudySettings
 from ml_backend.simulate.visits import Visit, load_visits, save_visits, to_label_map

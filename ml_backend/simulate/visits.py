@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.brush import Effort
-from core.label_map import SentMask, build_label_map, combine_annotators
 from core.painting import Box, BrushRegion, Painting
 from core.schema import LabelSchema
 from core.simulated_annotator import Work
+from core.truth.label_map import SentMask, build_label_map, combine_annotators
 
 
 @dataclass(frozen=True)

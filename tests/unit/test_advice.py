@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from core.readiness import Readiness, assess
 from core.schema import LabelSchema
 from core.stopping import StopAdvice
+from core.truth.readiness import Readiness, assess
 from ml_backend.advice import advise, judge_stopping, to_evidence
 from ml_backend.storage.rounds import StoredRound
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits, clean_mask, components, separate_touching
 from core.synthetic import make_image
-from core.truth import Mask, fill_holes
+from core.truth.claims import Mask, fill_holes
 
 maps = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 12)), elements=st.integers(0, 2))
 

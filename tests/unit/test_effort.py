@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.effort import Effort, measure_effort
 from core.painting import Box, BrushRegion, Origin, Painting
 from core.schema import LabelClass, LabelSchema
-from core.truth import SentMask
+from core.truth.claims import SentMask
+from core.truth.corrections import Effort, measure_effort
 
 B, N, C = 0, 1, 2
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")

@@ -13,8 +13,8 @@ import torch
 from loop_fakes import Bench, make_bench
 from painted import LABEL_CONFIG, brush, make_picture, paint_all
 
-from core.label_map import SentMask, build_label_map
 from core.schema import IGNORE_INDEX
+from core.truth.label_map import SentMask, build_label_map
 from ml_backend.effort import Measured, find_start, measure, sum_up
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core import holdout
-from core.holdout import (
+from core.schema import LabelSchema
+from core.truth.claims import holdout
+from core.truth.holdout import (
     CELL_PX,
     GUARD_PX,
     LARGE_OBJECT_PX,
@@ -19,7 +20,6 @@ from core.holdout import (
     split,
     summarise,
 )
-from core.schema import LabelSchema
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 PHASES = LabelSchema.of("Ferrite", "Pearlite")

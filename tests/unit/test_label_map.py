@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.label_map import PartialLabelMap, SentMask, build_label_map, combine_annotators
 from core.objects.keep_apart import SAME_OBJECT_OVERLAP
 from core.painting import Box, BrushRegion, Origin, Painting
 from core.schema import LabelClass, LabelSchema
+from core.truth.label_map import PartialLabelMap, SentMask, build_label_map, combine_annotators
 
 B, N, C, U = 0, 1, 2, 255
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.checkpoint import Checkpoint
-from core.holdout import summarise
 from core.metrics import count_pixels, dice
 from core.objects.of_prediction import separated_objects
 from core.optimiser import Recipe
@@ -19,6 +18,7 @@ from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.suggestion import build_suggestion
 from core.trainer import train_round
+from core.truth.holdout import summarise
 
 SIDE = 96
 SMALL = Recipe(patch_px=64, batch_size=6)

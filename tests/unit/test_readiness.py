@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import core.label_map
-from core.label_map import build_label_map
+import core.truth.label_map
 from core.painting import BrushRegion, Finding, Origin, Painting
-from core.readiness import ADVISED_OBJECTS, LINT_CODES, assess, count_truth, lint_painting
 from core.schema import LabelClass, LabelSchema
+from core.truth.label_map import build_label_map
+from core.truth.readiness import ADVISED_OBJECTS, LINT_CODES, assess, count_truth, lint_painting
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 
@@ -158,7 +158,7 @@ def test_an_outline_is_a_scribble_unless_autofill_fills_it() -> None:
 
 def test_every_code_is_in_kebab_case_and_every_code_of_the_core_is_in_the_table() -> None:
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in LINT_CODES)
-    folder = Path(core.label_map.__file__).parent
+    folder = Path(core.truth.label_map.__file__).parent
     used = {
         code
         for path in folder.glob("*.py")

@@ -13,10 +13,10 @@ import torch
 from click.testing import CliRunner
 
 from core.brush import Effort
-from core.label_map import SentMask
 from core.painting import Box, BrushRegion
 from core.schema import IGNORE_INDEX
 from core.synthetic import make_image
+from core.truth.label_map import SentMask
 from ml_backend.cli import commands
 from ml_backend.simulate import plots
 from ml_backend.simulate.ground_truth import SCHEMA, KnownImage, StudyError, load_study, write_demo

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from core.errors import ImageError
-from core.holdout import summarise
 from core.schema import LabelSchema
+from core.truth.holdout import summarise
 from ml_backend.training import StoredExample, StoredExamples
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")

@@ -2,7 +2,7 @@
 
 In short: nobody painted it, it says nothing; Background gives way to every object that a person made or
 touched up, and beats what the model drew; two different objects on one pixel say nothing; objects of one
-class are kept one pixel apart. Which pixels of a region a person vouched for is read in `core.truth`.
+class are kept one pixel apart. Which pixels of a region a person vouched for is read in `core.truth.claims`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.objects.keep_apart import PaintedObject, Separation, find_contacts
 from core.painting import Box, Finding, Painting
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.truth import Claim, Mask, SentMask, read_claim, shared_box
+from core.truth.claims import Claim, Mask, SentMask, read_claim, shared_box
 
 __all__ = ["PartialLabelMap", "SentMask", "build_label_map", "combine_annotators"]
 

@@ -23,7 +23,7 @@ from core.painting import Box
 from core.rounds import ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.tiles import cut_tiles
-from core.truth import Mask
+from core.truth.claims import Mask
 
 HELD_OUT_SHARE = 0.2
 """Part of the objects, or of the cells, that is held out."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from core.painting import Box, BrushRegion, Painting
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.truth import Claim, SentMask, bounding_box, read_claim, shared_box, slices_within
+from core.truth.claims import Claim, SentMask, bounding_box, read_claim, shared_box, slices_within
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.holdout import count_pixels
-from core.label_map import PartialLabelMap
 from core.objects.measure import count_objects, label_objects
 from core.painting import BrushRegion, Finding, Painting
 from core.schema import LabelSchema, Role
 from core.tiles import cut_tiles
-from core.truth import Mask, fill_holes
+from core.truth.claims import Mask, fill_holes
+from core.truth.holdout import count_pixels
+from core.truth.label_map import PartialLabelMap
 
 ADVISED_OBJECTS = 50
 """So many objects per class are advised before a first real training; nothing waits for them."""
@@ -143,7 +143,7 @@ def lint_painting(painting: Painting, partial: PartialLabelMap, schema: LabelSch
     ----------
     painting : Painting
     partial : PartialLabelMap
-        What `core.label_map.build_label_map` made of it.
+        What `core.truth.label_map.build_label_map` made of it.
 
     Returns
     -------
