@@ -13,8 +13,8 @@ from bench.annotator import PaintedImage
 from bench.learner_settings import LearnerSettings
 from bench.painted_source import PaintedSource
 from bench.peers import N_LOOKS, N_THREADS, PLAIN
-from core.checkpoint import Checkpoint
-from core.predictor import Predictor
+from core.network.checkpoint import Checkpoint
+from core.network.predict import Predictor
 from core.round_report import RoundReport
 from core.schema import LabelSchema
 from core.trainer import train_round

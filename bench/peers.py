@@ -19,12 +19,12 @@ from bench.annotator import OBJECT, SCHEMA, LabelledImage, PaintedImage, to_labe
 from bench.painted_source import PaintedSource
 from bench.pixel_features import pixel_features
 from bench.scores import Answer, score_answers
-from core.checkpoint import Checkpoint
+from core.network.checkpoint import Checkpoint
+from core.network.predict import Predictor
 from core.objects.measure import clean_mask, label_objects, learn_limits, object_areas
 from core.objects.of_prediction import separated_objects
 from core.optimiser import Recipe
 from core.prediction import Prediction
-from core.predictor import Predictor
 from core.rounds import ExampleSource, RoundSettings
 from core.schema import IGNORE_INDEX
 from core.trainer import train_round

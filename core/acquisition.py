@@ -35,7 +35,7 @@ BY_CHANCE: frozenset[Acquisition] = frozenset({"foreground-33", "foreground-66",
 """What these ask does not depend on how unsure the model is."""
 
 NEEDS_DETAILS: frozenset[Acquisition] = frozenset({"margin", "mutual-information"})
-"""What reads maps that `core.predictor.Predictor.predict` makes only with `keep_details`."""
+"""What reads maps that `core.network.predict.Predictor.predict` makes only with `keep_details`."""
 
 FOREGROUND_SHARES: dict[Acquisition, float] = {"foreground-33": 0.33, "foreground-66": 0.66}
 """The two strengths of nnActive's foreground-aware random (Lüth et al. 2025)."""

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.base_weights import base_for, fits_base
-from core.checkpoint import Checkpoint
-from core.model import (
+from core.network.base_weights import base_for, fits_base
+from core.network.checkpoint import Checkpoint
+from core.network.outputs import Weights
+from core.network.pixels import PixelStatistics, measure_pixels
+from core.network.pixels import conform_channels as conform_image
+from core.network.timm_network import KIND, build_timm_architecture
+from core.network.unet import (
     DEFAULT_WIDTHS,
     build_architecture,
     conform_channels,
     conform_classes,
     initial_weights,
 )
-from core.outputs import Weights
-from core.pixels import PixelStatistics, measure_pixels
-from core.pixels import conform_channels as conform_image
 from core.round_report import Origin
 from core.sampling import OpenExample
 from core.schema import LabelSchema
-from core.timm_network import KIND, build_timm_architecture
 
 
 @dataclass(frozen=True)

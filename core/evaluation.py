@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.checkpoint import Checkpoint
-from core.device import EXACT, Compute
 from core.errors import ImageError
-from core.inference import infer_image, load_network
 from core.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
+from core.network.checkpoint import Checkpoint
+from core.network.device import EXACT, Compute
+from core.network.inference import infer_image, load_network
 from core.rounds import Example, ExampleSource, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 

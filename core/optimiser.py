@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.augmentation import Augmentation, change_light, cut_patch, random_affine
-from core.device import Compute, choose_compute
 from core.errors import NonFiniteLossError, RoundCancelledError
 from core.loss import border_weights, cross_entropy, outline_loss
-from core.model import DEFAULT_WIDTHS, copy_weights
+from core.network.device import Compute, choose_compute
+from core.network.outputs import Network, Weights
+from core.network.pixels import PixelStatistics, standardise
+from core.network.unet import DEFAULT_WIDTHS, copy_weights
 from core.outlines import outline_targets
-from core.outputs import Network, Weights
-from core.pixels import PixelStatistics, standardise
 from core.sampling import OpenExample, Shares, draw_centres
 from core.schema import IGNORE_INDEX, LabelSchema
 

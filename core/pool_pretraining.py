@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.augmentation import Augmentation, change_light, cut_patch, random_affine
-from core.base_weights import OBJECT_ROWS, load_base
-from core.device import Compute, choose_compute
 from core.errors import ImageError, RoundCancelledError
-from core.model import build_architecture, build_network, copy_weights
-from core.outputs import DETAIL_WIDTH, Network, Weights
-from core.pixels import PixelStatistics, measure_pixels, standardise
-from core.pixels import conform_channels as conform_image
+from core.network.base_weights import OBJECT_ROWS, load_base
+from core.network.device import Compute, choose_compute
+from core.network.outputs import DETAIL_WIDTH, Network, Weights
+from core.network.pixels import PixelStatistics, measure_pixels, standardise
+from core.network.pixels import conform_channels as conform_image
+from core.network.unet import build_architecture, build_network, copy_weights
 from core.pretrain import SIZE_PX, batches, loss_of
 from core.threads import torch_threads
 

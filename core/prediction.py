@@ -30,7 +30,7 @@ class Prediction:
     probabilities : float16 or None
         `(C, H, W)`, kept only when the caller asked for it.
     embedding : float16 or None
-        `(D,)`, of length 1: what the network saw in the image as a whole; see `core.embedding`.
+        `(D,)`, of length 1: what the network saw in the image as a whole; see `core.network.embedding`.
 
     Raises
     ------

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
-from core.device import choose_compute
-from core.model import build_architecture, build_network, copy_weights, initial_weights
+from core.network.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
+from core.network.device import choose_compute
+from core.network.outputs import Weights
+from core.network.unet import build_architecture, build_network, copy_weights, initial_weights
 from core.outlines import rims_of
-from core.outputs import Weights
 from core.pretraining_looks import Image, draw_scene
 from core.threads import torch_threads
 
@@ -97,7 +97,7 @@ def batches(rng: np.random.Generator, size: int = BATCH) -> Iterator[tuple[Tenso
 
 def standardise_scene(image: Image, rng: np.random.Generator) -> Image:
     """Mean 0 and deviation 1, then as far off as one image of a project is from the project's own."""
-    # One deviation for all colours, as `core.pixels.measure_pixels` has it.
+    # One deviation for all colours, as `core.network.pixels.measure_pixels` has it.
     spread = image.std((0, 1)).max() + 0.02
     values = (image - image.mean((0, 1))) / spread * np.exp(rng.normal(0, 0.3)) + rng.normal(0, 0.25, 3)
     return np.asarray(values, np.float32)
@@ -111,7 +111,7 @@ def loss_of(logits: Tensor, things: Tensor, outlines: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Pretrain and write the folder that `core.base_weights` reads."""
+    """Pretrain and write the folder that `core.network.base_weights` reads."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=3200)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from core.checkpoint import Checkpoint
+from core.network.checkpoint import Checkpoint
 
 Origin = Literal["fresh", "base", "warm"]
 

@@ -11,15 +11,15 @@ import numpy as np
 
 from core.beginning import Beginning, begin, choose_start, keep_of_base
 from core.calibration import fit_temperature
-from core.checkpoint import Checkpoint
-from core.device import choose_compute
 from core.errors import ImageError, NotEnoughTruthError
 from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.loss import class_weights
-from core.model import build_network
+from core.network.checkpoint import Checkpoint
+from core.network.device import choose_compute
+from core.network.outputs import Weights
+from core.network.unet import build_network
 from core.objects.measure import learn_limits
 from core.optimiser import Optimised, Recipe, optimise, thin_out
-from core.outputs import Weights
 from core.round_report import Origin, RoundReport, RoundResult
 from core.rounds import ExampleSource, ExampleSummary, RoundSettings
 from core.sampling import OpenExample, collect_areas, open_positions, select_keys

@@ -7,7 +7,7 @@ import time
 
 from flask import Flask
 
-from core.device import choose_compute
+from core.network.device import choose_compute
 from ml_backend.config import Settings
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.gate import find_config

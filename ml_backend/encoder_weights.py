@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from core.base_weights import OBJECT_ROWS, save_base
 from core.errors import EncoderError
-from core.model import initial_weights
-from core.timm_network import ENCODER_CHANNELS, build_timm_architecture, create_encoder
+from core.network.base_weights import OBJECT_ROWS, save_base
+from core.network.timm_network import ENCODER_CHANNELS, build_timm_architecture, create_encoder
+from core.network.unet import initial_weights
 from ml_backend.config import Settings
 
 

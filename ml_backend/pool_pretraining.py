@@ -13,9 +13,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.base_weights import save_base
-from core.device import choose_compute
 from core.errors import ImageError, RoundCancelledError
+from core.network.base_weights import save_base
+from core.network.device import choose_compute
 from core.pool_pretraining import MAX_IMAGES, pretrain_on_pool
 from ml_backend.gate import find_due
 from ml_backend.parts import Parts

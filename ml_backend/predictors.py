@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from core.checkpoint import load_checkpoint
-from core.device import choose_compute
-from core.predictor import Predictor
+from core.network.checkpoint import load_checkpoint
+from core.network.device import choose_compute
+from core.network.predict import Predictor
 from ml_backend.parts import Parts
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from core.checkpoint import load_checkpoint, save_checkpoint
 from core.errors import BrushloopError, RoundCancelledError, TrainingError
+from core.network.checkpoint import load_checkpoint, save_checkpoint
 from core.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.encoder_weights import fetch_encoder

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.acquisition import Acquisition, beta_of_round
-from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.metrics import count_pixels, dice
+from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.network.predict import Predictor
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import object_size
 from core.painting import Box
 from core.perception import NOISE_LEVELS, perceive
-from core.predictor import Predictor
 from core.regions import Choice, Region, choose_regions, find_candidates
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX

@@ -15,8 +15,8 @@ from running_services import RealLabelStudio
 
 from bench.annotator import SCHEMA, LabelledImage, paint
 from bench.painted_source import PaintedSource
-from core.checkpoint import Checkpoint
-from core.predictor import Predictor
+from core.network.checkpoint import Checkpoint
+from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.suggestion import SuggestionSettings, build_suggestion
 from core.synthetic import make_image

@@ -15,7 +15,7 @@ import pytest
 from bench.annotator import SCHEMA, load_sets, paint
 from bench.painted_source import PaintedSource
 from bench.scores import object_dice
-from core.predictor import Predictor
+from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.trainer import train_round
 

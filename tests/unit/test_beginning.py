@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.beginning import FEW_OBJECTS, Beginning, begin, keep_of_base
-from core.checkpoint import Checkpoint
-from core.model import build_architecture
-from core.outputs import Weights
-from core.pixels import PixelStatistics
+from core.network.checkpoint import Checkpoint
+from core.network.outputs import Weights
+from core.network.pixels import PixelStatistics
+from core.network.unet import build_architecture
 from core.round_report import Origin
 from core.rounds import Example
 from core.sampling import OpenExample, open_positions

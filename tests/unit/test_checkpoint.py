@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from core.errors import CheckpointError
-from core.model import build_architecture, initial_weights
+from core.network.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from core.network.pixels import PixelStatistics
+from core.network.unet import build_architecture, initial_weights
 from core.objects.measure import ObjectLimits
-from core.pixels import PixelStatistics
 from core.schema import LabelClass, LabelSchema
 
 

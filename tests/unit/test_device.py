@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from core.device import EXACT, Compute, choose_compute, half_of
 from core.errors import DeviceError
-from core.inference import infer_logits
-from core.model import UNet, build_architecture, build_network, copy_weights, initial_weights
+from core.network.device import EXACT, Compute, choose_compute, half_of
+from core.network.inference import infer_logits
+from core.network.unet import UNet, build_architecture, build_network, copy_weights, initial_weights
 from core.optimiser import Batch, Recipe, _adamw, _step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

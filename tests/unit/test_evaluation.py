@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.checkpoint import Checkpoint
 from core.errors import ImageError
 from core.evaluation import BLOCK_PX, MAX_BLOCKS, HeldOutScore, is_worse, open_held_out, score_blocks
-from core.model import build_architecture, initial_weights
-from core.pixels import PixelStatistics
+from core.network.checkpoint import Checkpoint
+from core.network.pixels import PixelStatistics
+from core.network.unet import build_architecture, initial_weights
 from core.rounds import Example, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.model import (
+from core.network.unet import (
     build_architecture,
     build_network,
     conform_channels,

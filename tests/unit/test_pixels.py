@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.pixels import PixelStatistics, conform_channels, measure_pixels, standardise
+from core.network.pixels import PixelStatistics, conform_channels, measure_pixels, standardise
 from core.threads import torch_threads
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from review_fakes import ReviewBench
 
-from core.base_weights import fits_base, load_base, save_base
 from core.beginning import begin
 from core.errors import ImageError, RoundCancelledError
-from core.model import build_architecture
+from core.network.base_weights import fits_base, load_base, save_base
+from core.network.unet import build_architecture
 from core.pool_pretraining import PoolBase, pretrain_on_pool
 from core.rounds import Example
 from core.sampling import open_positions

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoint import Checkpoint
-from core.device import EXACT, Compute
-from core.embedding import MAX_LENGTH, EmbeddingMean
 from core.errors import ImageError, RoundCancelledError
-from core.inference import load_network, to_batch
-from core.model import build_architecture, initial_weights
-from core.pixels import PixelStatistics
-from core.predictor import Predictor, sample_logits
+from core.network.checkpoint import Checkpoint
+from core.network.device import EXACT, Compute
+from core.network.embedding import MAX_LENGTH, EmbeddingMean
+from core.network.inference import load_network, to_batch
+from core.network.pixels import PixelStatistics
+from core.network.predict import Predictor, sample_logits
+from core.network.unet import build_architecture, initial_weights
 from core.schema import LabelSchema
 
 

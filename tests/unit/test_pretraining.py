@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.base_weights import CARD_FILE, FOLDER, WEIGHTS_FILE, base_for, fits_base, load_base
-from core.model import DEFAULT_WIDTHS, build_architecture, build_network
+from core.network.base_weights import CARD_FILE, FOLDER, WEIGHTS_FILE, base_for, fits_base, load_base
+from core.network.unet import DEFAULT_WIDTHS, build_architecture, build_network
 from core.outlines import rims_of
 from core.pretrain import batches, loss_of, pretrain, standardise_scene
 from core.pretraining_looks import depth_of, draw_scene

@@ -16,10 +16,13 @@ import torch
 from loop_fakes import make_bench
 from torch import Tensor, nn
 
-from core.base_weights import fits_base, save_base
-from core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.errors import CheckpointError, EncoderError
-from core.model import (
+from core.network.base_weights import fits_base, save_base
+from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.network.pixels import PixelStatistics
+from core.network.predict import Predictor
+from core.network.timm_network import build_timm_architecture
+from core.network.unet import (
     build_network,
     conform_channels,
     conform_classes,
@@ -27,11 +30,8 @@ from core.model import (
     receptive_margin_px,
     stride_of,
 )
-from core.pixels import PixelStatistics
-from core.predictor import Predictor
 from core.rounds import RoundSettings
 from core.schema import LabelSchema
-from core.timm_network import build_timm_architecture
 from ml_backend.config import Settings
 from ml_backend.encoder_weights import fetch_encoder, find_encoder_base
 

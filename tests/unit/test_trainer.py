@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from core import optimiser
-from core.checkpoint import Checkpoint
 from core.errors import ImageError, NonFiniteLossError, NotEnoughTruthError, RoundCancelledError
+from core.network.checkpoint import Checkpoint
+from core.network.predict import Predictor
 from core.optimiser import Recipe
-from core.predictor import Predictor
 from core.round_report import RoundResult
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.uncertainty import expected_entropy, margin, mutual_information, predictive_entropy
+from core.network.uncertainty import expected_entropy, margin, mutual_information, predictive_entropy
 
 
 def _samples(seed: int, n: int, classes: int) -> torch.Tensor:

@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from core.errors import BrushloopError, CheckpointError
-from core.model import build_network, copy_weights
+from core.network.outputs import Weights
+from core.network.pixels import PixelStatistics
+from core.network.unet import build_network, copy_weights
 from core.objects.measure import ObjectLimits
-from core.outputs import Weights
-from core.pixels import PixelStatistics
 from core.schema import LabelSchema
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
@@ -38,7 +38,7 @@ class Checkpoint:
 
     Attributes
     ----------
-    architecture : what `core.model.build_network` builds, as plain JSON values
+    architecture : what `core.network.unet.build_network` builds, as plain JSON values
     temperature : divisor of the logits, from the hold-out
     limits : object sizes per class, in the order of the schema
     is_draft : made from too little truth for a hold-out; nothing checked it

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import uncertainty
-from core.checkpoint import Checkpoint
-from core.device import Compute, choose_compute
-from core.embedding import EmbeddingMean
 from core.errors import ImageError, RoundCancelledError
-from core.inference import infer_deeply, infer_logits, load_network, to_batch
-from core.model import receptive_margin_px, stride_of
+from core.network import uncertainty
+from core.network.checkpoint import Checkpoint
+from core.network.device import Compute, choose_compute
+from core.network.embedding import EmbeddingMean
+from core.network.inference import infer_deeply, infer_logits, load_network, to_batch
+from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
 from core.tiles import TILE_PX, cut_tiles
@@ -92,7 +92,7 @@ class Predictor:
         Parameters
         ----------
         image : (H, W, C) uint8 or uint16, or a memory map of that
-            Any number of channels; see `core.pixels.conform_channels`.
+            Any number of channels; see `core.network.pixels.conform_channels`.
         n_augmentations : 1 to 4
             Mirrored samples, averaged. With 1 there is no disagreement: mutual information is 0.
         keep_details : bool

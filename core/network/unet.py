@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.outputs import DETAIL_WIDTH, HEAD, OUTLINE, Network, Weights
-from core.timm_network import KIND, build_timm_network, margin_of_timm, stride_of_timm
+from core.network.outputs import DETAIL_WIDTH, HEAD, OUTLINE, Network, Weights
+from core.network.timm_network import KIND, build_timm_network, margin_of_timm, stride_of_timm
 
 DEFAULT_WIDTHS = (32, 64, 128)
 """Channels per level, from half resolution on."""
@@ -57,7 +57,7 @@ def stride_of(architecture: Mapping[str, Any]) -> int:
 def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
     """How far away, at most, an input pixel can change an output pixel, in px, rounded up to the stride.
 
-    For a network around a timm encoder it is a stated distance, see `core.timm_network.MARGIN_PX`.
+    For a network around a timm encoder it is a stated distance, see `core.network.timm_network.MARGIN_PX`.
 
     Follows the interval of pixels that one output pixel reads back to the input, for every position
     of that pixel within the stride.

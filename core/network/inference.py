@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.checkpoint import Checkpoint
-from core.device import EXACT, Compute
-from core.model import build_network, stride_of
-from core.outputs import Network
-from core.pixels import PixelStatistics, standardise
+from core.network.checkpoint import Checkpoint
+from core.network.device import EXACT, Compute
+from core.network.outputs import Network
+from core.network.pixels import PixelStatistics, standardise
+from core.network.unet import build_network, stride_of
 
 
 def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> Network:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import EncoderError
-from core.outputs import DETAIL_WIDTH, Network
+from core.network.outputs import DETAIL_WIDTH, Network
 
 KIND = "timm"
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError
-from core.model import copy_weights
-from core.outputs import Weights
+from core.network.outputs import Weights
+from core.network.unet import copy_weights
 from core.schema import LabelSchema
 
 FOLDER = Path(__file__).parent / "base"
@@ -30,7 +30,7 @@ OBJECT_ROWS = 2
 """Outputs of the base network: what is around things, and things."""
 
 CHANGEABLE = ("in_channels", "n_classes")
-"""What base weights are conformed to, by `core.model.conform_channels` and `base_for`."""
+"""What base weights are conformed to, by `core.network.unet.conform_channels` and `base_for`."""
 
 
 def fits_base(architecture: Mapping[str, Any], folder: Path | None = None) -> bool:

@@ -1,0 +1,1 @@
+"""The network: its layers, its weights, and what it says about an image."""
