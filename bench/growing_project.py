@@ -15,9 +15,9 @@ from bench.painted_source import PaintedSource
 from bench.peers import N_LOOKS, N_THREADS, PLAIN
 from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
-from core.round_report import RoundReport
 from core.schema import LabelSchema
-from core.trainer import train_round
+from core.training.round_report import RoundReport
+from core.training.trainer import train_round
 
 
 class GrowingProject:

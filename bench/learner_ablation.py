@@ -17,8 +17,8 @@ from bench.intervals import paired_difference
 from bench.learner_settings import Bench, PartResult
 from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS, PLAIN, measure, train_network
-from core.optimiser import Recipe
 from core.rounds import RoundSettings
+from core.training.optimiser import Recipe
 
 BUDGETS = (5, 200)
 SEEDS = 3
@@ -54,15 +54,15 @@ def _equal_weights(pixels: Sequence[int], *_: Any) -> NDArray[np.float32]:
 
 ARMS: Mapping[str, Arm] = {
     WHOLE: Arm(),
-    "base weights": Arm(changed=lambda: _swap("core.beginning.fits_base", lambda *_: False)),
+    "base weights": Arm(changed=lambda: _swap("core.training.beginning.fits_base", lambda *_: False)),
     "share of the base kept": Arm(lambda recipe: replace(recipe, base_share=0.0)),
     "outline output": Arm(
         lambda recipe: replace(recipe, outline_share=0.0),
         changed=lambda: _swap("core.objects.split_blobs.OUTLINE_WEIGHT", 0.0),
     ),
     "smoothed weights": Arm(lambda recipe: replace(recipe, ema=0.0)),
-    "border weights": Arm(changed=lambda: _swap("core.optimiser.border_weights", _ones_like)),
-    "class weights": Arm(changed=lambda: _swap("core.trainer.class_weights", _equal_weights)),
+    "border weights": Arm(changed=lambda: _swap("core.training.optimiser.border_weights", _ones_like)),
+    "class weights": Arm(changed=lambda: _swap("core.training.trainer.class_weights", _equal_weights)),
     "learnt outlines": Arm(lambda recipe: replace(recipe, outline_share=0.0)),
     "class and border sampling": Arm(
         lambda recipe: replace(recipe, shares=replace(recipe.shares, class_uniform=0.0, border=0.0))

@@ -19,8 +19,8 @@ from bench.intervals import interval_of
 from bench.learner_settings import Bench, PartResult
 from bench.scores import object_dice
 from bench.two_kinds import draw_two_kinds, swap_kinds
-from core.metrics import count_pixels, dice
 from core.schema import LabelSchema
+from core.training.metrics import count_pixels, dice
 
 ROUNDS_PER_LOOK = 10
 IMAGES_PER_ROUND = 3

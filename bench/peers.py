@@ -23,11 +23,11 @@ from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
 from core.objects.measure import clean_mask, label_objects, learn_limits, object_areas
 from core.objects.of_prediction import separated_objects
-from core.optimiser import Recipe
 from core.prediction import Prediction
 from core.rounds import ExampleSource, RoundSettings
 from core.schema import IGNORE_INDEX
-from core.trainer import train_round
+from core.training.optimiser import Recipe
+from core.training.trainer import train_round
 
 N_THREADS = 2
 """What torch and the forest may use: the two cores that all figures are for."""

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from bench.annotator import OBJECT, SCHEMA, LabelledImage
-from core.metrics import average_precision, boundary_f1, count_pixels, dice, expected_calibration_error
+from core.training.metrics import (
+    average_precision,
+    boundary_f1,
+    count_pixels,
+    dice,
+    expected_calibration_error,
+)
 
 EDGE_BAND_PX = 2.0
 """Outlines are drawn no better than this, so every outline holds errors, and every map doubts it there."""

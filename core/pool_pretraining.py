@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.augmentation import Augmentation, change_light, cut_patch, random_affine
 from core.errors import ImageError, RoundCancelledError
 from core.network.base_weights import OBJECT_ROWS, load_base
 from core.network.device import Compute, choose_compute
@@ -28,6 +27,7 @@ from core.network.pixels import conform_channels as conform_image
 from core.network.unet import build_architecture, build_network, copy_weights
 from core.pretrain import SIZE_PX, batches, loss_of
 from core.threads import torch_threads
+from core.training.augmentation import Augmentation, change_light, cut_patch, random_affine
 
 BASE_CHANNELS = 3
 """Base weights read colours; grey images are repeated, as the first round takes it back."""

@@ -26,7 +26,7 @@ class Prediction:
     margin : float16
         Probability of the first class minus that of the second, in 0..1.
     outline : float16 or None
-        How probable it is, in 0..1, that a pixel lies at the rim of an object; see `core.outlines`.
+        How probable it is, in 0..1, that a pixel lies at the rim of an object; see `core.training.outlines`.
     probabilities : float16 or None
         `(C, H, W)`, kept only when the caller asked for it.
     embedding : float16 or None

@@ -28,9 +28,9 @@ from core.network.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
 from core.network.device import choose_compute
 from core.network.outputs import Weights
 from core.network.unet import build_architecture, build_network, copy_weights, initial_weights
-from core.outlines import rims_of
 from core.pretraining_looks import Image, draw_scene
 from core.threads import torch_threads
+from core.training.outlines import rims_of
 
 SIZE_PX = 128
 BATCH = 12

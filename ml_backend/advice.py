@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.schema import LabelSchema
-from core.stopping import ClassScore, RoundEvidence, StopAdvice, advise_stopping
+from core.training.stopping import ClassScore, RoundEvidence, StopAdvice, advise_stopping
 from core.truth.readiness import Readiness
 from ml_backend.storage.rounds import StoredRound
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from core.stopping import StopAdvice
+from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
 from ml_backend.advice import LOOK_BACK, advise, judge_stopping
 from ml_backend.gate import assess_project, find_config

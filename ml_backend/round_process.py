@@ -25,7 +25,7 @@ import torch
 
 from core.errors import BrushloopError, RoundCancelledError, TrainingError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
-from core.trainer import train_round
+from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.encoder_weights import fetch_encoder
 from ml_backend.ports import ImageSource

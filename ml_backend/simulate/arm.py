@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.acquisition import Acquisition, beta_of_round
-from core.metrics import count_pixels, dice
 from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.network.predict import Predictor
 from core.objects.measure import ObjectLimits
@@ -24,7 +23,8 @@ from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX
 from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
 from core.suggestion import SuggestedMask, build_suggestion
-from core.trainer import train_round
+from core.training.metrics import count_pixels, dice
+from core.training.trainer import train_round
 from core.truth.holdout import has_enough_held_out, split, summarise
 from core.truth.label_map import SentMask
 from ml_backend.simulate.ground_truth import SCHEMA, KnownImage

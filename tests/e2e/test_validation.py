@@ -20,7 +20,7 @@ from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.suggestion import SuggestionSettings, build_suggestion
 from core.synthetic import make_image
-from core.trainer import train_round
+from core.training.trainer import train_round
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient

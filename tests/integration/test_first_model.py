@@ -17,7 +17,7 @@ from bench.painted_source import PaintedSource
 from bench.scores import object_dice
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
-from core.trainer import train_round
+from core.training.trainer import train_round
 
 FOLDER = os.environ.get("BRUSHLOOP_TEST_DATA")
 SETS = load_sets(Path(FOLDER) / "nuclei" if FOLDER else None)

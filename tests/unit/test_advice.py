@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.schema import LabelSchema
-from core.stopping import StopAdvice
+from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness, assess
 from ml_backend.advice import advise, judge_stopping, to_evidence
 from ml_backend.storage.rounds import StoredRound

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.augmentation import Augmentation, change_light, cut_patch, random_affine
 from core.schema import IGNORE_INDEX
+from core.training.augmentation import Augmentation, change_light, cut_patch, random_affine
 
 QUARTER_TURNS = Augmentation(warped=0)
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from core.beginning import FEW_OBJECTS, Beginning, begin, keep_of_base
 from core.network.checkpoint import Checkpoint
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics
 from core.network.unet import build_architecture
-from core.round_report import Origin
 from core.rounds import Example
-from core.sampling import OpenExample, open_positions
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.beginning import FEW_OBJECTS, Beginning, begin, keep_of_base
+from core.training.round_report import Origin
+from core.training.sampling import OpenExample, open_positions
 
 LEARNT = {"head.bias": torch.tensor([1.0, 3.0])}
 BASE = {"head.bias": torch.tensor([0.0, 1.0])}

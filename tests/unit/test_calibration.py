@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from core.training.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])

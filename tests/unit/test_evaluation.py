@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from core.errors import ImageError
-from core.evaluation import BLOCK_PX, MAX_BLOCKS, HeldOutScore, is_worse, open_held_out, score_blocks
 from core.network.checkpoint import Checkpoint
 from core.network.pixels import PixelStatistics
 from core.network.unet import build_architecture, initial_weights
 from core.rounds import Example, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.evaluation import BLOCK_PX, MAX_BLOCKS, HeldOutScore, is_worse, open_held_out, score_blocks
 
 SCHEMA = LabelSchema.of("Background", "Cell")
 

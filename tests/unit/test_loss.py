@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.loss import border_weights, class_weights, cross_entropy
 from core.schema import IGNORE_INDEX
+from core.training.loss import border_weights, class_weights, cross_entropy
 
 
 def _gradient(logits: torch.Tensor, label_maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.loss import outline_loss
-from core.outlines import RIM_PX, outline_targets, rims_of
 from core.schema import IGNORE_INDEX
+from core.training.loss import outline_loss
+from core.training.outlines import RIM_PX, outline_targets, rims_of
 
 U = IGNORE_INDEX
 

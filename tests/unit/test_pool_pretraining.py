@@ -11,15 +11,15 @@ import pytest
 import torch
 from review_fakes import ReviewBench
 
-from core.beginning import begin
 from core.errors import ImageError, RoundCancelledError
 from core.network.base_weights import fits_base, load_base, save_base
 from core.network.unet import build_architecture
 from core.pool_pretraining import PoolBase, pretrain_on_pool
 from core.rounds import Example
-from core.sampling import open_positions
 from core.schema import LabelSchema
 from core.synthetic import make_image
+from core.training.beginning import begin
+from core.training.sampling import open_positions
 from ml_backend.gate import SMALLEST_POOL, find_due
 from ml_backend.pool_pretraining import pretrain_pool
 from ml_backend.storage import reviews

@@ -11,12 +11,12 @@ import torch
 
 from core.network.base_weights import CARD_FILE, FOLDER, WEIGHTS_FILE, base_for, fits_base, load_base
 from core.network.unet import DEFAULT_WIDTHS, build_architecture, build_network
-from core.outlines import rims_of
 from core.pretrain import batches, loss_of, pretrain, standardise_scene
 from core.pretraining_looks import depth_of, draw_scene
 from core.pretraining_shapes import draw_blobs, draw_cells, draw_fibres, draw_phases
 from core.schema import LabelSchema
 from core.threads import torch_threads
+from core.training.outlines import rims_of
 
 MAX_SHIPPED_BYTES = 5 * 2**20
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from core.objects.measure import object_areas
 from core.rounds import Example, ExampleSummary
-from core.sampling import (
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.sampling import (
     POSITIONS_PER_KIND,
     Shares,
     collect_areas,
@@ -16,7 +17,6 @@ from core.sampling import (
     open_positions,
     select_keys,
 )
-from core.schema import IGNORE_INDEX, LabelSchema
 
 
 def _summary(key: str, pixels: tuple[int, ...], is_new: bool) -> ExampleSummary:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.schema import LabelSchema
-from core.stopping import (
+from core.training.stopping import (
     FLAT_ANSWERS_SHARE,
     HIGH_CORRECTIVE_DICE,
     MIN_HELD_OUT_OBJECTS,

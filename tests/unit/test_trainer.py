@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from core import optimiser
 from core.errors import ImageError, NonFiniteLossError, NotEnoughTruthError, RoundCancelledError
 from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
-from core.optimiser import Recipe
-from core.round_report import RoundResult
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
-from core.trainer import FEWEST_STEPS, train_round
+from core.training import optimiser
+from core.training.optimiser import Recipe
+from core.training.round_report import RoundResult
+from core.training.trainer import FEWEST_STEPS, train_round
 
 SCHEMA = LabelSchema.of("Background", "Cell")
 TINY = Recipe(widths=(6, 8), patch_px=32, batch_size=4, peak_rate=1e-2, base_rate=1e-2, warm_rate=1e-3)

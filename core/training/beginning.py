@@ -24,9 +24,9 @@ from core.network.unet import (
     conform_classes,
     initial_weights,
 )
-from core.round_report import Origin
-from core.sampling import OpenExample
 from core.schema import LabelSchema
+from core.training.round_report import Origin
+from core.training.sampling import OpenExample
 
 
 @dataclass(frozen=True)

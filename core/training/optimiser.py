@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.augmentation import Augmentation, change_light, cut_patch, random_affine
 from core.errors import NonFiniteLossError, RoundCancelledError
-from core.loss import border_weights, cross_entropy, outline_loss
 from core.network.device import Compute, choose_compute
 from core.network.outputs import Network, Weights
 from core.network.pixels import PixelStatistics, standardise
 from core.network.unet import DEFAULT_WIDTHS, copy_weights
-from core.outlines import outline_targets
-from core.sampling import OpenExample, Shares, draw_centres
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.augmentation import Augmentation, change_light, cut_patch, random_affine
+from core.training.loss import border_weights, cross_entropy, outline_loss
+from core.training.outlines import outline_targets
+from core.training.sampling import OpenExample, Shares, draw_centres
 
 MAX_RESTORES = 3
 """After so many restorations a loss that is not finite is not bad luck."""

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ImageError
-from core.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
 from core.network.checkpoint import Checkpoint
 from core.network.device import EXACT, Compute
 from core.network.inference import infer_image, load_network
 from core.rounds import Example, ExampleSource, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
 
 BLOCK_PX = 64
 """Side of one held-out block, about an object with its surroundings: with its image, the unit that chance is

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from core.beginning import Beginning, begin, choose_start, keep_of_base
-from core.calibration import fit_temperature
 from core.errors import ImageError, NotEnoughTruthError
-from core.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
-from core.loss import class_weights
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
 from core.network.outputs import Weights
 from core.network.unet import build_network
 from core.objects.measure import learn_limits
-from core.optimiser import Optimised, Recipe, optimise, thin_out
-from core.round_report import Origin, RoundReport, RoundResult
 from core.rounds import ExampleSource, ExampleSummary, RoundSettings
-from core.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.schema import LabelSchema
 from core.threads import torch_threads
+from core.training.beginning import Beginning, begin, choose_start, keep_of_base
+from core.training.calibration import fit_temperature
+from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
+from core.training.loss import class_weights
+from core.training.optimiser import Optimised, Recipe, optimise, thin_out
+from core.training.round_report import Origin, RoundReport, RoundResult
+from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.truth.holdout import has_enough_held_out
 
 OPTIMISATION_SHARE = 0.93

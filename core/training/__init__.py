@@ -1,0 +1,1 @@
+"""A training round: from annotated pixels to a checked model and its report."""
