@@ -20,10 +20,10 @@ from bench.fresh_process import peak_bytes, run_fresh
 from bench.learner_settings import Bench, PartResult
 from bench.peers import AUGMENTED, N_LOOKS, N_THREADS, PLAIN
 from bench.stored_project import mark_new, run_round, write_project
+from core.asking.suggestion import build_suggestion
 from core.network.checkpoint import load_checkpoint
 from core.network.predict import Predictor
 from core.rle import warm_up
-from core.suggestion import build_suggestion
 from core.synthetic import make_image
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.results import to_prediction

@@ -22,10 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bench.rounds_answers import Answer, wrong_pixels
-from core.acquisition import ACQUISITIONS, BY_CHANCE, FOREGROUND_SHARES, rank_by_chance, rank_in_turns
+from core.asking.acquisition import ACQUISITIONS, BY_CHANCE, FOREGROUND_SHARES, rank_by_chance, rank_in_turns
+from core.asking.region_grid import Grid
 from core.painting import Box
 from core.perception import DenseTruth
-from core.region_grid import Grid
 from core.truth.claims import Mask
 
 ARMS = (

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from core.acquisition import NEEDS_DETAILS
-from core.regions import Region
+from core.asking.acquisition import NEEDS_DETAILS
+from core.asking.regions import Region
+from core.asking.suggestion import Suggestion, SuggestionSettings
 from core.schema import LabelSchema
-from core.suggestion import Suggestion, SuggestionSettings
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.acquisition import DEFAULT_ACQUISITION, Acquisition
+from core.asking.acquisition import DEFAULT_ACQUISITION, Acquisition
 
 
 class Settings(BaseSettings):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from core.diversity import MAX_CANDIDATES, find_rare_classes, spread_out
+from core.asking.diversity import MAX_CANDIDATES, find_rare_classes, spread_out
 from ml_backend.gate import find_config, is_rankable
 from ml_backend.parts import Parts
 from ml_backend.storage import candidates, predictions, reviews, tasks

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.asking.suggestion import build_suggestion
 from core.errors import BrushloopError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
-from core.suggestion import build_suggestion
 from ml_backend.answers import (
     fingerprint,
     needs_details,

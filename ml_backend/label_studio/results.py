@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.asking.regions import Region
+from core.asking.suggestion import SuggestedMask, Suggestion
 from core.painting import Box
-from core.regions import Region
 from core.rle import encode
 from core.schema import LabelSchema
-from core.suggestion import SuggestedMask, Suggestion
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.ports import SentRegion
 

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.acquisition import Acquisition, beta_of_round
+from core.asking.acquisition import Acquisition, beta_of_round
+from core.asking.regions import Choice, Region, choose_regions, find_candidates
+from core.asking.suggestion import SuggestedMask, build_suggestion
 from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.network.predict import Predictor
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import object_size
 from core.painting import Box
 from core.perception import NOISE_LEVELS, perceive
-from core.regions import Choice, Region, choose_regions, find_candidates
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX
 from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
-from core.suggestion import SuggestedMask, build_suggestion
 from core.training.metrics import count_pixels, dice
 from core.training.trainer import train_round
 from core.truth.holdout import has_enough_held_out, split, summarise

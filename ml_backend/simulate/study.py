@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.acquisition import Acquisition
+from core.asking.acquisition import Acquisition
 from core.brush import Effort
 from ml_backend.simulate.arm import Arm
 from ml_backend.simulate.ground_truth import KnownImage, StudyError

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.asking.regions import Region
+from core.asking.suggestion import SuggestedMask, Suggestion
 from core.painting import Box
-from core.regions import Region
-from core.suggestion import SuggestedMask, Suggestion
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient

@@ -15,10 +15,10 @@ from running_services import RealLabelStudio
 
 from bench.annotator import SCHEMA, LabelledImage, paint
 from bench.painted_source import PaintedSource
+from core.asking.suggestion import SuggestionSettings, build_suggestion
 from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
-from core.suggestion import SuggestionSettings, build_suggestion
 from core.synthetic import make_image
 from core.training.trainer import train_round
 from ml_backend.errors import LabelStudioRefusedError

@@ -10,7 +10,7 @@ import torch
 from loop_fakes import Bench
 from painted import make_picture
 
-from core.diversity import HELD_BACK
+from core.asking.diversity import HELD_BACK
 from ml_backend.storage import tasks
 
 pytestmark = pytest.mark.integration

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core import acquisition
-from core.acquisition import (
+from core.asking import acquisition
+from core.asking.acquisition import (
     ACQUISITIONS,
     BY_CHANCE,
     Acquisition,
@@ -21,8 +21,8 @@ from core.acquisition import (
     rank_class_stratified,
     rank_in_turns,
 )
+from core.asking.regions import Choice, choose_regions, find_candidates, propose_regions
 from core.prediction import Prediction
-from core.regions import Choice, choose_regions, find_candidates, propose_regions
 from core.schema import LabelSchema
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")

@@ -67,13 +67,13 @@ FLOORS: dict[str, set[str]] = {
         "core.training.trainer",
     },
     "a suggestion": {
-        "core.acquisition",
-        "core.diversity",
+        "core.asking.acquisition",
+        "core.asking.diversity",
         "core.network.predict",
-        "core.region_grid",
-        "core.regions",
+        "core.asking.region_grid",
+        "core.asking.regions",
         "core.objects.of_prediction",
-        "core.suggestion",
+        "core.asking.suggestion",
     },
     "a simulation": {"core.brush", "core.perception", "core.simulated_annotator", "core.learning_curves"},
     # ml_backend: the service around it

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.diversity import (
+from core.asking.diversity import (
     HELD_BACK,
     LEAST_SCORE_SHARE,
     MAX_CANDIDATES,

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.asking.suggestion import build_suggestion
 from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
 from core.objects.of_prediction import separated_objects
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.suggestion import build_suggestion
 from core.training.metrics import count_pixels, dice
 from core.training.optimiser import Recipe
 from core.training.trainer import train_round

@@ -11,7 +11,7 @@ from loop_fakes import Killed
 from painted import LABEL_CONFIG
 from review_fakes import ReviewBench
 
-from core.diversity import HELD_BACK
+from core.asking.diversity import HELD_BACK
 from ml_backend import placing
 from ml_backend.storage import predictions, reviews, tables, tasks
 from ml_backend.storage.projects import get_project, set_label_config

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from core.asking.regions import MAX_SIDE_PX, MIN_SIDE_PX, Region, propose_regions, reason
 from core.prediction import Prediction
-from core.regions import MAX_SIDE_PX, MIN_SIDE_PX, Region, propose_regions, reason
 from core.schema import LabelSchema
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
@@ -166,5 +166,5 @@ def test_stripes_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> No
     labels = rng.integers(0, 3, (40, 30), np.uint8).repeat(8, 0).repeat(8, 1)
     prediction = predict(rng.random((320, 240)), labels)
     whole = propose_regions(prediction, nothing_known(prediction), SCHEMA, 24, 5)
-    monkeypatch.setattr("core.region_grid.ROWS_AT_ONCE", 30)
+    monkeypatch.setattr("core.asking.region_grid.ROWS_AT_ONCE", 30)
     assert propose_regions(prediction, nothing_known(prediction), SCHEMA, 24, 5) == whole

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.asking.regions import Region
+from core.asking.suggestion import SuggestedMask, Suggestion
 from core.painting import Box
-from core.regions import Region
 from core.rle import decode
-from core.suggestion import SuggestedMask, Suggestion
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.results import to_prediction

@@ -18,7 +18,7 @@ from loop_fakes import Bench, make_bench
 from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
 from pydantic import ValidationError
 
-from core.acquisition import ACQUISITIONS
+from core.asking.acquisition import ACQUISITIONS
 from core.prediction import Prediction
 from core.rle import decode
 from core.schema import IGNORE_INDEX

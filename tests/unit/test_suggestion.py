@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from core.asking.suggestion import Suggestion, SuggestionSettings, build_suggestion
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_objects
 from core.prediction import Prediction
 from core.schema import LabelSchema
-from core.suggestion import Suggestion, SuggestionSettings, build_suggestion
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 PHASES = LabelSchema.of("Ferrite", "Pearlite")

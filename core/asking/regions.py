@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.acquisition import (
+from core.asking.acquisition import (
     BY_CHANCE,
     DEFAULT_ACQUISITION,
     EDGE_KERNEL,
@@ -24,9 +24,9 @@ from core.acquisition import (
     uncertainty_map,
     weaken_outlines,
 )
+from core.asking.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
 from core.painting import Box
 from core.prediction import Prediction
-from core.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
 from core.schema import LabelSchema
 from core.truth.claims import Mask
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from core.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
+from core.asking.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
+from core.asking.regions import Choice, Region, choose_regions, find_candidates, is_question
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_masks, typical_size
 from core.painting import Box
 from core.prediction import Prediction
-from core.regions import Choice, Region, choose_regions, find_candidates, is_question
 from core.schema import LabelSchema
 from core.truth.claims import Mask
 
@@ -99,7 +99,7 @@ def build_suggestion(
     Raises
     ------
     ValueError
-        An `rng` is missing, or details that the acquisition reads: see `core.acquisition.NEEDS_DETAILS`.
+        An `rng` is missing, or details that the acquisition reads: see `core.asking.acquisition.NEEDS_DETAILS`.
 
     Examples
     --------
