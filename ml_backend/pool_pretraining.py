@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.errors import ImageError, RoundCancelledError
 from core.network.base_weights import save_base
 from core.network.device import choose_compute
-from core.pool_pretraining import MAX_IMAGES, pretrain_on_pool
+from core.pretraining.pool_pretraining import MAX_IMAGES, pretrain_on_pool
 from ml_backend.gate import find_due
 from ml_backend.parts import Parts
 from ml_backend.storage import scorings, tasks, wakeups

@@ -53,10 +53,10 @@ FLOORS: dict[str, set[str]] = {
     },
     "base weights": {
         "core.network.base_weights",
-        "core.pretraining_shapes",
-        "core.pretraining_looks",
-        "core.pretrain",
-        "core.pool_pretraining",
+        "core.pretraining.shapes",
+        "core.pretraining.looks",
+        "core.pretraining.pretrain",
+        "core.pretraining.pool_pretraining",
     },
     "a round": {
         "core.training.beginning",

@@ -14,7 +14,7 @@ from review_fakes import ReviewBench
 from core.errors import ImageError, RoundCancelledError
 from core.network.base_weights import fits_base, load_base, save_base
 from core.network.unet import build_architecture
-from core.pool_pretraining import PoolBase, pretrain_on_pool
+from core.pretraining.pool_pretraining import PoolBase, pretrain_on_pool
 from core.rounds import Example
 from core.schema import LabelSchema
 from core.synthetic import make_image

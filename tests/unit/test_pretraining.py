@@ -11,9 +11,9 @@ import torch
 
 from core.network.base_weights import CARD_FILE, FOLDER, WEIGHTS_FILE, base_for, fits_base, load_base
 from core.network.unet import DEFAULT_WIDTHS, build_architecture, build_network
-from core.pretrain import batches, loss_of, pretrain, standardise_scene
-from core.pretraining_looks import depth_of, draw_scene
-from core.pretraining_shapes import draw_blobs, draw_cells, draw_fibres, draw_phases
+from core.pretraining.looks import depth_of, draw_scene
+from core.pretraining.pretrain import batches, loss_of, pretrain, standardise_scene
+from core.pretraining.shapes import draw_blobs, draw_cells, draw_fibres, draw_phases
 from core.schema import LabelSchema
 from core.threads import torch_threads
 from core.training.outlines import rims_of
@@ -117,7 +117,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_were_made_from() -> Non
     assert fits_base(build_architecture(1, 5, DEFAULT_WIDTHS))
     assert not fits_base(build_architecture(3, 2, (4, 6)))
     assert "no photographs" in card["made_from"]
-    assert card["command"].startswith("python -m core.pretrain ")
+    assert card["command"].startswith("python -m core.pretraining.pretrain ")
 
 
 def test_background_starts_as_around_and_every_other_class_as_thing() -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m core.pretrain FOLDER [--steps 3200] [--seed 0] [--threads 1]
+    python -m core.pretraining.pretrain FOLDER [--steps 3200] [--seed 0] [--threads 1]
 
 The network learns to tell things from what is around them, whatever both look like, and to see the line
 where things meet. No photograph is involved: neither anybody's data nor a benchmark's.
@@ -28,7 +28,7 @@ from core.network.base_weights import CARD_FILE, OBJECT_ROWS, WEIGHTS_FILE
 from core.network.device import choose_compute
 from core.network.outputs import Weights
 from core.network.unet import build_architecture, build_network, copy_weights, initial_weights
-from core.pretraining_looks import Image, draw_scene
+from core.pretraining.looks import Image, draw_scene
 from core.threads import torch_threads
 from core.training.outlines import rims_of
 
@@ -128,8 +128,8 @@ def main() -> None:
     save_file(made.weights, options.folder / WEIGHTS_FILE)
     card = {
         **build_architecture(3, OBJECT_ROWS),
-        "made_from": "images drawn by core.pretraining_looks; no photographs",
-        "command": f"python -m core.pretrain FOLDER --steps {options.steps} --seed {options.seed}"
+        "made_from": "images drawn by core.pretraining.looks; no photographs",
+        "command": f"python -m core.pretraining.pretrain FOLDER --steps {options.steps} --seed {options.seed}"
         f" --threads {options.threads}",
         "batch": BATCH,
         "patch_px": SIZE_PX,

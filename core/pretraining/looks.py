@@ -1,4 +1,4 @@
-"""How the drawn images of `core.pretraining_shapes` look: dark field, stain, texture; light, blur, noise."""
+"""How the drawn images of `core.pretraining.shapes` look: dark field, stain, texture; light, blur, noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.pretraining_shapes import (
+from core.pretraining.shapes import (
     Instances,
     draw_blobs,
     draw_cells,

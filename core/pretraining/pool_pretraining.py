@@ -25,7 +25,7 @@ from core.network.outputs import DETAIL_WIDTH, Network, Weights
 from core.network.pixels import PixelStatistics, measure_pixels, standardise
 from core.network.pixels import conform_channels as conform_image
 from core.network.unet import build_architecture, build_network, copy_weights
-from core.pretrain import SIZE_PX, batches, loss_of
+from core.pretraining.pretrain import SIZE_PX, batches, loss_of
 from core.threads import torch_threads
 from core.training.augmentation import Augmentation, change_light, cut_patch, random_affine
 

@@ -1,0 +1,1 @@
+"""How the shipped base weights were made, from drawn images."""
