@@ -28,7 +28,7 @@ from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
 from bench.rounds_places import ACQUISITION_ARMS, ARMS
 from bench.rounds_project import RoundsSettings, SimulatedProject
 from bench.service import running_service
-from core.perception import NOISE_LEVELS
+from simulation.perception import NOISE_LEVELS
 
 TAKES_ARGUMENTS = True
 

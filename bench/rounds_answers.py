@@ -18,8 +18,8 @@ from bench.known_label_studio import KnownLabelStudio
 from bench.scores import edge_band
 from core.painting import PAINTED_ALPHA, Box
 from core.rle import decode
-from core.simulated_annotator import ShownMask
 from core.truth.claims import Mask
+from simulation.annotator import ShownMask
 
 BATCH = 16
 """Tasks per call, so that none runs into the service's deadline."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from bench import Goal
-from core.brush import Effort, Pace
-from core.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
+from simulation.brush import Effort, Pace
+from simulation.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
 
 Runs = dict[tuple[str, int, str], Mapping[str, Any]]
 """By set, seed and arm; `dense` is among the arms."""

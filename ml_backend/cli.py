@@ -20,7 +20,7 @@ from core.errors import BrushloopError
 from ml_backend.child_process import ChildProcess, keep_running
 from ml_backend.config import Settings, calm_idle_threads, child_environment
 from ml_backend.service_client import ServiceClient
-from ml_backend.simulate.command import simulate
+from simulation.command import simulate
 
 console = Console()
 

@@ -18,11 +18,11 @@ from bench.rounds_answers import Answer, mean_uncertainty, questions_hit, read_a
 from bench.rounds_figures import Runs, find_goals, hit_ratio, to_record, to_rows
 from bench.rounds_places import ACQUISITION_ARMS, ARMS, BLIND_ARMS, choose_places
 from core.painting import Box, BrushRegion
-from core.perception import DenseTruth
-from core.simulated_annotator import ShownMask
 from core.synthetic import make_image
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
+from simulation.annotator import ShownMask
+from simulation.perception import DenseTruth
 
 SHAPE = (144, 144)
 

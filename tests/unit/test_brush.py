@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.brush import Effort, Pace, Stroke, cover, draw, effort_of
 from core.synthetic import make_image
+from simulation.brush import Effort, Pace, Stroke, cover, draw, effort_of
 
 
 @settings(max_examples=30, deadline=None)

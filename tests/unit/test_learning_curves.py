@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.learning_curves import area_under_curve, effort_to_reach, paired_interval
+from simulation.learning_curves import area_under_curve, effort_to_reach, paired_interval
 
 
 def test_the_area_is_the_mean_quality_over_the_effort() -> None:

@@ -12,20 +12,20 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from core.brush import Effort
 from core.painting import Box, BrushRegion
 from core.schema import IGNORE_INDEX
 from core.synthetic import make_image
 from core.truth.label_map import SentMask
 from ml_backend.cli import commands
-from ml_backend.simulate import plots
-from ml_backend.simulate.ground_truth import SCHEMA, KnownImage, StudyError, load_study, write_demo
-from ml_backend.simulate.journal import Journal, RoundRecord
-from ml_backend.simulate.report import write_report
-from ml_backend.simulate.settings import StudySettings
-from ml_backend.simulate.study import find_acquisitions, run_study
-from ml_backend.simulate.summary import Curve, summarise_study, to_curves
-from ml_backend.simulate.visits import Visit, load_visits, save_visits, to_label_map
+from simulation import plots
+from simulation.brush import Effort
+from simulation.ground_truth import SCHEMA, KnownImage, StudyError, load_study, write_demo
+from simulation.journal import Journal, RoundRecord
+from simulation.report import write_report
+from simulation.settings import StudySettings
+from simulation.study import find_acquisitions, run_study
+from simulation.summary import Curve, summarise_study, to_curves
+from simulation.visits import Visit, load_visits, save_visits, to_label_map
 
 
 @pytest.fixture(autouse=True)
@@ -198,8 +198,8 @@ def test_a_folder_without_truth_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_demo_folder_can_be_studied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ml_backend.simulate.ground_truth.DEMO_IMAGES", 2)
-    monkeypatch.setattr("ml_backend.simulate.ground_truth.DEMO_TEST_IMAGES", 1)
+    monkeypatch.setattr("simulation.ground_truth.DEMO_IMAGES", 2)
+    monkeypatch.setattr("simulation.ground_truth.DEMO_TEST_IMAGES", 1)
     pool, test = load_study(write_demo(tmp_path), 0.3)
     assert (len(pool), len(test)) == (2, 1)
     assert pool[0].image.shape == (256, 256, 3)

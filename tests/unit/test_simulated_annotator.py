@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.brush import Pace
 from core.painting import Box, Painting
-from core.perception import NOISE_LEVELS, DenseTruth, Noise, perceive
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.simulated_annotator import ShownMask, Work, find_objects, paint_place, review_place
 from core.synthetic import make_image
 from core.truth.label_map import SentMask, build_label_map
+from simulation.annotator import ShownMask, Work, find_objects, paint_place, review_place
+from simulation.brush import Pace
+from simulation.perception import NOISE_LEVELS, DenseTruth, Noise, perceive
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")
 

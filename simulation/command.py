@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.asking.acquisition import ACQUISITIONS
-from core.perception import NOISE_LEVELS
+from simulation.perception import NOISE_LEVELS
 
 DEFAULT_ARMS = ("entropy", "class-stratified", "foreground-66", "random")
 
@@ -59,7 +59,7 @@ def simulate(folder: Path, out: Path, demo: bool, acquisitions: tuple[str, ...],
     simulated annotator paints in it; nothing else is needed, neither Label Studio nor a server. Killed and
     started again with the same options, it goes on where it was.
     """
-    from ml_backend.simulate.plots import can_draw
+    from simulation.plots import can_draw
 
     if not can_draw():
         raise click.ClickException("the plots need matplotlib: pip install 'brushloop[simulate]'")
@@ -75,11 +75,11 @@ def run(
     console: Console,
 ) -> None:
     """Run or go on with a study, and write its report."""
-    from ml_backend.simulate.ground_truth import describe, load_study, write_demo
-    from ml_backend.simulate.report import write_report
-    from ml_backend.simulate.settings import StudySettings
-    from ml_backend.simulate.study import find_acquisitions, run_study
-    from ml_backend.simulate.summary import to_curves
+    from simulation.ground_truth import describe, load_study, write_demo
+    from simulation.report import write_report
+    from simulation.settings import StudySettings
+    from simulation.study import find_acquisitions, run_study
+    from simulation.summary import to_curves
 
     test_share, threads = options.pop("test_share"), options.pop("threads")
     arms = ACQUISITIONS if "all" in acquisitions else find_acquisitions(acquisitions, ACQUISITIONS)

@@ -22,7 +22,7 @@ class StudySettings:
     acquisitions : the arms
     rounds : after the first one, whose objects are chosen by chance
     objects_per_round : a place without objects counts as one
-    noise : key of `core.perception.NOISE_LEVELS`
+    noise : key of `simulation.perception.NOISE_LEVELS`
     answer : places are painted from nothing, or the pre-annotation in them is corrected and reviewed
     steps : of optimisation per round; `budget_s`, when set, limits seconds instead and is not repeatable
     images_per_round : images that the model looks at for places; the cost does not grow with the pool

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.brush import Effort
+from simulation.brush import Effort
 
 FILE = "rounds.jsonl"
 

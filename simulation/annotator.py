@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.brush import Effort, Stroke, cover, draw, effort_of
 from core.painting import PAINTED_ALPHA, Box, BrushRegion, Origin
-from core.perception import DenseTruth
 from core.schema import LabelSchema
 from core.truth.claims import Mask
+from simulation.brush import Effort, Stroke, cover, draw, effort_of
+from simulation.perception import DenseTruth
 
 BAND_PX = 10
 """Width of the Background that is painted around an object."""

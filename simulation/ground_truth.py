@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import BrushloopError
-from core.perception import DenseTruth
 from core.schema import LabelSchema
 from core.synthetic import Kind, make_image
+from simulation.perception import DenseTruth
 
 SCHEMA = LabelSchema.of("Background", "Object")
 OBJECT = 1

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.brush import Effort, Pace
-from core.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
-from ml_backend.simulate.journal import RoundRecord
+from simulation.brush import Effort, Pace
+from simulation.journal import RoundRecord
+from simulation.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
 
 LEVELS = (0.95, 0.99)
 """Shares of the best Dice that anyone reached. With base weights a first round may reach the lower one."""

@@ -19,17 +19,17 @@ from core.network.predict import Predictor
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import object_size
 from core.painting import Box
-from core.perception import NOISE_LEVELS, perceive
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX
-from core.simulated_annotator import ShownMask, paint_place, place_around, review_place
 from core.training.metrics import count_pixels, dice
 from core.training.trainer import train_round
 from core.truth.holdout import has_enough_held_out, split, summarise
 from core.truth.label_map import SentMask
-from ml_backend.simulate.ground_truth import SCHEMA, KnownImage
-from ml_backend.simulate.settings import StudySettings
-from ml_backend.simulate.visits import Visit, load_visits, save_visits, to_label_map
+from simulation.annotator import ShownMask, paint_place, place_around, review_place
+from simulation.ground_truth import SCHEMA, KnownImage
+from simulation.perception import NOISE_LEVELS, perceive
+from simulation.settings import StudySettings
+from simulation.visits import Visit, load_visits, save_visits, to_label_map
 
 PLACE_DIAMETERS = 2.0
 """People who begin look at an object and its neighbourhood."""

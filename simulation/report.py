@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.brush import Pace
-from core.perception import NOISE_LEVELS
-from ml_backend.simulate.plots import draw_curves
-from ml_backend.simulate.summary import LEVELS, Curve, summarise_study
+from simulation.brush import Pace
+from simulation.perception import NOISE_LEVELS
+from simulation.plots import draw_curves
+from simulation.summary import LEVELS, Curve, summarise_study
 
 RESULTS_FILE, REPORT_FILE = "results.json", "report.md"
 PLOTS = {"objects": "dice-objects.png", "seconds": "dice-seconds.png"}

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from core.asking.acquisition import Acquisition
-from core.brush import Effort
-from ml_backend.simulate.arm import Arm
-from ml_backend.simulate.ground_truth import KnownImage, StudyError
-from ml_backend.simulate.journal import Journal, RoundRecord
-from ml_backend.simulate.settings import StudySettings
-from ml_backend.simulate.visits import Visit
+from simulation.arm import Arm
+from simulation.brush import Effort
+from simulation.ground_truth import KnownImage, StudyError
+from simulation.journal import Journal, RoundRecord
+from simulation.settings import StudySettings
+from simulation.visits import Visit
 
 SETTINGS_FILE, STATE_FOLDER = "study.json", "state"
 

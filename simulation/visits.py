@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.brush import Effort
 from core.painting import Box, BrushRegion, Painting
 from core.schema import LabelSchema
-from core.simulated_annotator import Work
 from core.truth.label_map import SentMask, build_label_map, combine_annotators
+from simulation.annotator import Work
+from simulation.brush import Effort
 
 
 @dataclass(frozen=True)

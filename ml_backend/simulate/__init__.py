@@ -1,1 +1,0 @@
-"""`brushloop simulate`: an offline study with a simulated annotator, on images whose truth is known."""

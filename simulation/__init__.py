@@ -1,0 +1,1 @@
+"""A simulated annotator, and studies of what annotation costs with it."""
