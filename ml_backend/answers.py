@@ -17,7 +17,7 @@ from core.schema import LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
-from ml_backend.truth import TaskTruth
+from ml_backend.strokes.build_truth import TaskTruth
 
 
 def fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:

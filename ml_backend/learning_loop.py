@@ -41,12 +41,12 @@ from ml_backend.lease import Lease, LeaseLostError, take_lease
 from ml_backend.parts import Parts
 from ml_backend.pictures import PictureKind
 from ml_backend.ports import TaskRecord
-from ml_backend.reconcile import Reconciled, reconcile_project
-from ml_backend.recording import record_event, record_setup, request_training
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project, list_projects, update_project
-from ml_backend.truth import build_changed
+from ml_backend.strokes.build_truth import build_changed
+from ml_backend.strokes.reconcile import Reconciled, reconcile_project
+from ml_backend.strokes.recording import record_event, record_setup, request_training
 
 log = logging.getLogger(__name__)
 

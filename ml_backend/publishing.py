@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.config import Settings
-from ml_backend.effort import sum_up
 from ml_backend.encoder_weights import find_encoder_base
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.lease import Lease, LeaseLostError
@@ -25,8 +24,9 @@ from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, get_project, update_project
 from ml_backend.storage.rounds import RoundState
 from ml_backend.storage.tasks import StoredTask
+from ml_backend.strokes.build_truth import TaskTruth, find_retry_time
+from ml_backend.strokes.effort import sum_up
 from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
-from ml_backend.truth import TaskTruth, find_retry_time
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ from ml_backend.single_flight import SingleFlight
 from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project
-from ml_backend.truth import TaskTruth
+from ml_backend.strokes.build_truth import TaskTruth
 
 log = logging.getLogger(__name__)
 

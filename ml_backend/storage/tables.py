@@ -98,7 +98,7 @@ tasks = Table(
     Column("built_seq", Integer, nullable=False, server_default="0"),
     Column("settled_seq", Integer, nullable=False, server_default="0"),
     Column("retry_at", Float),  # when to try again what could not be built
-    Column("truth", Text),  # JSON of `ml_backend.truth.TaskTruth`
+    Column("truth", Text),  # JSON of `ml_backend.strokes.build_truth.TaskTruth`
     Column("findings", Text),  # JSON list of lint findings, empty when there are none
     Column("scored_version", String),  # the model that looked last; empty while none did
     Column("score", Float),  # what it found: low = look here first
@@ -150,7 +150,7 @@ efforts = Table(
     Column("task_id", BigInteger, nullable=False),
     Column("seq", Integer, nullable=False),  # of the truth that it was measured on
     Column("is_open", Boolean, nullable=False),  # no round counted it as it is now
-    Column("measured", Text, nullable=False),  # JSON of `ml_backend.effort.Measured`
+    Column("measured", Text, nullable=False),  # JSON of `ml_backend.strokes.effort.Measured`
     Column("counted", Text),  # the same, as the last round counted it
     Index(None, "project_id", "task_id"),
     Index(None, "project_id", "is_open"),

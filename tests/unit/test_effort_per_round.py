@@ -15,13 +15,13 @@ from painted import LABEL_CONFIG, brush, make_picture, paint_all
 
 from core.schema import IGNORE_INDEX
 from core.truth.label_map import SentMask, build_label_map
-from ml_backend.effort import Measured, find_start, measure, sum_up
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.payloads import parse_task, parse_webhook
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import predictions
 from ml_backend.storage.efforts import OpenEffort
+from ml_backend.strokes.effort import Measured, find_start, measure, sum_up
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "label_studio"
 CONFIG = parse_label_config(LABEL_CONFIG)

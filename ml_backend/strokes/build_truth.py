@@ -19,7 +19,6 @@ from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth.holdout import split, summarise
 from core.truth.label_map import SentMask, build_label_map, combine_annotators
 from core.truth.readiness import count_truth, lint_painting
-from ml_backend.effort import find_start, measure
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.parts import Parts
@@ -28,6 +27,7 @@ from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, predictions, tasks
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.storage.tasks import StoredTask
+from ml_backend.strokes.effort import find_start, measure
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Strokes on their way in: recorded, reconciled with Label Studio, built into label maps."""
