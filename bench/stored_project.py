@@ -16,7 +16,7 @@ from bench.peers import N_THREADS
 from core.rounds import RoundSettings
 from core.synthetic import make_image
 from core.truth.holdout import split, summarise
-from ml_backend.round_process import train_here
+from ml_backend.rounds.round_process import train_here
 from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
 
 N_DIFFERENT = 40

@@ -15,10 +15,10 @@ from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.images import DEFAULT_IMAGE_KEY, CachedImages, ImageAccess, ImageSettings
 from ml_backend.learning_loop import LearningLoop
-from ml_backend.lease import name_owner
 from ml_backend.parts import Parts
 from ml_backend.ports import ImageSource, LabelStudio
-from ml_backend.round_process import ProcessTrainer
+from ml_backend.rounds.lease import name_owner
+from ml_backend.rounds.round_process import ProcessTrainer
 from ml_backend.storage.database import Database, connect_database, migrate
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.web.app import create_app

@@ -16,7 +16,7 @@ from core.truth.readiness import Readiness, assess
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
-from ml_backend.lease import is_here, is_lost, list_gone
+from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
 from ml_backend.storage.artifacts import Artifacts

@@ -11,8 +11,8 @@ import logging
 from typing import Any
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
-from ml_backend.lease import is_gone
 from ml_backend.parts import Parts
+from ml_backend.rounds.lease import is_gone
 from ml_backend.storage import models, predictions, reviews
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.errors import LabelStudioError
-from ml_backend.lease import list_gone
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, PlacedPrediction, TaskRecord
+from ml_backend.rounds.lease import list_gone
 from ml_backend.storage import models, predictions, tables, tasks
 from ml_backend.storage.predictions import OwedPush
 from ml_backend.storage.projects import Project, get_project

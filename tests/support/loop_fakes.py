@@ -24,7 +24,7 @@ from ml_backend.ports import (
     TaskDigest,
     TaskRecord,
 )
-from ml_backend.round_process import train_here
+from ml_backend.rounds.round_process import train_here
 from ml_backend.storage.database import open_database
 from ml_backend.training import OnProgress, TrainedRound, TrainingOrder
 

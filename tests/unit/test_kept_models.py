@@ -11,7 +11,7 @@ import torch
 from loop_fakes import Bench, make_bench
 
 from ml_backend.errors import ConflictError
-from ml_backend.publishing import sweep
+from ml_backend.rounds.publishing import sweep
 from ml_backend.storage import models, rounds
 from ml_backend.storage.projects import get_project
 from ml_backend.web.metrics import round_outcome

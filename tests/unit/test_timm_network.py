@@ -33,7 +33,7 @@ from core.network.unet import (
 from core.rounds import RoundSettings
 from core.schema import LabelSchema
 from ml_backend.config import Settings
-from ml_backend.encoder_weights import fetch_encoder, find_encoder_base
+from ml_backend.rounds.encoder_weights import fetch_encoder, find_encoder_base
 
 CHANNELS, REDUCTIONS = (4, 6, 8, 10), (2, 4, 8, 32)
 SCHEMA = LabelSchema.of("Background", "Cell")

@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.config import Settings
-from ml_backend.encoder_weights import find_encoder_base
 from ml_backend.label_studio.label_config import LabelConfig
-from ml_backend.lease import Lease, LeaseLostError
 from ml_backend.parts import Parts
+from ml_backend.rounds.encoder_weights import find_encoder_base
+from ml_backend.rounds.lease import Lease, LeaseLostError
 from ml_backend.storage import efforts, models, predictions, rounds, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.models import StoredModel

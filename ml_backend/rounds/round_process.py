@@ -27,8 +27,8 @@ from core.errors import BrushloopError, RoundCancelledError, TrainingError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
 from core.training.trainer import train_round
 from ml_backend.config import Settings
-from ml_backend.encoder_weights import fetch_encoder
 from ml_backend.ports import ImageSource
+from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingOrder
 
 log = logging.getLogger(__name__)
