@@ -22,13 +22,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend import order_keeping, overview, pictures, placing, ranking, scoring, suggesting
+from ml_backend import order_keeping, overview, ranking, scoring
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
-from ml_backend.pictures import PictureKind
 from ml_backend.ports import TaskRecord
 from ml_backend.rounds import pool_pretraining, publishing
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
@@ -38,6 +37,8 @@ from ml_backend.storage.projects import Project, get_project, list_projects, upd
 from ml_backend.strokes.build_truth import build_changed
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
+from ml_backend.suggestions import pictures, push, suggesting
+from ml_backend.suggestions.pictures import PictureKind
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class LearningLoop:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._suggester = suggesting.Suggester(parts)
-        self._placer = placing.Placer(parts, self._suggester)
+        self._placer = push.Placer(parts, self._suggester)
         self._scorer = scoring.Scorer(parts, self._suggester)
 
     # Record: what Label Studio tells is written down at once, and nothing else happens before it is answered.

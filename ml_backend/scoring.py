@@ -26,7 +26,7 @@ from ml_backend.score_choice import choose_tasks_to_score
 from ml_backend.storage import predictions, reviews, scorings, tables, tasks
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.storage.tasks import StoredTask
-from ml_backend.suggesting import Suggester
+from ml_backend.suggestions.suggesting import Suggester
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from painted import LABEL_CONFIG
 from review_fakes import ReviewBench
 
 from core.asking.diversity import HELD_BACK
-from ml_backend import placing
 from ml_backend.storage import predictions, reviews, tables, tasks
 from ml_backend.storage.projects import get_project, set_label_config
+from ml_backend.suggestions import push
 
 SAME, OTHER, THIRD = (np.eye(3, dtype=np.float16)[i] for i in range(3))
 
@@ -167,7 +167,7 @@ def test_killed_after_any_call_it_ends_in_the_same_order(tmp_path: Path) -> None
         bench.server.kill_after = call
         with pytest.raises(Killed):
             bench.review()
-        bench.clock.now += placing.CLAIM_S + 1
+        bench.clock.now += push.CLAIM_S + 1
         for _ in range(2):
             bench.review()
         assert bench.placed() == expected, f"killed after call {call}"

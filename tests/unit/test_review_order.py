@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from loop_fakes import Killed
 from review_fakes import ReviewBench, score_of
 
-from ml_backend import order_keeping, placing
+from ml_backend import order_keeping
 from ml_backend.order_keeping import TAB_TITLE
-from ml_backend.placing import find_difference
 from ml_backend.ports import PlacedPrediction
 from ml_backend.storage import predictions
+from ml_backend.suggestions import push
+from ml_backend.suggestions.push import find_difference
 
 OURS = {"v1", "v2"}
 THEIRS = {"result": [], "score": 0.01, "model_version": "theirs"}
@@ -124,7 +125,7 @@ def test_a_kill_after_any_call_changes_nothing_in_the_end(tmp_path: Path, round_
         with pytest.raises(Killed):
             bench.review()
         # Nobody can tell that the other one is gone, so its claims have to run out.
-        bench.clock.now += max(placing.CLAIM_S, order_keeping.CLAIM_S) + 1
+        bench.clock.now += max(push.CLAIM_S, order_keeping.CLAIM_S) + 1
         for _ in range(3):
             bench.review()
         assert state(bench) == expected, f"killed after call {call}"

@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import pytest
 
-from ml_backend.single_flight import SingleFlight
+from ml_backend.suggestions.single_flight import SingleFlight
 
 
 def test_callers_at_the_same_time_share_the_work() -> None:

@@ -19,7 +19,7 @@ from ml_backend.ports import TaskRecord
 from ml_backend.storage import models, tasks
 from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
-from ml_backend.suggesting import Suggester
+from ml_backend.suggestions.suggesting import Suggester
 
 PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
 

@@ -21,7 +21,17 @@ from core.asking.suggestion import build_suggestion
 from core.errors import BrushloopError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
-from ml_backend.answers import (
+from ml_backend.errors import LabelConfigError
+from ml_backend.gate import find_config
+from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.results import to_prediction
+from ml_backend.parts import Parts
+from ml_backend.ports import TaskRecord
+from ml_backend.storage import models, predictions, reviews, tasks
+from ml_backend.storage.models import StoredModel
+from ml_backend.storage.projects import Project, find_project
+from ml_backend.strokes.build_truth import TaskTruth
+from ml_backend.suggestions.answers import (
     fingerprint,
     needs_details,
     rng_of,
@@ -30,18 +40,8 @@ from ml_backend.answers import (
     to_region_record,
     with_classes_of,
 )
-from ml_backend.errors import LabelConfigError
-from ml_backend.gate import find_config
-from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
-from ml_backend.label_studio.results import to_prediction
-from ml_backend.parts import Parts
-from ml_backend.ports import TaskRecord
-from ml_backend.predictors import Predictors
-from ml_backend.single_flight import SingleFlight
-from ml_backend.storage import models, predictions, reviews, tasks
-from ml_backend.storage.models import StoredModel
-from ml_backend.storage.projects import Project, find_project
-from ml_backend.strokes.build_truth import TaskTruth
+from ml_backend.suggestions.predictors import Predictors
+from ml_backend.suggestions.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 

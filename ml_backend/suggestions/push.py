@@ -23,7 +23,7 @@ from ml_backend.rounds.lease import list_gone
 from ml_backend.storage import models, predictions, tables, tasks
 from ml_backend.storage.predictions import OwedPush
 from ml_backend.storage.projects import Project, get_project
-from ml_backend.suggesting import Suggester
+from ml_backend.suggestions.suggesting import Suggester
 
 log = logging.getLogger(__name__)
 

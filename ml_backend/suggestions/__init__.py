@@ -1,0 +1,1 @@
+"""What goes back to people: masks and questions, answered, pushed, drawn."""
