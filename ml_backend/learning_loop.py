@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend import order_keeping, overview, ranking, scoring
+from ml_backend import overview
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
+from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds import pool_pretraining, publishing
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.storage import models, rounds
@@ -173,7 +174,7 @@ class LearningLoop:
 
     def keep_order(self, project_id: int) -> bool:
         """Make the current version the one that orders the project; returns whether Label Studio did it."""
-        return order_keeping.keep_order(self.parts, project_id)
+        return label_studio_order.keep_order(self.parts, project_id)
 
     # Look and steer.
 

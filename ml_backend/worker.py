@@ -18,9 +18,9 @@ from ml_backend.gate import JobKind, find_due
 from ml_backend.jobs import Queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
+from ml_backend.review.scoring import step_back
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.round_process import ProcessTrainer
-from ml_backend.scoring import step_back
 from ml_backend.storage import rounds, wakeups
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
 

@@ -25,7 +25,7 @@ from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSetti
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.results import to_prediction
-from ml_backend.order_keeping import describe_tab
+from ml_backend.review.label_studio_order import describe_tab
 
 CONFIG_XML = (Path(__file__).parents[2] / "label_config.xml").read_text(encoding="utf-8")
 CONFIG = parse_label_config(CONFIG_XML)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from loop_fakes import Killed
 from review_fakes import ReviewBench, score_of
 
-from ml_backend import order_keeping
-from ml_backend.order_keeping import TAB_TITLE
 from ml_backend.ports import PlacedPrediction
+from ml_backend.review import label_studio_order
+from ml_backend.review.label_studio_order import TAB_TITLE
 from ml_backend.storage import predictions
 from ml_backend.suggestions import push
 from ml_backend.suggestions.push import find_difference
@@ -125,7 +125,7 @@ def test_a_kill_after_any_call_changes_nothing_in_the_end(tmp_path: Path, round_
         with pytest.raises(Killed):
             bench.review()
         # Nobody can tell that the other one is gone, so its claims have to run out.
-        bench.clock.now += max(push.CLAIM_S, order_keeping.CLAIM_S) + 1
+        bench.clock.now += max(push.CLAIM_S, label_studio_order.CLAIM_S) + 1
         for _ in range(3):
             bench.review()
         assert state(bench) == expected, f"killed after call {call}"
@@ -140,7 +140,7 @@ def test_without_a_backend_row_predictions_name_the_version(bench: ReviewBench) 
     assert "order" not in bench.due()
     bench.score()
     bench.push()
-    bench.clock.now += order_keeping.FIRST_PAUSE_S + 1
+    bench.clock.now += label_studio_order.FIRST_PAUSE_S + 1
     assert "order" in bench.due()
     assert bench.keep_order()
     assert bench.server.model_version == version
@@ -151,7 +151,7 @@ def test_a_server_that_is_away_is_asked_again_ever_more_slowly(bench: ReviewBenc
     bench.server.is_down = True
     for n in range(3):
         assert not bench.keep_order()
-        bench.clock.now += order_keeping.FIRST_PAUSE_S * 2**n - 1
+        bench.clock.now += label_studio_order.FIRST_PAUSE_S * 2**n - 1
         assert "order" not in bench.due()
         bench.clock.now += 2
         assert "order" in bench.due()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.score_choice import SHARES, Reason, choose_tasks_to_score
+from ml_backend.review.score_choice import SHARES, Reason, choose_tasks_to_score
 
 LISTS = st.lists(st.integers(1, 60), unique=True, max_size=40)
 CANDIDATES = st.fixed_dictionaries(dict.fromkeys(SHARES, LISTS))

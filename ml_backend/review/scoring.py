@@ -21,8 +21,8 @@ from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.gate import is_training
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
+from ml_backend.review.score_choice import choose_tasks_to_score
 from ml_backend.rounds.lease import list_gone
-from ml_backend.score_choice import choose_tasks_to_score
 from ml_backend.storage import predictions, reviews, scorings, tables, tasks
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.storage.tasks import StoredTask

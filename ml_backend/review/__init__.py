@@ -1,0 +1,1 @@
+"""Review rounds: which tasks a new model looks at, and in which order people see them."""
