@@ -132,7 +132,7 @@ def setup(
 @url_option
 def status(project: int | None, watch: bool, url: str | None) -> None:
     """Show what a project has learnt and what it needs."""
-    from ml_backend import status_view
+    from ml_backend.status import status_view
 
     client = _client(url)
     if project is None and not watch and len(known := client.projects()) != 1:

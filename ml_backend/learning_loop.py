@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend import overview
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
@@ -32,6 +31,7 @@ from ml_backend.ports import TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds import pool_pretraining, publishing
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
+from ml_backend.status import overview
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project, list_projects, update_project

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from core.errors import ImageError
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.gate import find_due
-from ml_backend.overview import rank
 from ml_backend.ports import TaskRecord
 from ml_backend.review.label_studio_order import keep_order
 from ml_backend.review.ranking import rank_pool
 from ml_backend.review.scoring import Scorer
+from ml_backend.status.overview import rank
 from ml_backend.storage import models, predictions, tasks
 from ml_backend.storage.projects import get_project
 from ml_backend.suggestions.push import Placer

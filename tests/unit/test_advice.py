@@ -10,7 +10,7 @@ import pytest
 from core.schema import LabelSchema
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness, assess
-from ml_backend.advice import advise, judge_stopping, to_evidence
+from ml_backend.status.advice import advise, judge_stopping, to_evidence
 from ml_backend.storage.rounds import StoredRound
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")

@@ -127,7 +127,7 @@ FLOORS: dict[str, set[str]] = {
     "parts of the loop": {
         "ml_backend.training",
         "ml_backend.parts",
-        "ml_backend.advice",
+        "ml_backend.status.advice",
         "ml_backend.strokes.effort",
         "ml_backend.rounds.encoder_weights",
         "ml_backend.rounds.lease",
@@ -146,7 +146,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.review.ranking",
         "ml_backend.review.label_studio_order",
         "ml_backend.suggestions.pictures",
-        "ml_backend.overview",
+        "ml_backend.status.overview",
     },
     "the loop": {"ml_backend.learning_loop"},
     "the web": {
@@ -167,7 +167,7 @@ FLOORS: dict[str, set[str]] = {
     "the command": {
         "ml_backend.child_process",
         "ml_backend.service_client",
-        "ml_backend.status_view",
+        "ml_backend.status.status_view",
         "ml_backend.demo_project",
         "ml_backend.local_label_studio",
         "ml_backend.setup_project",

@@ -23,7 +23,7 @@ from ml_backend.local_label_studio import find_label_studio, load_login, make_en
 from ml_backend.local_stack import _only_one
 from ml_backend.service_client import ServiceClient
 from ml_backend.setup_project import find_images, read_default_config, webhook_headers
-from ml_backend.status_view import render_projects, render_status
+from ml_backend.status.status_view import render_projects, render_status
 
 URL = "http://brushloop.test"
 

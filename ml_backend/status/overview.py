@@ -11,11 +11,11 @@ from sqlalchemy import Connection
 
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
-from ml_backend.advice import LOOK_BACK, advise, judge_stopping
 from ml_backend.gate import assess_project, find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_lost
+from ml_backend.status.advice import LOOK_BACK, advise, judge_stopping
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
