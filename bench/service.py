@@ -24,7 +24,7 @@ from typing import Any
 from bench import BenchmarkResult, Goal, Options
 from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
 from bench.http_calls import Service, percentile
-from ml_backend.child_process import ChildProcess
+from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 
 N_WEBHOOKS, N_AT_ONCE = 500, 50
@@ -88,7 +88,7 @@ def running_service(
         {**fixed, **(settings or {})},
         without=("DATABASE_URL", "REDIS_URL", "BASIC_AUTH_USER", "BASIC_AUTH_PASS"),
     )
-    command = [sys.executable, "-m", "ml_backend.cli", "serve", "--with-worker"]
+    command = [sys.executable, "-m", "ml_backend.command.cli", "serve", "--with-worker"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder / "data")]
     process = ChildProcess("the service", command, environment, folder / "service.log")
     service = Service("127.0.0.1", port, process.pid)

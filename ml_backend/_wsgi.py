@@ -53,7 +53,7 @@ def main() -> None:
         from ml_backend.wsgi import build
 
         build()
-    from ml_backend import cli
+    from ml_backend.command import cli
 
     sys.argv = ["brushloop", "serve", "--with-worker", "--host", options.host, "--port", str(options.port)]
     cli.main()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 
-from ml_backend.child_process import find_free_port
+from ml_backend.command.child_process import find_free_port
+from ml_backend.command.demo_project import N_IMAGES, TITLE
+from ml_backend.command.local_label_studio import HOST, load_login
 from ml_backend.config import child_environment
-from ml_backend.demo_project import N_IMAGES, TITLE
 from ml_backend.label_studio.connection import Connection
-from ml_backend.local_label_studio import HOST, load_login
 
 UP_TIMEOUT_S = 300
 DOWN_TIMEOUT_S = 60
@@ -43,7 +43,7 @@ def start_up(folder: Path, ports: tuple[int, int], log: Path) -> subprocess.Pope
     options = ["--data-dir", str(folder), "--label-studio-port", str(ports[0]), "--port", str(ports[1])]
     with log.open("w") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "ml_backend.cli", "up", *options],
+            [sys.executable, "-m", "ml_backend.command.cli", "up", *options],
             env=child_environment({"COLUMNS": "200"}, without=("DATABASE_URL", "REDIS_URL")),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -21,12 +21,12 @@ from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.synthetic import make_image
 from core.training.trainer import train_round
+from ml_backend.command.setup_project import read_default_config
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.results import to_prediction
-from ml_backend.setup_project import read_default_config
 
 VERSION = "r0001-0a1b2c3d"
 SOFTENED = 4.0

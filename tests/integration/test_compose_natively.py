@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from compose import ROOT, load_compose
 
 from bench.fake_label_studio import FakeLabelStudio, run_fake
-from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.command.child_process import ChildProcess, find_free_port
 from ml_backend.config import child_environment
 
 pytestmark = pytest.mark.integration
@@ -95,7 +95,7 @@ def find_command(name: str) -> list[str]:
     """The installed command, or its module where the project is not installed."""
     assert name == "brushloop"
     found = shutil.which(name, path=str(Path(sys.exec_prefix) / "bin"))
-    return [found] if found else [sys.executable, "-m", "ml_backend.cli"]
+    return [found] if found else [sys.executable, "-m", "ml_backend.command.cli"]
 
 
 def learn_one_round(fake, url, values, children):

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
-from ml_backend.child_process import ChildProcess, find_free_port
+from ml_backend.command.child_process import ChildProcess, find_free_port
 from ml_backend.config import child_environment
 
 pytestmark = pytest.mark.integration
@@ -50,7 +50,7 @@ class Service:
         self.children: list[ChildProcess] = []
 
     def start(self) -> None:
-        brushloop = [sys.executable, "-m", "ml_backend.cli"]
+        brushloop = [sys.executable, "-m", "ml_backend.command.cli"]
         serve = [*brushloop, "serve", "--host", HOST, "--port", str(self.port)]
         for name, command in (("web", serve), ("worker", [*brushloop, "worker"])):
             log = self.folder / f"{name}.log"

@@ -13,10 +13,8 @@ from typing import Any
 
 import httpx
 
-from ml_backend.child_process import ChildProcess, find_free_port
-from ml_backend.config import Settings, child_environment
-from ml_backend.label_studio.connection import Connection
-from ml_backend.local_label_studio import (
+from ml_backend.command.child_process import ChildProcess, find_free_port
+from ml_backend.command.local_label_studio import (
     HOST,
     Login,
     find_label_studio,
@@ -25,6 +23,8 @@ from ml_backend.local_label_studio import (
     wait_until_healthy,
     with_access_token,
 )
+from ml_backend.config import Settings, child_environment
+from ml_backend.label_studio.connection import Connection
 
 VALIDATION_SWITCH = {"fflag_feat_utc_210_prediction_validation_15082025": "true"}
 """Label Studio then refuses predictions that do not fit the labeling setup; it ships switched off."""
@@ -88,7 +88,7 @@ class Backend:
     def command(self, *arguments: str) -> str:
         """Run `brushloop ...` as a person would; returns what it prints."""
         done = subprocess.run(
-            [sys.executable, "-m", "ml_backend.cli", *arguments],
+            [sys.executable, "-m", "ml_backend.command.cli", *arguments],
             env={**self.environment, "COLUMNS": "120"},
             capture_output=True,
             text=True,
@@ -140,7 +140,7 @@ def run_backend(label_studio: RealLabelStudio, folder: Path, **settings: str) ->
         [
             sys.executable,
             "-m",
-            "ml_backend.cli",
+            "ml_backend.command.cli",
             "serve",
             "--host",
             HOST,

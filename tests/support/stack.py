@@ -100,7 +100,7 @@ class Stack:
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "ml_backend.cli", *arguments],
+                [sys.executable, "-m", "ml_backend.command.cli", *arguments],
                 env=self.environment,
                 cwd=ROOT,
                 stdout=log,

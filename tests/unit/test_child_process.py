@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.child_process import ChildProcess, find_free_port, keep_running
+from ml_backend.command.child_process import ChildProcess, find_free_port, keep_running
 from ml_backend.config import child_environment
 
 SLEEP = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"]
@@ -77,7 +77,7 @@ def test_the_end_of_the_log_is_at_hand_for_an_error_message(tmp_path: Path) -> N
 def test_a_child_that_dies_is_started_again_until_stop_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.child_process.RESTART_AFTER_S", (0.01,))
+    monkeypatch.setattr("ml_backend.command.child_process.RESTART_AFTER_S", (0.01,))
     started: list[ChildProcess] = []
     stop = threading.Event()
 
@@ -98,7 +98,7 @@ def test_a_child_that_dies_is_started_again_until_stop_is_set(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from ml_backend.child_process import ChildProcess\n"
+        "import sys, time; from pathlib import Path; from ml_backend.command.child_process import ChildProcess\n"
         f"child = ChildProcess('c', {SLEEP!r}, {{}}, Path({str(tmp_path / 'log')!r}))\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )

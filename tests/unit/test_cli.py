@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 
 from core.errors import BrushloopError
-from ml_backend import cli
+from ml_backend.command import cli
+from ml_backend.command.demo_project import write_demo_images
+from ml_backend.command.local_label_studio import find_label_studio, load_login, make_environment
+from ml_backend.command.local_stack import _only_one
+from ml_backend.command.service_client import ServiceClient
+from ml_backend.command.setup_project import find_images, read_default_config, webhook_headers
 from ml_backend.config import Settings
-from ml_backend.demo_project import write_demo_images
 from ml_backend.errors import NotFoundError, ServiceError, UnauthorizedError
-from ml_backend.local_label_studio import find_label_studio, load_login, make_environment
-from ml_backend.local_stack import _only_one
-from ml_backend.service_client import ServiceClient
-from ml_backend.setup_project import find_images, read_default_config, webhook_headers
 from ml_backend.status.status_view import render_projects, render_status
 
 URL = "http://brushloop.test"

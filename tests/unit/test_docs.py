@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ml_backend.cli import commands
+from ml_backend.command.cli import commands
 from ml_backend.config import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from core.painting import Box, BrushRegion
 from core.schema import IGNORE_INDEX
 from core.synthetic import make_image
 from core.truth.label_map import SentMask
-from ml_backend.cli import commands
+from ml_backend.command.cli import commands
 from simulation import plots
 from simulation.brush import Effort
 from simulation.ground_truth import SCHEMA, KnownImage, StudyError, load_study, write_demo

@@ -14,12 +14,9 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from ml_backend.child_process import ChildProcess, find_free_port
-from ml_backend.config import Settings, child_environment
-from ml_backend.demo_project import TITLE, write_demo_images
-from ml_backend.errors import ServiceError
-from ml_backend.label_studio.connection import Connection
-from ml_backend.local_label_studio import (
+from ml_backend.command.child_process import ChildProcess, find_free_port
+from ml_backend.command.demo_project import TITLE, write_demo_images
+from ml_backend.command.local_label_studio import (
     HOST,
     Login,
     find_label_studio,
@@ -29,7 +26,10 @@ from ml_backend.local_label_studio import (
     wait_until_healthy,
     with_access_token,
 )
-from ml_backend.setup_project import SETUP_TIMEOUT_S, ProjectPlan, read_default_config, set_up_project
+from ml_backend.command.setup_project import SETUP_TIMEOUT_S, ProjectPlan, read_default_config, set_up_project
+from ml_backend.config import Settings, child_environment
+from ml_backend.errors import ServiceError
+from ml_backend.label_studio.connection import Connection
 
 LABEL_STUDIO_PORT = 8080
 WEB_PORT = 9090
@@ -106,7 +106,7 @@ def _start_backend(folder: Path, label_studio_url: str, port: int, login: Login)
     serve = ["serve", "--host", HOST, "--port", str(port), "--with-worker"]
     return ChildProcess(
         "the backend",
-        [sys.executable, "-m", "ml_backend.cli", *serve],
+        [sys.executable, "-m", "ml_backend.command.cli", *serve],
         environment,
         folder / "logs" / "brushloop.log",
     )

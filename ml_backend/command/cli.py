@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from core.errors import BrushloopError
-from ml_backend.child_process import ChildProcess, keep_running
+from ml_backend.command.child_process import ChildProcess, keep_running
+from ml_backend.command.service_client import ServiceClient
 from ml_backend.config import Settings, calm_idle_threads, child_environment
-from ml_backend.service_client import ServiceClient
 from simulation.command import simulate
 
 console = Console()
@@ -45,7 +45,7 @@ def commands() -> None:
 @click.option("--port", type=int, default=9090, show_default=True, help="Port of the backend.")
 def up(data_dir: Path | None, label_studio_port: int, port: int) -> None:
     """Start Label Studio, the backend, its worker and a demo project, until Ctrl-C."""
-    from ml_backend.local_stack import run_stack
+    from ml_backend.command.local_stack import run_stack
 
     run_stack(_settings(data_dir=data_dir), (label_studio_port, port), console, _stop_on_signals())
 
@@ -119,7 +119,7 @@ def setup(
     url: str | None,
 ) -> None:
     """Create a Label Studio project, or repair PROJECT: images, backend, webhook, token."""
-    from ml_backend.setup_project import run_setup
+    from ml_backend.command.setup_project import run_setup
 
     settings = _settings()
     backend_url = url or settings.brushloop_url

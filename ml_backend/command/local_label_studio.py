@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from ml_backend.child_process import ChildProcess
+from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 from ml_backend.errors import LabelStudioRefusedError, ServiceError
 from ml_backend.label_studio.connection import Connection

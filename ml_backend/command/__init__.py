@@ -1,0 +1,1 @@
+"""The command `brushloop` and what it starts."""
