@@ -9,8 +9,8 @@ from flask import Flask
 
 from core.network.device import choose_compute
 from ml_backend.config import Settings
+from ml_backend.due import find_config
 from ml_backend.errors import LabelStudioRefusedError
-from ml_backend.gate import find_config
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.images import DEFAULT_IMAGE_KEY, CachedImages, ImageAccess, ImageSettings

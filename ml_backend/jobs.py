@@ -18,7 +18,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 
 from ml_backend.config import Settings
-from ml_backend.gate import JobKind
+from ml_backend.due import JobKind
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
+from ml_backend.due import find_config
 from ml_backend.errors import ConflictError, LabelConfigError
-from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts

@@ -14,7 +14,7 @@ from types import FrameType
 
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads
-from ml_backend.gate import JobKind, find_due
+from ml_backend.due import JobKind, find_due
 from ml_backend.jobs import Queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from core.asking.diversity import MAX_CANDIDATES, find_rare_classes, spread_out
-from ml_backend.gate import find_config, is_rankable
+from ml_backend.due import find_config, is_rankable
 from ml_backend.parts import Parts
 from ml_backend.storage import candidates, predictions, reviews, tasks
 from ml_backend.storage.candidates import Candidate

@@ -17,8 +17,8 @@ from contextlib import suppress
 from sqlalchemy import Connection
 
 from core.errors import BrushloopError
+from ml_backend.due import is_training
 from ml_backend.errors import LabelStudioUnavailableError
-from ml_backend.gate import is_training
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.review.score_choice import choose_tasks_to_score

@@ -17,7 +17,7 @@ from core.errors import ImageError, RoundCancelledError
 from core.network.base_weights import save_base
 from core.network.device import choose_compute
 from core.pretraining.pool_pretraining import MAX_IMAGES, pretrain_on_pool
-from ml_backend.gate import find_due
+from ml_backend.due import find_due
 from ml_backend.parts import Parts
 from ml_backend.storage import scorings, tasks, wakeups
 from ml_backend.storage.projects import Project, find_project, get_project

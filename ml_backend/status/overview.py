@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
-from ml_backend.gate import assess_project, find_config
+from ml_backend.due import assess_project, find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_lost

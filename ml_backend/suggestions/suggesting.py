@@ -21,8 +21,8 @@ from core.asking.suggestion import build_suggestion
 from core.errors import BrushloopError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
+from ml_backend.due import find_config
 from ml_backend.errors import LabelConfigError
-from ml_backend.gate import find_config
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts

@@ -9,8 +9,8 @@ from flask.typing import ResponseReturnValue
 
 from ml_backend.errors import BusyError, NotFoundError, PayloadError
 from ml_backend.web.bodies import read_object
-from ml_backend.web.gate import Gate
 from ml_backend.web.loop import Loop, PictureKind
+from ml_backend.web.thread_places import Gate
 
 MAX_ID = 2**63 - 1
 """What a database column can hold; a larger number in an address names nothing."""

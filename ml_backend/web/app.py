@@ -37,10 +37,10 @@ from ml_backend.errors import (
 from ml_backend.web.api_routes import api_routes
 from ml_backend.web.auth import CHALLENGE, install_auth
 from ml_backend.web.dashboard import dashboard_routes
-from ml_backend.web.gate import Gate, share_threads
 from ml_backend.web.label_studio_routes import label_studio_routes
 from ml_backend.web.loop import Loop
-from ml_backend.web.metrics import Metrics, install_metrics
+from ml_backend.web.prometheus import Metrics, install_metrics
+from ml_backend.web.thread_places import Gate, share_threads
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from flask.typing import ResponseReturnValue
 from ml_backend.web.api_routes import PROJECT
 from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
 from ml_backend.web.loop import Loop
-from ml_backend.web.metrics import round_outcome
+from ml_backend.web.prometheus import round_outcome
 
 SHOWN_ROUNDS = 10
 SHOWN_TASKS = 6

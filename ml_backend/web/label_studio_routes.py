@@ -14,9 +14,9 @@ from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.payloads import PredictRequest, parse_predict, parse_setup, parse_webhook
 from ml_backend.web.bodies import read_object
-from ml_backend.web.gate import Gate
 from ml_backend.web.loop import Loop
-from ml_backend.web.metrics import Metrics
+from ml_backend.web.prometheus import Metrics
+from ml_backend.web.thread_places import Gate
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from loop_fakes import Bench, make_bench
 from numpy.typing import NDArray
 
 from core.errors import ImageError
+from ml_backend.due import find_due
 from ml_backend.errors import LabelStudioUnavailableError
-from ml_backend.gate import find_due
 from ml_backend.ports import TaskRecord
 from ml_backend.review.label_studio_order import keep_order
 from ml_backend.review.ranking import rank_pool

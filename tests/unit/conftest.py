@@ -17,7 +17,7 @@ from ml_backend.config import Settings
 from ml_backend.errors import NotFoundError
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.web.app import create_app
-from ml_backend.web.metrics import round_outcome
+from ml_backend.web.prometheus import round_outcome
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "label_studio"
 PNG = base64.b64decode(

@@ -14,7 +14,7 @@ from ml_backend.errors import ConflictError
 from ml_backend.rounds.publishing import sweep
 from ml_backend.storage import models, rounds
 from ml_backend.storage.projects import get_project
-from ml_backend.web.metrics import round_outcome
+from ml_backend.web.prometheus import round_outcome
 
 
 @pytest.fixture

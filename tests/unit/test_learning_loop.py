@@ -19,8 +19,8 @@ from PIL import Image
 
 from core.errors import TrainingError
 from core.schema import IGNORE_INDEX
+from ml_backend.due import find_due
 from ml_backend.errors import LabelConfigError, NotFoundError
-from ml_backend.gate import find_due
 from ml_backend.storage import annotations, projects, rounds, tasks
 
 

@@ -20,7 +20,7 @@ from core.schema import LabelSchema
 from core.synthetic import make_image
 from core.training.beginning import begin
 from core.training.sampling import open_positions
-from ml_backend.gate import SMALLEST_POOL, find_due
+from ml_backend.due import SMALLEST_POOL, find_due
 from ml_backend.rounds.pool_pretraining import pretrain_pool
 from ml_backend.storage import reviews
 from ml_backend.storage.projects import get_project

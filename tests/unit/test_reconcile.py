@@ -188,7 +188,7 @@ def test_imported_annotations_are_asked_for(bench: Bench) -> None:
     bench.loop.reconcile(1)
     bench.painted(1)
     bench.loop.record(bench.event("TASKS_CREATED", "tasks-created", tasks=(bench.task(1),)))
-    from ml_backend.gate import find_due
+    from ml_backend.due import find_due
     from ml_backend.storage import projects
 
     with bench.parts.database.read() as connection:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from review_fakes import ReviewBench, score_of
 
-from ml_backend.gate import find_due
+from ml_backend.due import find_due
 from ml_backend.review import scoring
 from ml_backend.storage import reviews, rounds, scorings
 from ml_backend.storage.projects import get_project
