@@ -68,7 +68,7 @@ class RoundSettings:
     budget_s : wall time of a round that starts over or meets a class for the first time, its checks included
     warm_budget_s : the same for other rounds, which go on from the current model; never above `budget_s`
     max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
-    encoder : name of a timm encoder for a network that starts over; empty for the network of `core.network.unet`
+    encoder : name of a timm encoder for a network that starts over; empty for `core.network.unet`
     base : folder of base weights to start over from and to keep a share of, or None for the shipped ones
     device : where to compute, as `core.network.device.choose_compute` reads it
     """

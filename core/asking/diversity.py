@@ -71,8 +71,8 @@ def spread_out(
     acquisition_scores : (n,) float
         In 0..1, higher = ask first.
     embeddings : (n, D) float
-        Of length 1, see `core.network.embedding`; zeros for a candidate whose embedding is not known, which is then
-        like no other.
+        Of length 1, see `core.network.embedding`; zeros for a candidate whose embedding is not known,
+        which is then like no other.
     is_rare : (n,) bool
         Whether a rare class is predicted in it.
 

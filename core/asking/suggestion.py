@@ -99,7 +99,8 @@ def build_suggestion(
     Raises
     ------
     ValueError
-        An `rng` is missing, or details that the acquisition reads: see `core.asking.acquisition.NEEDS_DETAILS`.
+        An `rng` is missing, or details that the acquisition reads:
+        see `core.asking.acquisition.NEEDS_DETAILS`.
 
     Examples
     --------

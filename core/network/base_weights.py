@@ -1,4 +1,4 @@
-"""The weights that a project's first round starts from; `core.pretraining.pretrain` made them from drawn images.
+"""What a project's first round starts from: weights that `core.pretraining` made from drawn images.
 
 They know things from what is around them in general, and no class in particular: a project's Background
 starts as "around", each of its other classes as "thing", and the first round teaches the difference.

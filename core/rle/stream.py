@@ -119,7 +119,7 @@ def decode_box(stream: Stream, shape: tuple[int, int]) -> tuple[int, int, NDArra
     header, data, n_bits = _open(stream, shape)
     if header.n_values == 0:
         return 0, 0, np.zeros((0, 0), np.uint8)
-    status, n_values, at_bit, top, left, height, width = _kernels().scan(
+    status, n_values, at_bit, top, left, height, width = _load_kernels().scan(
         data, n_bits, HEADER_BITS, header.word_bits, _packed(header), header.n_values, shape[1]
     )
     _check_status(status, n_values, at_bit, n_bits, header)
@@ -163,7 +163,7 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> list[int]:
         )
     flat = np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
     header = _header_bits(n_values)
-    kernels = _kernels()
+    kernels = _load_kernels()
     out = np.empty(-(-(HEADER_BITS + kernels.count_bits(flat)) // 8), np.uint8)
     n_pending = HEADER_BITS % 8
     out[: HEADER_BYTES - 1] = list((header >> n_pending).to_bytes(HEADER_BYTES - 1, "big"))
@@ -188,9 +188,10 @@ def _header_bits(n_values: int) -> int:
 
 
 @cache
-def _kernels() -> ModuleType:
+def _load_kernels() -> ModuleType:
+    from core.rle import _kernels
 
-    return _rle_kernels
+    return _kernels
 
 
 def _open(stream: Stream, shape: tuple[int, int]) -> tuple[Header, NDArray[np.uint8], int]:
@@ -199,7 +200,7 @@ def _open(stream: Stream, shape: tuple[int, int]) -> tuple[Header, NDArray[np.ui
     header = check_header(stream, shape)
     data = to_bytes(stream)
     n_bits = len(data) * 8
-    return header, np.frombuffer(data + bytes(_kernels().PADDING_BYTES), np.uint8), n_bits
+    return header, np.frombuffer(data + bytes(_load_kernels().PADDING_BYTES), np.uint8), n_bits
 
 
 def _fill(
@@ -211,7 +212,7 @@ def _fill(
     left: int,
     crop: NDArray[np.uint8],
 ) -> None:
-    status, n_values, at_bit = _kernels().fill(
+    status, n_values, at_bit = _load_kernels().fill(
         data, n_bits, HEADER_BITS, header.word_bits, _packed(header), header.n_values, width, top, left, crop
     )
     _check_status(status, n_values, at_bit, n_bits, header)
@@ -223,7 +224,7 @@ def _packed(header: Header) -> np.uint64:
 
 
 def _check_status(status: int, n_values: int, at_bit: int, n_bits: int, header: Header) -> None:
-    kernels = _kernels()
+    kernels = _load_kernels()
     if status == kernels.OK:
         return
     where = f"after {n_values} of {header.n_values} values"

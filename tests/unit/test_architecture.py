@@ -24,7 +24,7 @@ FLOORS: dict[str, set[str]] = {
         "core.tiles",
         "core.synthetic",
     },
-    "brush streams": {"core.rle._kernels", "core.rle._bytes", "core.rle._header", "core.rle"},
+    "brush streams": {"core.rle._kernels", "core.rle._bytes", "core.rle._header", "core.rle.stream"},
     "strokes become truth": {
         "core.truth.claims",
         "core.objects.keep_apart",
@@ -226,11 +226,17 @@ MAY_READ_ENVIRONMENT = {
 
 MAY_PRINT: set[str] = set()
 
+FACES = {"core.rle.__init__": "`from core import rle; rle.decode(...)` reads as the field speaks"}
+"""Packages that hand out names from inside, and why."""
+
 LONGEST_FILE_LINES = 300
 
 
+PACKAGES = ("core", "ml_backend", "simulation")
+
+
 def find_modules() -> dict[str, Path]:
-    paths = [path for package in ("core", "ml_backend") for path in (ROOT / package).rglob("*.py")]
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
 
 
@@ -316,7 +322,7 @@ def test_the_environment_is_read_in_one_place(name: str) -> None:
 @pytest.mark.parametrize("name", INITS)
 def test_packages_hold_nothing_but_their_description(name: str) -> None:
     body = TREES[name].body
-    assert len(body) <= 1
+    assert len(body) <= 1 or name in FACES
     assert ast.get_docstring(TREES[name])
 
 

@@ -98,7 +98,8 @@ def test_a_child_that_dies_is_started_again_until_stop_is_set(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from ml_backend.command.child_process import ChildProcess\n"
+        "import sys, time; from pathlib import Path\n"
+        "from ml_backend.command.child_process import ChildProcess\n"
         f"child = ChildProcess('c', {SLEEP!r}, {{}}, Path({str(tmp_path / 'log')!r}))\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from core.objects import components, measure
 from core.objects.measure import (
     ObjectLimits,
     clean_mask,
-    components,
     count_labels,
     count_objects,
     label_objects,
@@ -202,7 +202,7 @@ def test_objects_are_counted_alike_in_stripes_of_any_height(label_map: NDArray[n
     for stats in object_stats(label_map, schema):
         counts[stats.class_index] += 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects, "ROWS_AT_ONCE", rows)
+        patch.setattr(measure, "ROWS_AT_ONCE", rows)
         patch.setattr(components, "ROWS_AT_ONCE", rows)
         assert count_objects(label_map, schema) == tuple(counts)
         assert count_labels(label_map)[:3].tolist() == np.bincount(label_map.ravel(), minlength=3).tolist()
