@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from core.objects import components
 from core.objects.components import Components, find_components
-from core.objects.measure import ObjectLimits, clean_mask, components, separate_touching
+from core.objects.measure import ObjectLimits, clean_mask, separate_touching
 from core.synthetic import make_image
 from core.truth.claims import Mask, fill_holes
 

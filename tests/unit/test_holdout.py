@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.schema import LabelSchema
-from core.truth.claims import holdout
+from core.truth import holdout
 from core.truth.holdout import (
     CELL_PX,
     GUARD_PX,
