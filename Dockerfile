@@ -15,13 +15,12 @@ WORKDIR /app
 
 # The dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN for package in core ml_backend ml_backend/label_studio ml_backend/simulate ml_backend/storage ml_backend/web \
-        ml_backend/storage/migrations ml_backend/storage/migrations/versions; \
-    do install -D /dev/null $package/__init__.py; done \
-    && pip install -c constraints.txt ".[postgres,redis]"
+# Without any package there, this installs what they depend on.
+RUN pip install -c constraints.txt ".[postgres,redis]"
 
 COPY core core
 COPY ml_backend ml_backend
+COPY simulation simulation
 RUN pip install -c constraints.txt --no-deps --force-reinstall .
 
 # Neither web nor worker needs any right beyond its data.

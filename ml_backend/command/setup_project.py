@@ -21,7 +21,7 @@ from ml_backend.label_studio.project_order import is_our_title
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-DEFAULT_CONFIG = Path(__file__).with_name("label_config.xml")
+DEFAULT_CONFIG = Path(__file__).parents[1] / "label_config.xml"
 
 CONNECTED = "Connected"
 
