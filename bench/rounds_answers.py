@@ -16,9 +16,8 @@ from bench.annotator import OBJECT
 from bench.http_calls import Service
 from bench.known_label_studio import KnownLabelStudio
 from bench.scores import edge_band
-from core.painting import PAINTED_ALPHA, Box
+from core.painting import PAINTED_ALPHA, Box, Mask
 from core.rle import decode
-from core.truth.claims import Mask
 from simulation.annotator import ShownMask
 
 BATCH = 16

@@ -24,8 +24,7 @@ import numpy as np
 from bench.rounds_answers import Answer, wrong_pixels
 from core.asking.acquisition import ACQUISITIONS, BY_CHANCE, FOREGROUND_SHARES, rank_by_chance, rank_in_turns
 from core.asking.region_grid import Grid
-from core.painting import Box
-from core.truth.claims import Mask
+from core.painting import Box, Mask
 from simulation.perception import DenseTruth
 
 ARMS = (

@@ -17,8 +17,7 @@ from bench.known_label_studio import KnownLabelStudio, to_results
 from bench.rounds_answers import Answer, ask, mean_uncertainty, questions_hit
 from bench.rounds_places import BLIND_ARMS, OBJECT_SIZE_PX, Place, choose_places
 from bench.scores import object_dice
-from core.painting import Box, BrushRegion
-from core.truth.claims import Mask
+from core.painting import Box, BrushRegion, Mask
 from simulation.annotator import Work, paint_place, place_around, review_place
 from simulation.brush import Effort
 from simulation.perception import NOISE_LEVELS, DenseTruth, perceive

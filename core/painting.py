@@ -1,4 +1,4 @@
-"""What one person submitted for one image, as plain values: brush regions and reviewed areas.
+"""What one person submitted for one image, as plain values: brush regions, reviewed areas, boxes, masks.
 
 Coordinates are rows and columns in the frame that the browser shows (EXIF orientation applied).
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
 
 Origin = Literal["manual", "prediction", "prediction-changed"]
 
@@ -76,3 +79,44 @@ class Painting:
     regions: tuple[BrushRegion, ...] = ()
     reviewed: tuple[Box, ...] = ()
     findings: tuple[Finding, ...] = ()
+
+
+def fill_holes(mask: Mask) -> Mask:
+    """Return `mask` with every hole filled that it encloses; a gap of one corner encloses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ring = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
+    >>> int(fill_holes(ring).sum())
+    5
+    """
+    if mask.size == 0:
+        return mask.copy()
+    outside = np.pad(mask, 1).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
+    return outside[1:-1, 1:-1] != 2  # type: ignore[no-any-return]  # numpy types a comparison as Any
+
+
+def bounding_box(one: Box, other: Box) -> Box:
+    """Return the smallest box around both; an empty box adds nothing."""
+    if one.height * one.width == 0 or other.height * other.width == 0:
+        return other if one.height * one.width == 0 else one
+    top, left = min(one.top, other.top), min(one.left, other.left)
+    bottom = max(one.top + one.height, other.top + other.height)
+    right = max(one.left + one.width, other.left + other.width)
+    return Box(top, left, bottom - top, right - left)
+
+
+def shared_box(one: Box, other: Box) -> Box:
+    """Return the rectangle that both cover; its height or width is 0 where they are apart."""
+    top, left = max(one.top, other.top), max(one.left, other.left)
+    bottom = min(one.top + one.height, other.top + other.height)
+    right = min(one.left + one.width, other.left + other.width)
+    return Box(top, left, max(0, bottom - top), max(0, right - left))
+
+
+def slices_within(inner: Box, outer: Box) -> tuple[slice, slice]:
+    """Return the slices of `inner` in an array that covers `outer`."""
+    top, left = inner.top - outer.top, inner.left - outer.left
+    return slice(top, top + inner.height), slice(left, left + inner.width)

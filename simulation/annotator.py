@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import PAINTED_ALPHA, Box, BrushRegion, Origin
+from core.painting import PAINTED_ALPHA, Box, BrushRegion, Mask, Origin
 from core.schema import LabelSchema
-from core.truth.claims import Mask
 from simulation.brush import Effort, Stroke, cover, draw, effort_of
 from simulation.perception import DenseTruth
 

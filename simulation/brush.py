@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import PAINTED_ALPHA, Box
-from core.truth.claims import Mask
+from core.painting import PAINTED_ALPHA, Box, Mask
 
 DEPTH_SHARE = 0.5
 """Radius of the brush as a share of the depth of what is to be covered."""

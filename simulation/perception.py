@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.painting import Mask
 from core.schema import LabelSchema
-from core.truth.claims import Mask
 
 WOBBLE_PX = 8.0
 """How long the waves are in which a noisy hand is off the outline."""

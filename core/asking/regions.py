@@ -25,10 +25,9 @@ from core.asking.acquisition import (
     weaken_outlines,
 )
 from core.asking.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
-from core.painting import Box
+from core.painting import Box, Mask
 from core.prediction import Prediction
 from core.schema import LabelSchema
-from core.truth.claims import Mask
 
 __all__ = [
     "MAX_SIDE_PX",

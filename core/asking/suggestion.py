@@ -13,10 +13,9 @@ from core.asking.regions import Choice, Region, choose_regions, find_candidates,
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_masks, typical_size
-from core.painting import Box
+from core.painting import Box, Mask
 from core.prediction import Prediction
 from core.schema import LabelSchema
-from core.truth.claims import Mask
 
 MAX_OBJECTS = 50
 """So many regions of objects Label Studio still shows and edits at ease."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from core.truth.claims import Mask
+from core.painting import Mask
 
 ROWS_AT_ONCE = 512
 """Height of a stripe: numpy and OpenCV take 4 to 16 bytes per pixel for what they look at. Even, because

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import Box
-from core.truth.claims import Mask, shared_box, slices_within
+from core.painting import Box, Mask, shared_box, slices_within
 
 SAME_OBJECT_OVERLAP = 0.25
 """Two strokes that share more than this part of the smaller one paint the same object.

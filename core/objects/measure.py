@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from core.objects.components import ROWS_AT_ONCE, find_components
 from core.objects.split_blobs import separate_touching
-from core.painting import Box
+from core.painting import Box, Mask
 from core.schema import LabelSchema
-from core.truth.claims import Mask
 
 __all__ = [
     "ObjectLimits",

@@ -17,9 +17,9 @@ from core.objects.measure import (
     learn_limits,
     separate_touching,
 )
+from core.painting import Mask
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.truth.claims import Mask
 
 MOST_UNLIKE = 2.0
 """Objects of an image that differ more than this from the painted ones are errors of the prediction."""

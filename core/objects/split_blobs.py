@@ -12,7 +12,7 @@ from skimage.segmentation import watershed
 
 from core.objects.components import find_components
 from core.objects.keep_apart import carve_line
-from core.truth.claims import Mask
+from core.painting import Mask
 
 NECK_SHARE = 0.82
 """A neck narrower than this part of the thinner side is a contact between two objects. Outlines that

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.painting import Mask
 from core.schema import IGNORE_INDEX
-from core.truth.claims import Mask
 
 T = TypeVar("T", np.uint8, np.float32)
 

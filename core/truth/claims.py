@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from core.painting import Box, BrushRegion
+from core.painting import Box, BrushRegion, Mask, bounding_box, fill_holes, slices_within
 from core.schema import LabelSchema
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -108,47 +104,6 @@ def read_claim(
     if sent is None:
         return _untouched(region, is_gone=True)
     return _changed(region, schema, sent, was_renamed)
-
-
-def fill_holes(mask: Mask) -> Mask:
-    """Return `mask` with every hole filled that it encloses; a gap of one corner encloses.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> ring = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool)
-    >>> int(fill_holes(ring).sum())
-    5
-    """
-    if mask.size == 0:
-        return mask.copy()
-    outside = np.pad(mask, 1).astype(np.uint8)
-    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
-    return outside[1:-1, 1:-1] != 2  # type: ignore[no-any-return]  # numpy types a comparison as Any
-
-
-def bounding_box(one: Box, other: Box) -> Box:
-    """Return the smallest box around both; an empty box adds nothing."""
-    if one.height * one.width == 0 or other.height * other.width == 0:
-        return other if one.height * one.width == 0 else one
-    top, left = min(one.top, other.top), min(one.left, other.left)
-    bottom = max(one.top + one.height, other.top + other.height)
-    right = max(one.left + one.width, other.left + other.width)
-    return Box(top, left, bottom - top, right - left)
-
-
-def shared_box(one: Box, other: Box) -> Box:
-    """Return the rectangle that both cover; its height or width is 0 where they are apart."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom = min(one.top + one.height, other.top + other.height)
-    right = min(one.left + one.width, other.left + other.width)
-    return Box(top, left, max(0, bottom - top), max(0, right - left))
-
-
-def slices_within(inner: Box, outer: Box) -> tuple[slice, slice]:
-    """Return the slices of `inner` in an array that covers `outer`."""
-    top, left = inner.top - outer.top, inner.left - outer.left
-    return slice(top, top + inner.height), slice(left, left + inner.width)
 
 
 def _check(region: BrushRegion, schema: LabelSchema, image_shape: tuple[int, int]) -> None:

@@ -14,9 +14,9 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import Box, BrushRegion, Painting
+from core.painting import Box, BrushRegion, Painting, bounding_box, shared_box, slices_within
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.truth.claims import Claim, SentMask, bounding_box, read_claim, shared_box, slices_within
+from core.truth.claims import Claim, SentMask, read_claim
 
 
 @dataclass(frozen=True)

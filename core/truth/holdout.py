@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.objects.measure import count_labels, count_objects
-from core.painting import Box
+from core.painting import Box, Mask
 from core.rounds import ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.tiles import cut_tiles
-from core.truth.claims import Mask
 
 HELD_OUT_SHARE = 0.2
 """Part of the objects, or of the cells, that is held out."""

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.objects.keep_apart import PaintedObject, Separation, find_contacts
-from core.painting import Box, Finding, Painting
+from core.painting import Box, Finding, Mask, Painting, shared_box
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.truth.claims import Claim, Mask, SentMask, read_claim, shared_box
+from core.truth.claims import Claim, SentMask, read_claim
 
 __all__ = ["PartialLabelMap", "SentMask", "build_label_map", "combine_annotators"]
 

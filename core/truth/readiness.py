@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.objects.measure import count_objects, label_objects
-from core.painting import BrushRegion, Finding, Painting
+from core.painting import BrushRegion, Finding, Mask, Painting, fill_holes
 from core.schema import LabelSchema, Role
 from core.tiles import cut_tiles
-from core.truth.claims import Mask, fill_holes
 from core.truth.holdout import count_pixels
 from core.truth.label_map import PartialLabelMap
 

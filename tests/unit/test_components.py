@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from core.objects import components
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits, clean_mask, separate_touching
+from core.painting import Mask, fill_holes
 from core.synthetic import make_image
-from core.truth.claims import Mask, fill_holes
 
 maps = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 12)), elements=st.integers(0, 2))
 
