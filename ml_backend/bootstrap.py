@@ -9,11 +9,11 @@ from flask import Flask
 
 from core.network.device import choose_compute
 from ml_backend.config import Settings
-from ml_backend.due import find_config
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.images import DEFAULT_IMAGE_KEY, CachedImages, ImageAccess, ImageSettings
+from ml_backend.label_studio.label_config import find_config
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.parts import Parts
 from ml_backend.ports import ImageSource, LabelStudio
@@ -105,7 +105,7 @@ def _build_images(settings: Settings, database: Database, servers: LabelStudios)
     def access(project_id: int) -> ImageAccess:
         with database.read() as connection:
             project = get_project(connection, project_id)
-        config, _ = find_config(project)
+        config, _ = find_config(project.label_config)
         return ImageAccess(
             folder=project.folder,
             image_key=config.image_key if config else DEFAULT_IMAGE_KEY,

@@ -6,7 +6,6 @@ people paused for the quiet time. A failed round is not repeated until something
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -14,8 +13,7 @@ from sqlalchemy import Connection
 from core.schema import LabelSchema
 from core.truth.readiness import Readiness, assess
 from ml_backend.config import Settings
-from ml_backend.errors import LabelConfigError
-from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.label_config import find_config
 from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
@@ -37,19 +35,6 @@ FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 3, 5.0, 300.0
 """A round that takes its worker down again and again, over the same truth, is repeated ever more slowly."""
 
 
-def find_config(project: Project) -> tuple[LabelConfig | None, str | None]:
-    """The project's labeling setup, or why it cannot be used."""
-    return _read_config(project.label_config)
-
-
-@lru_cache(maxsize=64)
-def _read_config(label_config: str) -> tuple[LabelConfig | None, str | None]:
-    try:
-        return parse_label_config(label_config), None
-    except LabelConfigError as error:
-        return None, str(error)
-
-
 def assess_project(
     connection: Connection, project: Project, schema: LabelSchema, settings: Settings
 ) -> Readiness:
@@ -66,7 +51,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         due.append("reconcile")
     if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):
         due.append("push")
-    config, _ = find_config(project)
+    config, _ = find_config(project.label_config)
     if config is None:
         return due
     unbuilt = tasks.has_unbuilt(connection, project.project_id, now)

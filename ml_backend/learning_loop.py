@@ -22,9 +22,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BrushloopError, RoundCancelledError
-from ml_backend.due import find_config
 from ml_backend.errors import ConflictError, LabelConfigError
-from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
@@ -89,7 +88,7 @@ class LearningLoop:
     def build_truth(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Turn changed annotations into label maps and counts; returns how many tasks were built."""
         project = self._get(project_id)
-        config, _ = find_config(project)
+        config, _ = find_config(project.label_config)
         return build_changed(self.parts, project, config, should_stop) if config else 0
 
     def run_round(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
@@ -251,7 +250,7 @@ class LearningLoop:
 
     def _usable(self, project_id: int) -> tuple[Project, LabelConfig]:
         project = self._get(project_id)
-        config, problem = find_config(project)
+        config, problem = find_config(project.label_config)
         if config is None:
             raise LabelConfigError(str(problem))
         return project, config

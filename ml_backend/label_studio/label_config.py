@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
@@ -104,6 +105,15 @@ def parse_label_config(xml: str) -> LabelConfig:
         review_choice=review_choice,
         other_brush_tags=tuple(others),
     )
+
+
+@lru_cache(maxsize=64)
+def find_config(xml: str) -> tuple[LabelConfig | None, str | None]:
+    """A labeling setup as read once, or why it cannot be used."""
+    try:
+        return parse_label_config(xml), None
+    except LabelConfigError as error:
+        return None, str(error)
 
 
 def find_image_address(data: Mapping[str, Any], image_key: str) -> str | None:

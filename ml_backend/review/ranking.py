@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from core.asking.diversity import MAX_CANDIDATES, find_rare_classes, spread_out
-from ml_backend.due import find_config, is_rankable
+from ml_backend.due import is_rankable
+from ml_backend.label_studio.label_config import find_config
 from ml_backend.parts import Parts
 from ml_backend.storage import candidates, predictions, reviews, tasks
 from ml_backend.storage.candidates import Candidate
@@ -80,7 +81,7 @@ def _stack(embeddings: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
 
 
 def _list_rare(connection: Connection, project: Project) -> frozenset[str]:
-    config, _ = find_config(project)
+    config, _ = find_config(project.label_config)
     if config is None:
         return frozenset()
     counts = tasks.sum_counts(connection, project.project_id)

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
-from ml_backend.due import assess_project, find_config
+from ml_backend.due import assess_project
+from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_lost
@@ -102,7 +103,7 @@ def rank(parts: Parts, project: Project, limit: int) -> list[dict[str, Any]]:
 
 def _look(parts: Parts, connection: Connection, project: Project) -> _View:
     project_id = project.project_id
-    config, problem = find_config(project)
+    config, problem = find_config(project.label_config)
     if project.label_config == "":
         problem = None  # nothing was told yet, which is not an error
     readiness = assess_project(connection, project, config.schema, parts.settings) if config else NOTHING_YET

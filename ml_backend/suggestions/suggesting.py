@@ -21,9 +21,8 @@ from core.asking.suggestion import build_suggestion
 from core.errors import BrushloopError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
-from ml_backend.due import find_config
 from ml_backend.errors import LabelConfigError
-from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
@@ -108,7 +107,7 @@ class Suggester:
         if found is None or found[1].model_version != model_version:
             return False
         project, model = found
-        config, _ = find_config(project)
+        config, _ = find_config(project.label_config)
         if config is None:
             return False
         self._answer(project, model, config, task, deadline, is_awaited=False)
