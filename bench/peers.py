@@ -103,19 +103,13 @@ def train_forest(painted: Sequence[PaintedImage], seed: int) -> Trained:
     Its objects are connected components, without the specks that are smaller than painted objects.
     """
     began = time.perf_counter()
-    known = [p.label_map != IGNORE_INDEX for p in painted]
-    features = np.concatenate([pixel_features(p.image)[k] for p, k in zip(painted, known, strict=True)])
-    labels = np.concatenate([p.label_map[k] for p, k in zip(painted, known, strict=True)])
-    forest = RandomForestClassifier(N_TREES, n_jobs=N_THREADS, random_state=seed)
-    forest.fit(features, labels)
+    forest, trained_px = fit_forest(painted, seed)
     train_s = time.perf_counter() - began
     areas = [area for p in painted for area in object_areas(p.label_map, SCHEMA)[OBJECT]]
     limits = learn_limits([[], areas])[OBJECT]
 
     def look(image: NDArray[Any]) -> NDArray[np.float64]:
-        seen = pixel_features(image)
-        found = forest.predict_proba(seen.reshape(-1, seen.shape[-1]))
-        return np.asarray(found.reshape(*image.shape[:2], -1))
+        return forest_probabilities(forest, image)
 
     def answer(probabilities: NDArray[np.float64]) -> Answer:
         label_map = forest.classes_[probabilities.argmax(-1)].astype(np.uint8)
@@ -124,7 +118,23 @@ def train_forest(painted: Sequence[PaintedImage], seed: int) -> Trained:
         # With two classes, entropy and margin rank pixels in the same order.
         return Answer(label_map, label_objects(objects, SCHEMA), confidence, {"margin": 1 - confidence})
 
-    return Trained(train_s, {PLAIN: Mode(look, answer)}, {"trained_px": len(labels)})
+    return Trained(train_s, {PLAIN: Mode(look, answer)}, {"trained_px": trained_px})
+
+
+def fit_forest(painted: Sequence[PaintedImage], seed: int) -> tuple[RandomForestClassifier, int]:
+    """The forest, and on how many pixels it was trained."""
+    known = [p.label_map != IGNORE_INDEX for p in painted]
+    features = np.concatenate([pixel_features(p.image)[k] for p, k in zip(painted, known, strict=True)])
+    labels = np.concatenate([p.label_map[k] for p, k in zip(painted, known, strict=True)])
+    forest = RandomForestClassifier(N_TREES, n_jobs=N_THREADS, random_state=seed)
+    return forest.fit(features, labels), len(labels)
+
+
+def forest_probabilities(forest: RandomForestClassifier, image: NDArray[Any]) -> NDArray[np.float64]:
+    """`(H, W, C)`, in the order of the forest's own classes."""
+    seen = pixel_features(image)
+    found = forest.predict_proba(seen.reshape(-1, seen.shape[-1]))
+    return np.asarray(found.reshape(*image.shape[:2], -1))
 
 
 def paint_everything(images: Sequence[LabelledImage]) -> list[PaintedImage]:

@@ -63,6 +63,7 @@ FLOORS: dict[str, set[str]] = {
         "core.training.evaluation",
         "core.training.optimiser",
         "core.training.round_report",
+        "core.training.consolidation",
         "core.training.stopping",
         "core.training.trainer",
     },
