@@ -24,7 +24,7 @@ def choose_tasks_to_score(
     Examples
     --------
     >>> choose_tasks_to_score({"never": [1, 2, 3, 4], "stale": [7, 8], "random": [2, 9]}, 4)
-    [1, 7, 2, 9]
+    [1, 7, 2, 3]
     """
     chosen: dict[int, None] = {}
     waiting = {reason: iter(candidates.get(reason, ())) for reason in shares if shares[reason] > 0}
