@@ -186,6 +186,8 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.command.cli",
         "ml_backend._wsgi",
     },
+    # brushloop: what people import
+    "the public face": {"brushloop.model"},
 }
 """From the bottom up. A file may import from its own floor and those below; nobody imports in a circle."""
 
@@ -194,6 +196,7 @@ STRANGERS = [
     ("ml_backend.label_studio", "ml_backend.storage", "a parser stores nothing"),
     ("ml_backend.web", "ml_backend.storage", "the web asks the loop, never the database"),
     ("ml_backend.web", "ml_backend.bootstrap", "an app gets its loop as an argument"),
+    ("brushloop", "ml_backend", "a script needs no server"),
 ]
 """Neighbours that must not import one another, and why."""
 
@@ -227,13 +230,16 @@ MAY_READ_ENVIRONMENT = {
 
 MAY_PRINT: set[str] = set()
 
-FACES = {"core.rle.__init__": "`from core import rle; rle.decode(...)` reads as the field speaks"}
+FACES = {
+    "core.rle.__init__": "`from core import rle; rle.decode(...)` reads as the field speaks",
+    "brushloop.__init__": "what people import",
+}
 """Packages that hand out names from inside, and why."""
 
 LONGEST_FILE_LINES = 300
 
 
-PACKAGES = ("core", "ml_backend", "simulation")
+PACKAGES = ("core", "ml_backend", "simulation", "brushloop")
 
 
 def find_modules() -> dict[str, Path]:

@@ -1,0 +1,115 @@
+"""What `import brushloop` promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import brushloop
+from core.network.checkpoint import Checkpoint, save_checkpoint
+from core.network.device import choose_compute
+from core.network.pixels import PixelStatistics
+from core.network.predict import Predictor
+from core.network.unet import build_architecture, initial_weights
+from core.schema import LabelSchema
+
+SLOW_TO_IMPORT = {"torch", "numba", "cv2", "scipy", "flask", "sqlalchemy", "pydantic"}
+
+SCHEMA = LabelSchema.of("Background", "Nucleus")
+
+
+def _bright_is_nucleus() -> Checkpoint:
+    """A network whose every weight is zero but those that tell bright pixels from dark ones."""
+    architecture = build_architecture(1, 2, (2, 4))
+    drawn = initial_weights(architecture, np.random.default_rng(0))
+    weights = {name: torch.zeros_like(tensor) for name, tensor in drawn.items()}
+    weights["detail.weight"][0, 0, 1, 1] = 1
+    weights["head.weight"][1, 0] = 10
+    weights["head.bias"][1] = -5
+    return Checkpoint(SCHEMA, architecture, weights, PixelStatistics((100.0,), (50.0,)))
+
+
+def _two_squares() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    image = np.zeros((60, 90), np.uint8)
+    image[10:30, 10:30] = image[20:40, 50:70] = 250
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(_bright_is_nucleus(), tmp_path_factory.mktemp("models") / "r0001-0a1b2c3d")
+
+
+def test_importing_it_loads_nothing_that_is_slow() -> None:
+    script = "import sys, brushloop; sys.stdout.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert not SLOW_TO_IMPORT & set(loaded.stdout.split())
+
+
+def test_every_name_is_exported_and_explained() -> None:
+    for name in brushloop.__all__:
+        value = getattr(brushloop, name)
+        assert isinstance(value, int) or value.__doc__
+    public = {name for name in vars(brushloop) if not name.startswith("_") and name != "model"}
+    assert public == set(brushloop.__all__)
+
+
+def test_a_model_finds_what_it_was_taught_as_arrays(folder: Path) -> None:
+    image = _two_squares()
+    model = brushloop.load_model(str(folder), n_threads=1)
+    seen = model.predict(image)
+    assert model.classes == ("Background", "Nucleus")
+    assert not model.is_draft
+    np.testing.assert_array_equal(seen.label_map == 1, image > 0)
+    assert np.unique(seen.objects).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(seen.objects > 0, image > 0)
+    assert seen.confidence.min() > 0.99
+    assert 0 <= seen.uncertainty.min() <= seen.uncertainty.max() < 0.1
+    types = [values.dtype for values in (seen.label_map, seen.objects, seen.confidence, seen.uncertainty)]
+    assert types == [np.uint8, np.int32, np.float32, np.float32]
+
+
+def test_it_answers_as_the_service_does(folder: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (70, 50, 1), np.uint8)
+    served = Predictor(_bright_is_nucleus(), compute=choose_compute("cpu")).predict(image, keep_details=False)
+    seen = brushloop.load_model(folder).predict(image)
+    np.testing.assert_array_equal(seen.label_map, served.label_map)
+    np.testing.assert_array_equal(seen.confidence, served.confidence)
+    np.testing.assert_array_equal(seen.uncertainty, served.predictive_entropy)
+
+
+def test_a_grey_image_needs_no_third_axis(folder: Path) -> None:
+    model, image = brushloop.load_model(folder), _two_squares()
+    np.testing.assert_array_equal(model.predict(image).label_map, model.predict(image[..., None]).label_map)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5, 5, 1), (0, 5), (5, 5, 0)])
+def test_what_is_no_image_is_refused(folder: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(brushloop.ImageError):
+        brushloop.load_model(folder).predict(np.zeros(shape, np.uint8))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(brushloop.CheckpointError, match="nowhere"):
+        brushloop.load_model(tmp_path / "nowhere")
+
+
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(brushloop.DeviceError):
+        brushloop.load_model(folder, device="abacus")
+
+
+def test_a_mask_survives_the_brush_format() -> None:
+    mask = np.random.default_rng(1).random((13, 17)) > 0.5
+    stream = brushloop.encode_rle(mask)
+    np.testing.assert_array_equal(brushloop.decode_rle(stream, mask.shape) > 0, mask)
+
+
+def test_types_are_shipped() -> None:
+    assert (Path(brushloop.__file__).parent / "py.typed").is_file()
