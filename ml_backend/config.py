@@ -6,6 +6,7 @@ Every field is documented in the README's table of settings; a test compares the
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,11 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.asking.acquisition import DEFAULT_ACQUISITION, Acquisition
+
+WEB_ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s]*)?")
+"""Scheme, host, maybe a port and a path; no user name, query or fragment."""
+
+PLAIN_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F]*:[0-9a-fA-F:]+)(:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -90,8 +96,22 @@ class Settings(BaseSettings):
 
     @field_validator("label_studio_url", "brushloop_url")
     @classmethod
-    def _without_slash(cls, value: str) -> str:
+    def _web_address(cls, value: str) -> str:
+        if not WEB_ADDRESS.fullmatch(value):
+            raise ValueError(
+                f"{value[:100]!r} is no web address: write it as http://host:8080 or https://host/path"
+            )
         return value.rstrip("/")
+
+    @field_validator("allowed_image_hosts")
+    @classmethod
+    def _plain_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not PLAIN_HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host[:100]!r} is no host: write each as host or host:port, without scheme, path or *"
+                )
+        return value
 
     @field_validator(
         "label_studio_api_key",

@@ -20,6 +20,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -29,8 +30,10 @@ import httpx
 from core.errors import ImageError
 from ml_backend.errors import ImageRefusedError
 
-LABEL_STUDIO_PATHS = ("/data/", "/tasks/", "/projects/", "/static/", "/storage-data/")
-"""Below these Label Studio serves files; its API is not for images."""
+LABEL_STUDIO_FILES = re.compile(
+    r"/data/.+|/static/.+|/storage-data/.+|/(tasks|projects)/[0-9]{1,18}/(resolve|presign)/?"
+)
+"""What Label Studio serves as files. Its pages and its API are no images, and never get our credential."""
 
 STORAGE_SCHEMES = ("s3", "gs", "azure-blob", "azure-spi", "redis", "dbfs")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -99,8 +102,33 @@ def check_web(url: httpx.URL, policy: AddressPolicy) -> WebAddress:
         return _at_label_studio(_without_prefix(url, policy.label_studio_url), policy)
     if _is_allowed(url, policy.allowed_hosts):
         return WebAddress(url, is_label_studio=False)
-    raise ImageRefusedError(
-        f"images of the host {url.host} are not read; add it to ALLOWED_IMAGE_HOSTS to allow it"
+    raise ImageRefusedError(_advise(url, policy))
+
+
+def _advise(url: httpx.URL, policy: AddressPolicy) -> str:
+    """Why an address is refused, and the setting that changes it.
+
+    Label Studio's own host under another scheme or port is a setting to correct: an entry in
+    `ALLOWED_IMAGE_HOSTS` would fetch its images without the credential they need. A change from https to
+    http is never advised, because it would send the credential in the clear.
+    """
+    server = _parse(policy.label_studio_url)
+    if url.host.rstrip(".") != server.host.rstrip("."):
+        return f"images of the host {url.host} are not read; add it to ALLOWED_IMAGE_HOSTS to allow it"
+    origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    if server.scheme == "https" and url.scheme == "http":
+        return (
+            f"Label Studio at {policy.label_studio_url} names its images as {origin}, without encryption: "
+            "correct LABEL_STUDIO_HOST, the address that Label Studio itself is started with"
+        )
+    if server.scheme == "http" and url.scheme == "https":
+        return (
+            f"Label Studio at {policy.label_studio_url} sends its images by way of {origin}: "
+            f"set LABEL_STUDIO_URL to {origin}{server.path.rstrip('/')}"
+        )
+    return (
+        f"images at {origin} are not read, LABEL_STUDIO_URL is {policy.label_studio_url}: correct it if they "
+        f"are of the same Label Studio, or add {url.netloc.decode('ascii')} to ALLOWED_IMAGE_HOSTS"
     )
 
 
@@ -108,14 +136,20 @@ def _local(address: str, policy: AddressPolicy) -> Address:
     """A path: inside an allowed folder when it exists there, else at Label Studio."""
     if "?" not in address and _is_inside(Path(address), policy) and Path(address).is_file():
         return _file(Path(address), policy)
-    return _at_label_studio(_without_prefix(_parse(address), policy.label_studio_url), policy)
+    url = _parse(address)
+    # Uploads are stored with the prefix of the address that people use, which may not be ours.
+    for server in filter(None, (policy.label_studio_url, policy.hostname)):
+        target = _without_prefix(url, server)
+        if target != url.raw_path.decode("ascii"):
+            return _at_label_studio(target, policy)
+    return _at_label_studio(url.raw_path.decode("ascii"), policy)
 
 
 def _without_prefix(url: httpx.URL, server: str) -> str:
     """Path and query of a Label Studio that may live below a prefix."""
     target = url.raw_path.decode("ascii")
     prefix = _parse(server).path.rstrip("/")
-    return target.removeprefix(prefix) if target.startswith(prefix + "/") else target
+    return target.removeprefix(prefix) if prefix and target.startswith(prefix + "/") else target
 
 
 def _at_label_studio(target: str, policy: AddressPolicy) -> WebAddress:
@@ -123,7 +157,7 @@ def _at_label_studio(target: str, policy: AddressPolicy) -> WebAddress:
     path = unquote(unquote(target.partition("?")[0])).replace("\\", "/")
     if ".." in path.split("/"):
         raise ImageRefusedError("an image address climbs out of its folder")
-    if not path.startswith(LABEL_STUDIO_PATHS):
+    if not LABEL_STUDIO_FILES.fullmatch(path):
         raise ImageRefusedError(f"Label Studio serves no images at {_shown(path)}")
     return WebAddress(_parse(policy.label_studio_url + target), is_label_studio=True)
 

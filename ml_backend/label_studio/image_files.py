@@ -1,8 +1,11 @@
-"""Image files to arrays: 8- and 16-bit PNG, JPEG, WebP, BMP, GIF and TIFF, as the browser turns them.
+"""Image files to arrays: 8- and 16-bit PNG, JPEG, WebP, AVIF, BMP, GIF and TIFF, as the browser turns them.
 
 Sizes are read from the header and checked before anything is decoded. Chromium turns JPEG and PNG
 by their EXIF orientation and leaves WebP alone (seen with version 156); XMP does not count.
 TIFF, which browsers do not show, is in `tiff_files`.
+
+What browsers show is read as they show it: a file that ends early keeps what is there, and damage in what
+is beside the pixels (colour profiles, texts, checksums of those) changes nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from core.errors import ImageError
+from ml_backend.label_studio.file_kinds import READ_HERE, START_BYTES, describe_kind
 from ml_backend.label_studio.image_frame import ImageLimits, turn
 from ml_backend.label_studio.tiff_files import read_tiff
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-TURNED_FORMATS = ("PNG", "JPEG", "MPO")
-"""MPO is how Pillow calls a JPEG with further pictures behind the first."""
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF")
+TURNED_FORMATS = ("PNG", "JPEG", "MPO", "AVIF")
+"""MPO is how Pillow calls a JPEG with further pictures behind the first; AVIF's own turns come as EXIF's."""
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -55,6 +59,8 @@ DECODER_ERRORS = (
 
 # Our own limit is checked first; Pillow's would warn and then fail below it.
 Image.MAX_IMAGE_PIXELS = None
+# As browsers do. It also has Pillow pass over what is wrong beside the pixels.
+ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
 def read_image(path: Path, limits: ImageLimits) -> NDArray[Any]:
@@ -70,7 +76,7 @@ def read_image(path: Path, limits: ImageLimits) -> NDArray[Any]:
             return read_tiff(path, limits)
         return _read_with_pillow(path, limits, start)
     except DECODER_ERRORS as error:
-        raise ImageError(f"the image cannot be decoded: {_short(error)}") from None
+        raise ImageError(_complaint(error, path)) from None
 
 
 def read_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
@@ -87,12 +93,12 @@ def read_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
             turned = _orientation(image) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except DECODER_ERRORS as error:
-        raise ImageError(f"the image cannot be decoded: {_short(error)}") from None
+        raise ImageError(_complaint(error, path)) from None
 
 
 def _read_with_pillow(path: Path, limits: ImageLimits, start: bytes) -> NDArray[Any]:
     with Image.open(path, formats=FORMATS) as image:
-        limits.check_shape(image.height, image.width)
+        limits.check_shape(image.height, image.width, len(image.getbands()), _bytes_per_value(image, start))
         orientation = _orientation(image)
         if _is_deep_colour(start):
             return turn(_read_deep_png(path, image.size, start[PNG_COLOUR_AT]), orientation)
@@ -154,6 +160,10 @@ def _is_deep_colour(start: bytes) -> bool:
     return is_png and start[PNG_DEPTH_AT] == 16 and start[PNG_COLOUR_AT] != PNG_GREY
 
 
+def _bytes_per_value(image: Image.Image, start: bytes) -> int:
+    return 2 if image.mode.startswith("I") or _is_deep_colour(start) else 1
+
+
 def _read_deep_png(path: Path, size: tuple[int, int], colour: int) -> NDArray[Any]:
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
@@ -165,5 +175,11 @@ def _read_deep_png(path: Path, size: tuple[int, int], colour: int) -> NDArray[An
     return pixels[:, :, 2::-1]  # blue, green, red, alpha
 
 
-def _short(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+def _complaint(error: BaseException, path: Path) -> str:
+    """What is wrong with a file, by what it is and never by the name of a scratch file."""
+    if isinstance(error, UnidentifiedImageError):
+        with path.open("rb") as file:
+            kind = describe_kind(file.read(START_BYTES))
+        return f"what came is no image that can be read: it is {kind} ({READ_HERE})"
+    words = " ".join(str(error).replace(str(path), "the file").replace(path.name, "the file").split())
+    return f"the image cannot be decoded: {(words or type(error).__name__)[:200]}"

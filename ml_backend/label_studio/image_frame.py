@@ -12,6 +12,9 @@ from core.errors import ImageError
 MAX_BYTES_PER_PIXEL = 8
 """Of the largest allowed image: four channels of 16 bits. Smaller images may have more channels."""
 
+MAX_SIDE_PX = 65_535
+"""The longest side that browsers draw on a canvas, and that JPEG can hold."""
+
 
 @dataclass(frozen=True)
 class ImageLimits:
@@ -27,9 +30,17 @@ class ImageLimits:
             )
 
     def check_shape(self, height: int, width: int, n_channels: int = 1, n_bytes: int = 1) -> None:
-        """Check pixels, and the memory that they would take."""
+        """Check pixels, and the memory that they would take.
+
+        A side longer than browsers draw belongs to no photograph: such strips are made to keep a decoder
+        busy, and each of their rows or columns costs time.
+        """
         if height < 1 or width < 1:
             raise ImageError(f"an image of {width} x {height} pixels is empty")
+        if max(height, width) > MAX_SIDE_PX:
+            raise ImageError(
+                f"the image has {width} x {height} pixels; no side may be longer than {MAX_SIDE_PX}"
+            )
         if height * width > self.max_pixels:
             raise ImageError(
                 f"the image has {width} x {height} pixels; MAX_IMAGE_MEGAPIXELS is {self.max_pixels / 1e6:g}"

@@ -119,6 +119,14 @@ def test_every_other_host_is_refused(address: str) -> None:
         "/api/users",
         "/api/projects/1/export?exportType=JSON",
         "/user/account",
+        "/projects/1/delete",
+        "/projects/1/data",
+        "/projects/1/resolve/../delete",
+        "/projects/x/resolve/",
+        "/tasks/1/delete",
+        "/data/",
+        "/data",
+        "http://studio:8080/projects/1/delete",
         "/",
         "/data/../api/users",
         "/data/%2e%2e/api/users",
@@ -134,6 +142,30 @@ def test_every_other_host_is_refused(address: str) -> None:
 def test_label_studios_api_is_out_of_reach(address: str) -> None:
     with pytest.raises(ImageRefusedError):
         locate(address, TASK, POLICY)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/label-studio/data/upload/4/x.png", "https://tools.example.org/label-studio/data/upload/4/x.png"],
+)
+def test_the_prefix_of_the_address_that_people_use_is_left_out(address: str) -> None:
+    policy = AddressPolicy("http://label-studio:8080", hostname="https://tools.example.org/label-studio")
+    located = locate(address, TASK, policy)
+    assert isinstance(located, WebAddress)
+    assert str(located.url) == "http://label-studio:8080/data/upload/4/x.png"
+    assert located.is_label_studio
+
+
+def test_label_studio_behind_another_scheme_is_a_setting_to_correct() -> None:
+    with pytest.raises(ImageRefusedError, match=r"set LABEL_STUDIO_URL to https://studio:8080/ls$"):
+        locate("https://studio:8080/data/a.png", TASK, AddressPolicy("http://studio:8080/ls"))
+
+
+def test_no_advice_takes_the_encryption_from_the_credential() -> None:
+    with pytest.raises(ImageRefusedError) as caught:
+        locate("http://studio/data/a.png", TASK, AddressPolicy("https://studio"))
+    assert "LABEL_STUDIO_HOST" in str(caught.value)
+    assert "set LABEL_STUDIO_URL" not in str(caught.value)
 
 
 def test_a_refused_address_is_told_without_its_query() -> None:

@@ -95,6 +95,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.label_studio.admin",
         "ml_backend.label_studio.addresses",
         "ml_backend.label_studio.downloads",
+        "ml_backend.label_studio.file_kinds",
         "ml_backend.label_studio.image_cache",
         "ml_backend.label_studio.image_files",
         "ml_backend.label_studio.image_frame",

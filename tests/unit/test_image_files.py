@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from core.errors import ImageError
 from ml_backend.label_studio.image_files import read_image, read_size
@@ -263,11 +263,86 @@ def test_what_is_no_image_is_an_image_error(tmp_path: Path, content: bytes) -> N
             read(tmp_path / "a", LIMITS)
 
 
-def test_a_truncated_image_is_an_image_error(tmp_path: Path) -> None:
+def test_a_png_that_ends_early_keeps_the_rows_that_are_there(tmp_path: Path) -> None:
     whole = save(tmp_path / "a.png", COLOUR).read_bytes()
     (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ImageError):
-        read_image(tmp_path / "b.png", LIMITS)
+    pixels = read_image(tmp_path / "b.png", LIMITS)
+    assert pixels.shape == COLOUR.shape
+    assert np.array_equal(pixels[:8], COLOUR[:8])
+
+
+@pytest.mark.parametrize("missing", [2, 40])
+def test_a_jpeg_without_its_end_is_read(tmp_path: Path, missing: int) -> None:
+    whole = save(tmp_path / "a.jpg", COLOUR, quality=95).read_bytes()
+    (tmp_path / "b.jpg").write_bytes(whole[:-missing])
+    pixels, expected = read_image(tmp_path / "b.jpg", LIMITS), read_image(tmp_path / "a.jpg", LIMITS)
+    assert np.array_equal(pixels[:8], expected[:8])
+
+
+def test_what_is_beside_the_pixels_of_a_png_may_be_large_or_damaged(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("ImageJ", "x" * 2_000_000, zip=True)
+    save(tmp_path / "text.png", COLOUR, pnginfo=text)
+    save(tmp_path / "profile.png", COLOUR, icc_profile=RNG.bytes(1_500_000))
+    plain = save(tmp_path / "plain.png", COLOUR).read_bytes()
+    gamma = struct.pack(">I", 4) + b"gAMA" + struct.pack(">I", 45455) + b"\0\0\0\1"  # a wrong checksum
+    (tmp_path / "gamma.png").write_bytes(plain[:33] + gamma + plain[33:])
+    for name in ("text.png", "profile.png", "gamma.png"):
+        assert np.array_equal(read_image(tmp_path / name, LIMITS), COLOUR), name
+        assert read_size(tmp_path / name, LIMITS) == (20, 30)
+
+
+def test_avif_is_read(tmp_path: Path) -> None:
+    smooth = np.full((20, 30, 3), (40, 120, 200), np.uint8)
+    pixels = read_image(save(tmp_path / "a.avif", smooth, quality=95), LIMITS)
+    assert pixels.shape == smooth.shape
+    assert np.abs(pixels.astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<!doctype html><title>Sign in</title>", "HTML"),
+        (b"\xef\xbb\xbf<html>", "HTML"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b'<?xml version="1.0"?>\n<!-- made by hand -->\n<svg/>', "SVG"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "storage's error"),
+        (b'{"detail": "no"}', "JSON"),
+        (b"%PDF-1.4", "PDF"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"\0" * 128 + b"DICM", "DICOM"),
+        (b"ZISRAWFILE\0\0", "CZI"),
+        (b"\x93NUMPY\1\0", "NumPy"),
+        (b"PK\3\4", "ZIP"),
+        (b"version https://git-lfs.github.com/spec/v1", "LFS"),
+        (b"just some words", "no format"),
+    ],
+)
+def test_what_is_no_image_is_named_by_what_it_is_and_not_by_its_place(
+    tmp_path: Path, content: bytes, kind: str
+) -> None:
+    (tmp_path / "scratch").write_bytes(content)
+    for read in (read_image, read_size):
+        with pytest.raises(ImageError, match=kind) as caught:
+            read(tmp_path / "scratch", LIMITS)
+        assert "scratch" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1)])
+def test_a_strip_longer_than_browsers_draw_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = save(tmp_path / "a.png", np.zeros(size, np.uint8))
+    for read in (read_image, read_size):
+        with pytest.raises(ImageError, match="no side may be longer"):
+            read(path, LIMITS)
+
+
+def test_the_bytes_after_decoding_count_too(tmp_path: Path) -> None:
+    deep = np.zeros((300, 300, 4), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    limits = ImageLimits(max_bytes=10_000_000, max_pixels=90_000)
+    assert read_image(tmp_path / "a.png", limits).shape[:2] == (300, 300)
+    with pytest.raises(ImageError, match="MAX_IMAGE_MEGAPIXELS"):
+        read_image(tmp_path / "a.png", ImageLimits(max_bytes=10_000_000, max_pixels=89_000))
 
 
 @pytest.mark.filterwarnings("ignore")  # decoders warn about damage in their own ways
