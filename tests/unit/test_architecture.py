@@ -51,6 +51,12 @@ FLOORS: dict[str, set[str]] = {
         "core.network.embedding",
         "core.network.inference",
     },
+    "learners beside it": {
+        "core.learners._feature_kernels",
+        "core.learners._forest_kernels",
+        "core.learners.forest",
+        "core.learners.pixel_features",
+    },
     "base weights": {
         "core.network.base_weights",
         "core.pretraining.shapes",

@@ -1,0 +1,1 @@
+"""Learners beside the network: the features of single pixels, and a forest that learns from them."""

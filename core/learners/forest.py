@@ -1,0 +1,241 @@
+"""A random forest on the features of single pixels: trained in a second, kept as plain arrays.
+
+scikit-learn grows the trees. What answers are their nodes in six arrays, which need no pickle and can be
+written to safetensors, or to ONNX as a `TreeEnsemble`; the probabilities are scikit-learn's.
+
+References: Breiman 2001, "Random forests".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+N_TREES = 50
+MOST_PIXELS = 20_000
+"""Annotated pixels that a forest is grown from: more of them cost time and hardly change an answer."""
+SMALLEST_LEAF_PX = 2
+FEWEST_PIXELS_PER_CLASS = 500
+"""What a rare class gets of the drawn pixels, where it has that many."""
+ROWS_PER_JOB = 16_384
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The nodes of all trees, one after another.
+
+    Attributes
+    ----------
+    feature : (n_nodes,) int32
+        Column that a node looks at; 0 in a leaf.
+    threshold : (n_nodes,) float32
+        A value above it goes right; infinite in a leaf.
+    child : (n_nodes,) int32
+        The left child, whose neighbour is the right one; a leaf names itself.
+    leaf : (n_nodes,) int32
+        Row of `shares`; 0 where the node is none.
+    shares : (n_leaves, n_classes) float32
+        Share of each class among the training pixels of a leaf.
+    roots : (n_trees,) int32
+    """
+
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    child: NDArray[np.int32]
+    leaf: NDArray[np.int32]
+    shares: NDArray[np.float32]
+    roots: NDArray[np.int32]
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.shares.shape[1])
+
+    def probabilities(self, rows: NDArray[np.float32], n_threads: int = 1) -> NDArray[np.float32]:
+        """Mean over the trees of the class shares `(n, n_classes)` for `(n, F)` rows of features."""
+        if int(self.feature.max()) >= rows.shape[1]:
+            raise ValueError(f"the forest looks at column {self.feature.max()}, got {rows.shape[1]}")
+        votes = np.zeros((len(rows), self.n_classes), np.float32)
+        arrays = (self.feature, self.threshold, self.child, self.leaf, self.shares, self.roots)
+
+        def vote(begin: int) -> None:
+            part = slice(begin, begin + ROWS_PER_JOB)
+            _kernels().add_votes(rows[part], *arrays, votes[part])
+
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(vote, range(0, len(rows), ROWS_PER_JOB)))
+        votes /= np.float32(len(self.roots))
+        return votes
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What safetensors can write; the arrays are shared, not copied."""
+        return {name: torch.from_numpy(getattr(self, name)) for name in _DTYPES}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Forest:
+        """Build a forest from tensors that may come from a stranger.
+
+        Raises
+        ------
+        ValueError
+            A walk down these trees would leave the arrays or never end.
+        """
+        missing = set(_DTYPES) - set(tensors)
+        if missing:
+            raise ValueError(f"a forest also has {', '.join(sorted(missing))}")
+        forest = cls(**{name: np.ascontiguousarray(tensors[name].numpy()) for name in _DTYPES})
+        _check(forest)
+        return forest
+
+
+_DTYPES = {
+    "feature": np.int32,
+    "threshold": np.float32,
+    "child": np.int32,
+    "leaf": np.int32,
+    "shares": np.float32,
+    "roots": np.int32,
+}
+
+
+def draw_pixels(
+    labels: NDArray[np.uint8], rng: np.random.Generator, limit: int = MOST_PIXELS
+) -> NDArray[np.intp]:
+    """Indices of at most `limit` pixels to learn from, in order; the same generator draws the same.
+
+    Classes keep their shares, except that each one gets at least `FEWEST_PIXELS_PER_CLASS` where it has them.
+
+    Examples
+    --------
+    >>> labels = np.repeat(np.array([0, 1], np.uint8), [9000, 600])
+    >>> np.bincount(labels[draw_pixels(labels, np.random.default_rng(0), 2000)])
+    array([1488,  511])
+    """
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    counts = np.bincount(labels)
+    least = np.minimum(counts, min(FEWEST_PIXELS_PER_CLASS, limit // max(int((counts > 0).sum()), 1)))
+    rest = counts - least
+    quotas = least + (rest * ((limit - least.sum()) / max(rest.sum(), 1))).astype(np.int64)
+    drawn = [
+        rng.choice(np.flatnonzero(labels == index), quota, replace=False)
+        for index, quota in enumerate(quotas)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def train_forest(
+    rows: NDArray[np.float32],
+    labels: NDArray[np.uint8],
+    n_classes: int,
+    seed: int,
+    *,
+    n_trees: int = N_TREES,
+    n_threads: int = 1,
+) -> Forest:
+    """Grow a forest from annotated pixels; the same seed grows the same trees.
+
+    Parameters
+    ----------
+    rows : (n, F) float32
+        Features; `draw_pixels` keeps `n` in bounds.
+    labels : (n,) uint8
+        Class indices below `n_classes`. Classes without a pixel get probability 0.
+    """
+    if len(rows) != len(labels) or len(rows) == 0:
+        raise ValueError(f"a label for each of at least one row, got {len(rows)} rows, {len(labels)} labels")
+    if int(labels.max()) >= n_classes:
+        raise ValueError(f"label {labels.max()} of {n_classes} classes")
+    # scikit-learn takes a second to import, and only a round needs it.
+    from sklearn.ensemble import RandomForestClassifier
+
+    grown = RandomForestClassifier(
+        n_trees, min_samples_leaf=SMALLEST_LEAF_PX, n_jobs=n_threads, random_state=seed
+    ).fit(rows, labels)
+    return from_sklearn([tree.tree_ for tree in grown.estimators_], grown.classes_, n_classes)
+
+
+def from_sklearn(trees: Sequence[Any], classes: NDArray[np.integer[Any]], n_classes: int) -> Forest:
+    """Take the nodes out of scikit-learn's trees, level by level so that children are neighbours."""
+    parts = [_renumber(tree) for tree in trees]
+    sizes = [len(feature) for feature, *_ in parts]
+    roots = np.cumsum([0, *sizes[:-1]])
+    features, thresholds, children, values = zip(*parts, strict=True)
+    child = np.concatenate([part + root for part, root in zip(children, roots, strict=True)])
+    is_leaf = child == np.arange(len(child))
+    shares = np.zeros((int(is_leaf.sum()), n_classes), np.float32)
+    shares[:, classes] = np.concatenate(values)[is_leaf]
+    return Forest(
+        np.concatenate(features).astype(np.int32),
+        np.concatenate(thresholds),
+        child.astype(np.int32),
+        np.where(is_leaf, np.cumsum(is_leaf) - 1, 0).astype(np.int32),
+        shares,
+        roots.astype(np.int32),
+    )
+
+
+def _renumber(
+    tree: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Features, thresholds, left children and class shares of one tree in breadth-first order."""
+    left, right = tree.children_left, tree.children_right
+    order = np.fromiter(_breadth_first(left, right), np.int64, len(left))
+    number = np.empty(len(left), np.int64)
+    number[order] = np.arange(len(left))
+    is_leaf = left[order] < 0
+    child = np.where(is_leaf, np.arange(len(left)), number[np.maximum(left[order], 0)])
+    feature = np.where(is_leaf, 0, tree.feature[order])
+    threshold = np.where(is_leaf, np.float32(np.inf), _round_down(tree.threshold[order]))
+    values = tree.value[order, 0, :]
+    return feature, threshold, child, values / values.sum(1, keepdims=True)
+
+
+def _breadth_first(left: NDArray[np.int64], right: NDArray[np.int64]) -> Iterator[int]:
+    level = [0]
+    while level:
+        yield from level
+        level = [child for node in level if left[node] >= 0 for child in (left[node], right[node])]
+
+
+def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 below or at each: float32 values then compare alike with both."""
+    near = thresholds.astype(np.float32)
+    return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+def _check(forest: Forest) -> None:
+    """Children come behind their parents, and every index is inside: a walk ends and stays in the arrays."""
+    n = len(forest.child)
+    own = np.arange(n)
+    is_leaf = forest.child == own
+    is_inner = (forest.child > own) & (forest.child < n - 1)
+    fits = (
+        all(getattr(forest, name).dtype == dtype for name, dtype in _DTYPES.items())
+        and all(getattr(forest, name).ndim == (2 if name == "shares" else 1) for name in _DTYPES)
+        and len(forest.feature) == len(forest.threshold) == len(forest.leaf) == n
+        and bool((is_leaf | is_inner).all())
+        and bool(np.isposinf(forest.threshold[is_leaf]).all())
+        and _all_below(forest.roots, n)
+        and _all_below(forest.feature, np.iinfo(np.int32).max)
+        and _all_below(forest.leaf, len(forest.shares))
+    )
+    if not fits:
+        raise ValueError("the arrays of the forest do not fit one another")
+
+
+def _all_below(indices: NDArray[np.int32], limit: int) -> bool:
+    return len(indices) > 0 and int(indices.min()) >= 0 and int(indices.max()) < limit
+
+
+def _kernels() -> ModuleType:
+    from core.learners import _forest_kernels
+
+    return _forest_kernels

@@ -1,0 +1,262 @@
+"""What surrounds each pixel, at several scales: the features that a forest or a small head learns from.
+
+The families are ilastik's: the value, Gaussians, their differences, gradient magnitude, Laplacian, and the
+eigenvalues of the Hessian and of the structure tensor. They are made for speed: derivatives are central
+differences of the smoothed image, in units of their scale, and wide scales are computed where they live, in
+images of half and a quarter of the size. `bench.pixel_features` has ilastik's own.
+
+References: Sommer et al. 2011, "ilastik: Interactive learning and segmentation toolkit"; Burt & Adelson 1983,
+"The Laplacian pyramid as a compact image code".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.tiles import Slices, Tile, cut_tiles
+
+SCALES_PX = (0.7, 1.0, 1.6, 3.5, 5.0, 10.0)
+FAMILIES = 8
+"""Features that one scale gives: the rows of `_feature_kernels.derive`."""
+
+FINEST_AT_HALF_PX, FINEST_AT_QUARTER_PX = 3.0, 7.0
+"""Scales from which on an image of half or a quarter of the size has all that there is to see."""
+PYRAMID_VARIANCE = 1.0
+"""Of the kernel 1, 4, 6, 4, 1 with which OpenCV halves an image, in its pixels."""
+NARROWER, WINDOW = 0.66, 0.5
+"""Scale of the second Gaussian of a difference, and of the window of a structure tensor, as in ilastik."""
+REACH = 3.0
+"""Standard deviations at which a Gaussian is cut off."""
+
+STRIDE = 4
+"""Tiles begin at multiples of it: the smallest image of the pyramid has every fourth pixel."""
+MARGIN_PX = 64
+"""What a pixel's features depend on: no pixel farther away than that."""
+TILE_PX = 256
+"""Side of the part of an image whose features are in memory at once: 10 kB a pixel row and feature."""
+
+MOST_FEATURES = 200
+"""Images of more than four channels get fewer scales per channel: at most so many features in all."""
+
+ONLY_SCALE_PX = 1.6
+"""What is left where there is room for one scale."""
+SMALLEST_SIGMA_PX = 0.1
+"""A narrower Gaussian changes nothing."""
+
+Plane = NDArray[np.float32]
+Planes = NDArray[np.float32]
+Rows = NDArray[np.float32]
+Prepare = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A Gaussian of `scale_px`, computed `octave` halvings down the pyramid."""
+
+    scale_px: float
+
+    @property
+    def octave(self) -> int:
+        return (self.scale_px >= FINEST_AT_HALF_PX) + (self.scale_px >= FINEST_AT_QUARTER_PX)
+
+    def sigma(self, share: float = 1.0) -> float:
+        """What is left to smooth at the octave, in its pixels, for `share` of the scale."""
+        step = 1 << self.octave
+        done = PYRAMID_VARIANCE * (step**2 - 1) / 3  # 1 after one halving, 1 + 4 after two
+        return math.sqrt(max((self.scale_px * share) ** 2 - done, 0.0)) / step
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """Which features each channel gets: its value, and `n_families` of every scale."""
+
+    scales: tuple[Scale, ...]
+    n_families: int
+
+    @property
+    def n_per_channel(self) -> int:
+        return 1 + len(self.scales) * self.n_families
+
+
+def plan_features(n_channels: int) -> FeaturePlan:
+    """All families at all scales where they fit into `MOST_FEATURES`.
+
+    Else each channel gets as many scales as fit, spread evenly; or, where not even one does, the first
+    families of one scale.
+
+    Examples
+    --------
+    >>> [plan_features(n).n_per_channel for n in (1, 4, 5, 12, 64)]
+    [49, 49, 33, 9, 3]
+    """
+    room = max(MOST_FEATURES // n_channels - 1, 0)
+    n_scales = min(room // FAMILIES, len(SCALES_PX))
+    if n_scales <= 1:
+        return FeaturePlan((Scale(ONLY_SCALE_PX),), min(room, FAMILIES))
+    chosen = np.linspace(0, len(SCALES_PX) - 1, n_scales).round().astype(int)
+    return FeaturePlan(tuple(Scale(SCALES_PX[i]) for i in chosen), FAMILIES)
+
+
+def count_features(n_channels: int) -> int:
+    """Features of one pixel."""
+    return n_channels * plan_features(n_channels).n_per_channel
+
+
+def to_float(image: NDArray[Any]) -> NDArray[np.float32]:
+    """The values as they are, for images that are standardised already."""
+    return image.astype(np.float32)
+
+
+def pixel_features(image: NDArray[Any], prepare: Prepare = to_float, n_threads: int = 1) -> Rows:
+    """`(H, W, C)` image to `(H, W, F)` features of every pixel.
+
+    Parameters
+    ----------
+    image : (H, W, C) array
+        Or a memory map; it is read in tiles.
+    prepare : callable
+        Standardises a piece of the image.
+    n_threads : int
+        Tiles that are computed at once.
+
+    Examples
+    --------
+    >>> pixel_features(np.zeros((8, 9, 3), np.uint8)).shape
+    (8, 9, 147)
+    """
+    out = np.empty((*image.shape[:2], count_features(image.shape[2])), np.float32)
+
+    def fill(tile: Tile) -> None:
+        _write_rows(_find_planes(prepare(image[tile.read])), tile.core_in_read, out[tile.core])
+
+    _each(fill, cut_tiles((image.shape[0], image.shape[1]), MARGIN_PX, STRIDE, TILE_PX), n_threads)
+    return out
+
+
+def features_at(
+    image: NDArray[Any],
+    rows: NDArray[np.integer[Any]],
+    columns: NDArray[np.integer[Any]],
+    prepare: Prepare = to_float,
+    n_threads: int = 1,
+) -> Rows:
+    """Features `(n, F)` of the `n` pixels at `rows` and `columns`; only what surrounds them is read.
+
+    Examples
+    --------
+    >>> features_at(np.ones((8, 9, 1), np.uint8), np.array([0, 3]), np.array([8, 2])).shape
+    (2, 49)
+    """
+    out = np.empty((len(rows), count_features(image.shape[2])), np.float32)
+
+    def fill(inside: NDArray[np.intp]) -> None:
+        tile = _surround(rows[inside], columns[inside], image.shape[:2])
+        shape = [part.stop - part.start for part in tile.core]
+        box = np.empty((*shape, out.shape[1]), np.float32)
+        _write_rows(_find_planes(prepare(image[tile.read])), tile.core_in_read, box)
+        out[inside] = box[rows[inside] - tile.core[0].start, columns[inside] - tile.core[1].start]
+
+    _each(fill, _by_tile(rows, columns), n_threads)
+    return out
+
+
+def _each(job: Callable[[Any], None], over: Iterable[Any], n_threads: int) -> None:
+    if n_threads == 1:
+        for item in over:
+            job(item)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(job, over))
+
+
+def _by_tile(rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]) -> list[NDArray[np.intp]]:
+    """Indices of the pixels that share a tile, tile by tile."""
+    if len(rows) == 0:
+        return []
+    tiles = np.stack([rows // TILE_PX, columns // TILE_PX]).astype(np.int64)
+    _, numbers = np.unique(tiles, axis=1, return_inverse=True)
+    numbers = numbers.ravel()
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def _surround(
+    rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, ...]
+) -> Tile:
+    """The box around some pixels, and what must be read for it: as far as a tile of the whole image sees."""
+    core = tuple(slice(int(at.min()), int(at.max()) + 1) for at in (rows, columns))
+    read = tuple(
+        slice(max(part.start - MARGIN_PX, 0) // STRIDE * STRIDE, min(part.stop + MARGIN_PX, length))
+        for part, length in zip(core, shape, strict=True)
+    )
+    return Tile((core[0], core[1]), (read[0], read[1]))
+
+
+def _find_planes(image: NDArray[np.float32]) -> dict[int, Planes]:
+    """`(n, h, w)` features by octave: all channels' at full size, then those at half and at a quarter."""
+    plan = plan_features(image.shape[2])
+    octaves: dict[int, list[Planes]] = {0: [], 1: [], 2: []}
+    for channel in range(image.shape[2]):
+        pyramid = _build_pyramid(np.ascontiguousarray(image[..., channel]))
+        octaves[0].append(pyramid[0][np.newaxis])
+        for scale in plan.scales[: None if plan.n_families else 0]:
+            octaves[scale.octave].append(_at_scale(pyramid[scale.octave], scale)[: plan.n_families])
+    return {octave: np.concatenate(planes) for octave, planes in octaves.items() if planes}
+
+
+def _build_pyramid(plane: Plane) -> list[Plane]:
+    half = cv2.pyrDown(plane)
+    return [plane, np.asarray(half, np.float32), np.asarray(cv2.pyrDown(half), np.float32)]
+
+
+def _at_scale(plane: Plane, scale: Scale) -> Planes:
+    """All families `(FAMILIES, h, w)` of one scale, from the plane of its octave."""
+    kernels = _kernels()
+    out = np.empty((FAMILIES, *plane.shape), np.float32)
+    products = np.empty((3, *plane.shape), np.float32)
+    smooth = _blur(plane, scale.sigma())
+    kernels.derive(smooth, scale.sigma(), out, products)
+    np.subtract(smooth, _blur(plane, scale.sigma(NARROWER)), out=out[kernels.DIFFERENCE])
+    window = scale.scale_px * WINDOW / 2**scale.octave
+    averaged = [_blur(product, window) for product in products]
+    kernels.eigenvalues(*averaged, out[kernels.STRUCTURE_1], out[kernels.STRUCTURE_2])
+    return out
+
+
+def _blur(plane: Plane, sigma_px: float) -> Plane:
+    reach = max(1, math.ceil(REACH * sigma_px))
+    x = np.arange(-reach, reach + 1)
+    kernel = np.exp(-(x**2) / (2 * max(sigma_px, SMALLEST_SIGMA_PX) ** 2))
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    blurred = cv2.sepFilter2D(plane, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(blurred, np.float32)
+
+
+def _write_rows(octaves: dict[int, Planes], part: Slices, out: Rows) -> None:
+    """Fill `(h, w, F)` with the features of `part` of the planes."""
+    kernels = _kernels()
+    top, left = part[0].start, part[1].start
+    first = 0
+    for octave, planes in octaves.items():
+        if octave == 0:
+            kernels.transpose(planes, top, left, out, first)
+        else:
+            small = np.empty((*planes.shape[1:], len(planes)), np.float32)
+            kernels.transpose(planes, 0, 0, small, 0)
+            kernels.enlarge(small, 2**octave, top, left, out, first)
+        first += len(planes)
+
+
+def _kernels() -> ModuleType:
+    from core.learners import _feature_kernels
+
+    return _feature_kernels

@@ -1,0 +1,164 @@
+"""The forest answers as scikit-learn does, is kept without pickle, and never learns from too many pixels."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.ensemble import RandomForestClassifier
+
+from core.learners.forest import (
+    FEWEST_PIXELS_PER_CLASS,
+    MOST_PIXELS,
+    SMALLEST_LEAF_PX,
+    Forest,
+    draw_pixels,
+    train_forest,
+)
+
+N_CLASSES = 4
+ABSENT = 1
+
+
+def truth(n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Rows of five features and labels of all classes but one, the last one rare."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, 5)).astype(np.float32)
+    labels = np.where(rows[:, 0] + 0.5 * rng.normal(size=n) > 0, 2, 0).astype(np.uint8)
+    labels[rows[:, 1] > 1.7] = 3
+    return rows, labels
+
+
+@pytest.fixture(scope="module")
+def forest() -> Forest:
+    return train_forest(*truth(1500), N_CLASSES, seed=7, n_trees=10)
+
+
+def test_probabilities_are_those_of_scikit_learn(forest: Forest) -> None:
+    rows, labels = truth(1500)
+    theirs = RandomForestClassifier(10, min_samples_leaf=SMALLEST_LEAF_PX, random_state=7).fit(rows, labels)
+    asked = truth(3000, seed=1)[0]
+    expected = np.zeros((len(asked), N_CLASSES))
+    expected[:, theirs.classes_] = theirs.predict_proba(asked)
+    assert np.allclose(forest.probabilities(asked), expected, rtol=0, atol=1e-6)
+
+
+def test_a_value_on_a_threshold_goes_where_scikit_learn_sends_it() -> None:
+    """Thresholds between neighbouring float32 numbers are no float32 numbers themselves."""
+    low = np.float32(8)
+    high = np.nextafter(low, np.float32(9))
+    rows = np.array([[low], [high]] * 50, np.float32)
+    forest = train_forest(rows, np.array([0, 1] * 50, np.uint8), 2, seed=0, n_trees=5)
+    assert np.allclose(forest.probabilities(rows[:2]), [[1, 0], [0, 1]])
+
+
+def test_the_same_seed_grows_the_same_trees(forest: Forest) -> None:
+    again = train_forest(*truth(1500), N_CLASSES, seed=7, n_trees=10, n_threads=2)
+    assert all(np.array_equal(getattr(forest, f.name), getattr(again, f.name)) for f in fields(Forest))
+
+
+def test_threads_change_no_answer(forest: Forest) -> None:
+    rows = truth(40_000)[0]
+    assert np.array_equal(forest.probabilities(rows, n_threads=2), forest.probabilities(rows))
+
+
+def test_probabilities_sum_to_one_and_an_absent_class_has_none(forest: Forest) -> None:
+    found = forest.probabilities(truth(500, seed=2)[0])
+    assert np.allclose(found.sum(1), 1, atol=1e-6)
+    assert not found[:, ABSENT].any()
+
+
+def test_no_row_has_no_answer(forest: Forest) -> None:
+    assert forest.probabilities(np.empty((0, 5), np.float32)).shape == (0, N_CLASSES)
+
+
+def test_a_forest_survives_safetensors(forest: Forest, tmp_path: Path) -> None:
+    save_file(forest.to_tensors(), tmp_path / "forest.safetensors")
+    loaded = Forest.from_tensors(load_file(tmp_path / "forest.safetensors"))
+    rows = truth(200)[0]
+    assert np.array_equal(loaded.probabilities(rows), forest.probabilities(rows))
+
+
+def test_one_class_alone_is_always_the_answer() -> None:
+    forest = train_forest(np.zeros((5, 2), np.float32), np.full(5, 2, np.uint8), 3, seed=0, n_trees=2)
+    assert forest.probabilities(np.ones((1, 2), np.float32)).tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("child", [5, 0, 2]),  # a walk would go back to the root for ever
+        ("child", [2, 1, 2]),  # the right child would be outside
+        ("child", [-1, 1, 2]),
+        ("threshold", [0.0, 1.0, np.inf]),  # a pixel would walk on from a leaf
+        ("threshold", [0.0, np.nan, np.inf]),
+        ("feature", [-1, 0, 0]),
+        ("leaf", [0, 0, 2]),
+        ("roots", [3]),
+        ("roots", []),
+        ("leaf", [0, 0]),
+        ("child", [0, 1]),
+    ],
+)
+def test_arrays_that_lead_outside_are_refused(name: str, value: list[float]) -> None:
+    tensors = {
+        "feature": torch.tensor([0, 0, 0], dtype=torch.int32),
+        "threshold": torch.tensor([0.5, np.inf, np.inf]),
+        "child": torch.tensor([1, 1, 2], dtype=torch.int32),
+        "leaf": torch.tensor([0, 0, 1], dtype=torch.int32),
+        "shares": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        "roots": torch.tensor([0], dtype=torch.int32),
+    }
+    assert Forest.from_tensors(tensors).probabilities(np.ones((1, 1), np.float32)).tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match="do not fit"):
+        Forest.from_tensors({**tensors, name: torch.tensor(value, dtype=tensors[name].dtype)})
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Forest)])
+def test_a_missing_or_wrongly_typed_array_is_refused(forest: Forest, name: str) -> None:
+    tensors = forest.to_tensors()
+    with pytest.raises(ValueError, match=name):
+        Forest.from_tensors({key: value for key, value in tensors.items() if key != name})
+    with pytest.raises(ValueError, match="do not fit"):
+        Forest.from_tensors({**tensors, name: tensors[name].to(torch.float64)})
+
+
+def test_rows_with_too_few_features_are_refused(forest: Forest) -> None:
+    with pytest.raises(ValueError, match="looks at column"):
+        forest.probabilities(np.zeros((3, 2), np.float32))
+
+
+def test_labels_that_no_class_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="label 4 of 4"):
+        train_forest(np.zeros((2, 1), np.float32), np.array([0, 4], np.uint8), 4, seed=0)
+
+
+def test_no_more_pixels_are_drawn_than_a_forest_may_learn_from() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 5 * MOST_PIXELS).astype(np.uint8)
+    drawn = draw_pixels(labels, np.random.default_rng(1))
+    assert MOST_PIXELS - 3 <= len(drawn) <= MOST_PIXELS
+    assert len(np.unique(drawn)) == len(drawn)
+
+
+def test_a_rare_class_keeps_its_pixels() -> None:
+    labels = np.zeros(10 * MOST_PIXELS, np.uint8)
+    labels[:300], labels[1000 : 1000 + 2 * FEWEST_PIXELS_PER_CLASS] = 3, 2
+    counts = np.bincount(labels[draw_pixels(labels, np.random.default_rng(1))])
+    assert counts[3] == 300
+    assert counts[2] >= FEWEST_PIXELS_PER_CLASS
+
+
+def test_a_small_limit_is_shared_by_all_classes() -> None:
+    labels = np.repeat(np.arange(5, dtype=np.uint8), 1000)
+    drawn = draw_pixels(labels, np.random.default_rng(0), 50)
+    assert np.bincount(labels[drawn]).tolist() == [10] * 5
+
+
+def test_few_pixels_are_all_learnt_from() -> None:
+    labels = np.zeros(10, np.uint8)
+    assert draw_pixels(labels, np.random.default_rng(0)).tolist() == list(range(10))
