@@ -17,7 +17,7 @@ from core.rounds import RoundSettings
 from core.synthetic import make_image
 from core.truth.holdout import split, summarise
 from ml_backend.rounds.round_process import train_here
-from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
+from ml_backend.training import StoredExample, TrainedRound, TrainingSpec
 
 N_DIFFERENT = 40
 """Images that are really drawn; further tasks hold copies, in files of their own."""
@@ -73,9 +73,9 @@ def mark_new(examples: Sequence[StoredExample], first_new: int) -> tuple[StoredE
 def run_round(
     examples: Sequence[StoredExample], start: Path | None, output: Path, n_steps: int, seed: int = 0
 ) -> tuple[TrainedRound, float]:
-    """Carry out one order as the training process does; returns the seconds it took too."""
+    """Carry out one specification as the training process does; returns the seconds it took too."""
     settings = RoundSettings(max_steps=n_steps, n_threads=N_THREADS, seed=seed)
-    order = TrainingOrder(SCHEMA, tuple(examples), start, output, settings, now=0.0)
+    spec = TrainingSpec(SCHEMA, tuple(examples), start, output, settings, now=0.0)
     began = time.perf_counter()
-    trained = train_here(order, MappedImages(), lambda done, eta_s: None, lambda: False)
+    trained = train_here(spec, MappedImages(), lambda done, eta_s: None, lambda: False)
     return trained, time.perf_counter() - began

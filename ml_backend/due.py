@@ -20,7 +20,7 @@ from ml_backend.storage import predictions, reviews, rounds, scorings, tables, t
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "digest", "round", "push", "score", "rank", "order", "pretrain"]
+JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync", "pretrain"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
@@ -56,7 +56,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         return due
     unbuilt = tasks.has_unbuilt(connection, project.project_id, now)
     if unbuilt:
-        due.append("digest")
+        due.append("build")
     if _is_round_due(connection, project, config.schema, settings, now, unbuilt):
         due.append("round")
     elif project.current_version is not None:
@@ -117,7 +117,7 @@ def _find_review(
         is_ranked = is_planned and review.ranked_version == version
         is_sent = is_ranked and not predictions.count_due_pushes(connection, project_id, now)
         if review.kept_version != version or (is_sent and review.settled_version != version):
-            due.append("order")
+            due.append("sync")
     return due
 
 

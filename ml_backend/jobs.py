@@ -52,11 +52,11 @@ class Queue:
 
     LANES: Mapping[JobKind, str] = {
         "round": "rounds",
-        "digest": "quick",
+        "build": "quick",
         "reconcile": "quick",
         "push": "quick",
         "rank": "quick",
-        "order": "quick",
+        "sync": "quick",
         "score": "scores",
         "pretrain": "pretraining",
     }

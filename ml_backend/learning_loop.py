@@ -54,7 +54,7 @@ class LearningLoop:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._suggester = suggesting.Suggester(parts)
-        self._placer = push.Placer(parts, self._suggester)
+        self._pusher = push.Pusher(parts, self._suggester)
         self._scorer = scoring.Scorer(parts, self._suggester)
 
     # Record: what Label Studio tells is written down at once, and nothing else happens before it is answered.
@@ -128,16 +128,16 @@ class LearningLoop:
             raise RoundCancelledError("stopped before the training began")
         snapshot = publishing.take_snapshot(self.parts, project, config.schema)
         lease.truth_seq = snapshot.truth_seq
-        order = publishing.write_order(self.parts, project, config, snapshot)
-        trained = self.parts.trainer(order, lease.report_progress, lease.should_stop)
-        version = publishing.publish(self.parts, lease, order, snapshot, trained, found.problem)
+        spec = publishing.write_spec(self.parts, project, config, snapshot)
+        trained = self.parts.trainer(spec, lease.report_progress, lease.should_stop)
+        version = publishing.publish(self.parts, lease, spec, snapshot, trained, found.problem)
         log.info(
             "finish_round project=%d round=%d model_version=%s promoted=%s examples=%d",
             project.project_id,
             lease.number,
             version,
             trained.promoted,
-            len(order.examples),
+            len(spec.examples),
         )
         publishing.sweep(self.parts, lease.project)
         return version
@@ -155,7 +155,7 @@ class LearningLoop:
 
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Have Label Studio hold one prediction of ours for each task that is owed; how many were sent."""
-        return self._placer.push_owed(self._get(project_id), should_stop)
+        return self._pusher.push_due(self._get(project_id), should_stop)
 
     def pretrain(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Make base weights from the project's unlabelled images, until something else comes first."""
@@ -171,9 +171,9 @@ class LearningLoop:
         """Have near-duplicates step back and rare classes come forward; returns how many scores changed."""
         return ranking.rank_pool(self.parts, project_id)
 
-    def keep_order(self, project_id: int) -> bool:
+    def sync_project_order(self, project_id: int) -> bool:
         """Make the current version the one that orders the project; returns whether Label Studio did it."""
-        return label_studio_order.keep_order(self.parts, project_id)
+        return label_studio_order.sync_project_order(self.parts, project_id)
 
     # Look and steer.
 
@@ -232,12 +232,8 @@ class LearningLoop:
                 )
         log.info("roll_back project=%d model_version=%s", project_id, model_version)
 
-    def ranked_tasks(
-        self, project_id: int, order: str = "uncertainty", limit: int = 100
-    ) -> list[dict[str, Any]]:
-        """The tasks that the current model looked at, least sure first: the one `order` there is."""
-        if order != "uncertainty":
-            raise ValueError(f"tasks can be ordered by uncertainty, not by {order!r}")
+    def ranked_tasks(self, project_id: int, limit: int = 100) -> list[dict[str, Any]]:
+        """The tasks that the current model looked at, least sure first."""
         return overview.rank(self.parts, self._get(project_id), limit)
 
     def picture(self, project_id: int, task_id: int, kind: PictureKind) -> bytes:

@@ -42,7 +42,7 @@ class TaskRecord:
 
 
 @dataclass(frozen=True)
-class TaskDigest:
+class TaskSummary:
     """Just enough of a task to see whether anything about it changed."""
 
     task_id: int
@@ -67,7 +67,7 @@ class ProjectRecord:
 
 
 @dataclass(frozen=True)
-class PlacedPrediction:
+class HeldPrediction:
     """A prediction that a task has in Label Studio, from anybody; without its regions."""
 
     prediction_id: int
@@ -84,11 +84,11 @@ class LabelStudio(Protocol):
 
     def get_project(self, project_id: int) -> ProjectRecord: ...
 
-    def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
+    def iter_task_summaries(self, project_id: int) -> Iterator[TaskSummary]:
         """All tasks of the project, without region data; cheap per task."""
         ...
 
-    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+    def iter_painted_summaries(self, project_id: int, known: Collection[int]) -> Iterator[TaskSummary]:
         """Tasks that have annotations, and those of `known` that are still there."""
         ...
 
@@ -102,7 +102,7 @@ class LabelStudio(Protocol):
 
     def list_predictions(
         self, project_id: int, task_ids: Sequence[int]
-    ) -> Mapping[int, tuple[PlacedPrediction, ...]]:
+    ) -> Mapping[int, tuple[HeldPrediction, ...]]:
         """What these tasks have, from anybody; a task that is gone is left out."""
         ...
 

@@ -1,4 +1,4 @@
-"""One round's training, as an order that can be carried out in any process."""
+"""One round's training, as a specification that can be carried out in any process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StoredExample:
 
 
 @dataclass(frozen=True)
-class TrainingOrder:
+class TrainingSpec:
     """All that a training process must be told. `start` is the folder of the current model, if any."""
 
     schema: LabelSchema
@@ -44,7 +44,7 @@ class TrainingOrder:
 
 @dataclass(frozen=True)
 class TrainedRound:
-    """What came out; the new weights are in the order's `output` when they were `promoted`.
+    """What came out; the new weights are in the spec's `output` when they were `promoted`.
 
     `fingerprint` is the hexadecimal sha256 of the weights.
     """
@@ -55,15 +55,15 @@ class TrainedRound:
 
 
 class Trainer(Protocol):
-    """Carries out an order; raises `TrainingError`, and `RoundCancelledError` when it was asked to stop."""
+    """Carries out a specification; raises `TrainingError`, and `RoundCancelledError` when asked to stop."""
 
     def __call__(
-        self, order: TrainingOrder, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
     ) -> TrainedRound: ...
 
 
 class StoredExamples:
-    """The annotated images of an order, opened one at a time; implements `core.rounds.ExampleSource`.
+    """The annotated images of a specification, opened one at a time; implements `core.rounds.ExampleSource`.
 
     While too little is held out to check a model, nothing is held out: a draft learns from everything.
     """

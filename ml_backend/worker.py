@@ -59,12 +59,12 @@ class Worker:
         self._loop, self._stop = loop, stop
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
-            "digest": self._job("digest", lambda project_id: loop.build_truth(project_id, stop.is_set)),
+            "build": self._job("build", lambda project_id: loop.build_truth(project_id, stop.is_set)),
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
             "rank": self._job("rank", lambda project_id: loop.rank(project_id)),
-            "order": self._job("order", loop.keep_order),
+            "sync": self._job("sync", loop.sync_project_order),
             "pretrain": self._job("pretrain", lambda project_id: _pretrain(loop, project_id, stop)),
         }
         self.queue = Queue(loop.parts.settings, jobs)
@@ -81,7 +81,7 @@ class Worker:
         """Send every job that is due and not on its way."""
         try:
             for project_id, kind in self._list_due():
-                if self._claim(project_id, kind):
+                if self._take(project_id, kind):
                     self.queue.send(kind, project_id)
         except Exception:
             # The database or the queue may be away for a while: say so, and look again.
@@ -103,22 +103,22 @@ class Worker:
             running = rounds.find_running(connection, project.project_id)
         return running is None or is_lost(running, parts.clock())
 
-    def _claim(self, project_id: int, kind: JobKind) -> bool:
+    def _take(self, project_id: int, kind: JobKind) -> bool:
         parts = self._loop.parts
         with parts.database.write() as connection:
-            return wakeups.claim(connection, project_id, kind, parts.clock(), LOST_AFTER_S)
+            return wakeups.take(connection, project_id, kind, parts.clock(), LOST_AFTER_S)
 
     def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
         def run(project_id: int) -> None:
             try:
                 if kind in ("round", "score"):
-                    # From here on claims of its own say that it is under way, and are found lost should we
+                    # From here on leases of its own say that it is under way, and are found lost should we
                     # be killed. Other workers may take their share of what is to be scored.
                     self._clear(project_id, kind)
                 if kind in self._find_due(project_id):  # another worker may have been faster
                     work(project_id)
             except Exception:
-                # Whatever it is, the other projects go on; the job is due again, and its claim delays it.
+                # Whatever it is, the other projects go on; the job is due again, and its wake-up delays it.
                 log.exception("fail_job kind=%s project=%d", kind, project_id)
                 return
             self._clear(project_id, kind)

@@ -68,14 +68,14 @@ class Pace:
     ----------
     search_s : to find where a stroke begins
     travel_px_per_s, paint_px_per_s : between strokes, and in a stroke
-    final_look_s : at each place, when it is done
+    final_check_s : at each place, when it is done
     question_s : to compare a pre-annotation in a box with the picture
     """
 
     search_s: float = 0.2
     travel_px_per_s: float = 800.0
     paint_px_per_s: float = 400.0
-    final_look_s: float = 0.2
+    final_check_s: float = 0.2
     question_s: float = 1.0
 
     def seconds(self, effort: Effort) -> float:
@@ -90,7 +90,7 @@ class Pace:
             effort.strokes * self.search_s
             + effort.travelled_px / self.travel_px_per_s
             + effort.painted_px / self.paint_px_per_s
-            + effort.places * self.final_look_s
+            + effort.places * self.final_check_s
             + effort.questions * self.question_s
         )
 

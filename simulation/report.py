@@ -103,7 +103,7 @@ def _assumptions(settings: Mapping[str, Any]) -> str:
     return (
         "## What is assumed\n\n"
         f"{pace.search_s:g} s to find where a stroke begins, {pace.travel_px_per_s:g} px/s between strokes, "
-        f"{pace.paint_px_per_s:g} px/s in a stroke, {pace.final_look_s:g} s for a last look at each place, "
+        f"{pace.paint_px_per_s:g} px/s in a stroke, {pace.final_check_s:g} s for a last look at each place, "
         f"{pace.question_s:g} s to compare a pre-annotation with the picture. Outlines are off by "
         f"{noise.edge_px:g} px, {100 * noise.missed_share:g} % of the objects are missed and "
         f"{100 * noise.wrong_class_share:g} % get a wrong class. A place without objects counts as one "

@@ -61,7 +61,7 @@ def spread_out(
 ) -> NDArray[np.float64]:
     """Change acquisition scores so that sorting by them, highest first, gives a diverse order.
 
-    The candidates are placed one by one, the highest score first. What shows the same as one that was placed
+    The candidates are ranked one by one, the highest score first. What shows the same as one that was ranked
     is held back, each time by `HELD_BACK`. Where fewer than `RARE_SHARE` of the places went to candidates
     with a rare class, the next one goes to the best of them, if it scores at least `LEAST_SCORE_SHARE` of
     what it passes over.
@@ -102,7 +102,7 @@ def spread_out(
     if embeddings.shape[:1] != scores.shape or rare.shape != scores.shape:
         raise ValueError(f"{scores.shape} scores, {embeddings.shape} embeddings, {rare.shape} is_rare")
     top = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-    scores[top] = _place(scores[top], _is_same_scene(embeddings[top]), rare[top])
+    scores[top] = _rank_diversely(scores[top], _is_same_scene(embeddings[top]), rare[top])
     return scores
 
 
@@ -127,23 +127,23 @@ def _cosines(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(unit @ unit.T)
 
 
-def _place(
+def _rank_diversely(
     scores: NDArray[np.float64], is_same: NDArray[np.bool_], is_rare: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """The scores with which candidates, the highest first, take the places that they are given."""
-    placed = np.empty_like(scores)
+    ranked = np.empty_like(scores)
     left = scores.copy()  # what each is worth now; minus infinity once it has a place
     last, n_rare = 1.0, 0
-    for n_placed in range(len(scores)):
+    for n_ranked in range(len(scores)):
         chosen = int(np.argmax(left))
         value = left[chosen]
-        if n_rare < int(RARE_SHARE * (n_placed + 1)) and not is_rare[chosen]:
+        if n_rare < int(RARE_SHARE * (n_ranked + 1)) and not is_rare[chosen]:
             of_rare = np.where(is_rare, left, -np.inf)
             best = int(np.argmax(of_rare))
             if of_rare[best] >= LEAST_SCORE_SHARE * value:
                 chosen, value = best, (last + value) / 2  # between the one before and the one after
-        placed[chosen] = last = value
+        ranked[chosen] = last = value
         n_rare += int(is_rare[chosen])
         left[chosen] = -np.inf
         left[is_same[chosen]] *= HELD_BACK
-    return placed
+    return ranked

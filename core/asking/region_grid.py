@@ -30,7 +30,7 @@ BLOCKS_PER_SIDE = 4
 ROWS_AT_ONCE = 512
 """Bounds the memory in 32-bit numbers on very large images."""
 
-Place = tuple[int, int]
+Corner = tuple[int, int]
 """Row and column of a box's first block."""
 
 
@@ -97,7 +97,7 @@ class Grid:
         )
         return np.asarray(summed / (rows * columns), np.float64)
 
-    def pick_apart(self, keys: NDArray[np.float64], least: float) -> Iterator[Place]:
+    def pick_apart(self, keys: NDArray[np.float64], least: float) -> Iterator[Corner]:
         """Yield the place with the highest key again and again, without those that would overlap it."""
         left = keys.copy()
         rows, columns = self.blocks

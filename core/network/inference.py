@@ -44,10 +44,10 @@ def infer_logits(network: Network, batch: Tensor, compute: Compute = EXACT) -> T
 
     The network is as `load_network` made it for `compute`; batch and logits are on the processor.
     """
-    return infer_deeply(network, batch, compute)[0]
+    return infer_with_features(network, batch, compute)[0]
 
 
-def infer_deeply(network: Network, batch: Tensor, compute: Compute = EXACT) -> tuple[Tensor, Tensor]:
+def infer_with_features(network: Network, batch: Tensor, compute: Compute = EXACT) -> tuple[Tensor, Tensor]:
     """The same logits, and what the encoder's deepest level has of the batch: `(N, D, h, w)`, where it is."""
     with torch.inference_mode():
         features, deepest = network.encode(compute.place(batch).to(compute.half or batch.dtype))

@@ -16,7 +16,7 @@ from core.network import uncertainty
 from core.network.checkpoint import Checkpoint
 from core.network.device import Compute, choose_compute
 from core.network.embedding import EmbeddingMean
-from core.network.inference import infer_deeply, infer_logits, load_network, to_batch
+from core.network.inference import infer_logits, infer_with_features, load_network, to_batch
 from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
@@ -124,7 +124,7 @@ class Predictor:
                     raise RoundCancelledError("the prediction was asked to stop")
                 batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
                 rows, columns = tile.core_in_read
-                first, deepest = infer_deeply(self._network, batch, self.compute)
+                first, deepest = infer_with_features(self._network, batch, self.compute)
                 seen.add(deepest, (rows, columns), batch.shape[-1])
                 logits = sample_logits(self._logits, batch, n_augmentations, first)[:, :, rows, columns]
                 _write(maps, tile.core, logits, self.checkpoint.temperature)

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError, PayloadError
 from ml_backend.label_studio import project_order
 from ml_backend.label_studio.connection import Connection
-from ml_backend.label_studio.payloads import parse_digest, parse_project, parse_task
-from ml_backend.ports import PlacedPrediction, ProjectRecord, TaskDigest, TaskRecord
+from ml_backend.label_studio.payloads import parse_project, parse_summary, parse_task
+from ml_backend.ports import HeldPrediction, ProjectRecord, TaskRecord, TaskSummary
 
 PAGE_SIZE = 250
 """The server loads whole predictions and annotations for each page, even to show ids alone."""
 
-DIGEST_FIELDS = "id,updated_at,data,annotations"
+SUMMARY_FIELDS = "id,updated_at,data,annotations"
 TASK_FIELDS = (
     "id,project,created_at,updated_at,data,annotations,"
     "result,completed_by,was_cancelled,lead_time,task,parent_prediction"
@@ -46,52 +46,52 @@ class LabelStudioClient:
         row = self._connection.request("GET", f"/api/projects/{int(project_id)}")
         return _understood(parse_project, row)
 
-    def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
+    def iter_task_summaries(self, project_id: int) -> Iterator[TaskSummary]:
         """All tasks of a project in the order of their ids, without region data.
 
         Seen with Label Studio 1.23.2 (Data Manager listing with `include`): 3000 tasks in 1.5 s, 110 bytes
         each. A task's `updated_at` moves when one of its annotations is created, edited, skipped, deleted
         alone or in bulk, and when annotations are made from predictions. It also moves when a prediction
         is stored alone or retrieved from a backend, but not when predictions are imported in bulk. So an
-        unchanged digest means unchanged annotations, and a changed one is worth a `get_task` where
+        unchanged summary means unchanged annotations, and a changed one is worth a `get_task` where
         `annotation_ids` is not empty.
 
         Pages are cut by id, not by number: a task that is deleted meanwhile must not push another one
         out of sight, because what is not listed counts as deleted.
         """
-        yield from self._iter_digests(project_id)
+        yield from self._iter_summaries(project_id)
 
-    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+    def iter_painted_summaries(self, project_id: int, known: Collection[int]) -> Iterator[TaskSummary]:
         """Tasks that have annotations, and those of `known` that are there without one, each once.
 
         What it costs grows with what people painted instead of with the project.
         """
         listed = set()
-        for digest in self._iter_digests(project_id, ("total_annotations", "greater", 0)):
-            listed.add(digest.task_id)
-            yield digest
+        for summary in self._iter_summaries(project_id, ("total_annotations", "greater", 0)):
+            listed.add(summary.task_id)
+            yield summary
         others = sorted(set(known) - listed)
         for start in range(0, len(others), PAGE_SIZE):
             chunk = others[start : start + PAGE_SIZE]
-            for row in self._list_tasks(project_id, [("id", "in_list", chunk)], PAGE_SIZE, DIGEST_FIELDS):
+            for row in self._list_tasks(project_id, [("id", "in_list", chunk)], PAGE_SIZE, SUMMARY_FIELDS):
                 yield self._noted(project_id, row)
 
-    def _iter_digests(self, project_id: int, *conditions: Condition) -> Iterator[TaskDigest]:
+    def _iter_summaries(self, project_id: int, *conditions: Condition) -> Iterator[TaskSummary]:
         last_id = 0
         while True:
             after: Condition = ("id", "greater", last_id)
-            rows = self._list_tasks(project_id, [after, *conditions], PAGE_SIZE, DIGEST_FIELDS)
+            rows = self._list_tasks(project_id, [after, *conditions], PAGE_SIZE, SUMMARY_FIELDS)
             for row in rows:
-                digest = self._noted(project_id, row)
-                last_id = max(last_id, digest.task_id)
-                yield digest
+                summary = self._noted(project_id, row)
+                last_id = max(last_id, summary.task_id)
+                yield summary
             if len(rows) < PAGE_SIZE:
                 return
 
-    def _noted(self, project_id: int, row: object) -> TaskDigest:
-        digest = _understood(parse_digest, row)
-        self._project_of[digest.task_id] = project_id
-        return digest
+    def _noted(self, project_id: int, row: object) -> TaskSummary:
+        summary = _understood(parse_summary, row)
+        self._project_of[summary.task_id] = project_id
+        return summary
 
     def get_task(self, task_id: int) -> TaskRecord:
         """One task with its annotations; their streams stay lists of integers.
@@ -121,7 +121,7 @@ class LabelStudioClient:
 
     def list_predictions(
         self, project_id: int, task_ids: Sequence[int]
-    ) -> dict[int, tuple[PlacedPrediction, ...]]:
+    ) -> dict[int, tuple[HeldPrediction, ...]]:
         return project_order.list_predictions(self._connection, project_id, task_ids)
 
     def overwrite_prediction(

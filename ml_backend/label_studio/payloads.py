@@ -27,7 +27,7 @@ from ml_backend.label_studio.rows import (
     SetupBody,
     TaskRow,
 )
-from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskDigest, TaskRecord
+from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskRecord, TaskSummary
 
 EventKind = Literal[
     "annotations-saved",
@@ -143,10 +143,10 @@ def parse_task(body: object, project_id: int | None = None) -> TaskRecord:
     return _to_task(task, owner)
 
 
-def parse_digest(body: object) -> TaskDigest:
+def parse_summary(body: object) -> TaskSummary:
     """Read a row of the task listing."""
     row = _validate(ListedTaskRow, body)
-    return TaskDigest(
+    return TaskSummary(
         row.id, row.updated_at, tuple(annotation.id for annotation in row.annotations), row.data
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.connection import Connection
-from ml_backend.ports import PlacedPrediction
+from ml_backend.ports import HeldPrediction
 
 BACKEND_TITLE = "Brushloop"
 """Of a connected backend, until its first model gives it another."""
@@ -31,7 +31,7 @@ def is_our_title(title: str) -> bool:
 
 def list_predictions(
     connection: Connection, project_id: int, task_ids: Sequence[int]
-) -> dict[int, tuple[PlacedPrediction, ...]]:
+) -> dict[int, tuple[HeldPrediction, ...]]:
     """What the tasks have, in one call; the listing sends all regions along, so ask for few tasks at once."""
     wanted = {"filter": "filter:tasks:id", "operator": "in_list", "type": "Number", "value": list(task_ids)}
     params = {
@@ -48,7 +48,7 @@ def list_predictions(
     try:
         return {
             int(row["id"]): tuple(
-                PlacedPrediction(int(p["id"]), str(p.get("model_version") or ""), p.get("score"))
+                HeldPrediction(int(p["id"]), str(p.get("model_version") or ""), p.get("score"))
                 for p in row["predictions"]
             )
             for row in answer["tasks"]

@@ -20,14 +20,14 @@ from ml_backend.storage.projects import Project, get_project
 log = logging.getLogger(__name__)
 
 TAB_TITLE = "Review round"
-CLAIM_S = 300.0
+LEASE_S = 300.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
 """Before what Label Studio refused is tried again: twice as long each time."""
 
 
-def keep_order(parts: Parts, project_id: int) -> bool:
+def sync_project_order(parts: Parts, project_id: int) -> bool:
     """Make the current version the project's, and the tab follow it; returns whether all of it is so."""
-    if not _claim(parts, project_id):
+    if not _lease(parts, project_id):
         return False
     with parts.database.read() as connection:
         project = get_project(connection, project_id)
@@ -70,20 +70,20 @@ def _keep(parts: Parts, project: Project, version: str, ours: set[str]) -> None:
     server.keep_tab(project_id, describe_tab(version))
 
 
-def _claim(parts: Parts, project_id: int) -> bool:
+def _lease(parts: Parts, project_id: int) -> bool:
     now = parts.clock()
     with parts.database.write() as connection:
         get_project(connection, project_id)
-        owner = reviews.get_review(connection, project_id).claimed_by
+        owner = reviews.get_review(connection, project_id).leased_by
         gone = {owner} if owner is not None and is_gone(owner) else set()
-        return reviews.claim_keeping(connection, project_id, parts.owner, now, now + CLAIM_S, gone)
+        return reviews.lease_sync(connection, project_id, parts.owner, now, now + LEASE_S, gone)
 
 
 def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStudioError | None) -> None:
     now = parts.clock()
     with parts.database.write() as connection:
         review = reviews.get_review(connection, project_id)
-        values: dict[str, Any] = {"claimed_by": None, "claimed_until": None}
+        values: dict[str, Any] = {"leased_by": None, "leased_until": None}
         if problem is None:
             is_planned = review.planned_version == version or parts.settings.score_tasks_per_round == 0
             is_ranked = is_planned and review.ranked_version == version
@@ -96,6 +96,6 @@ def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStud
             values |= {"keep_retry_at": now + pause_s, "keep_attempts": review.keep_attempts + 1}
         reviews.update_review(connection, project_id, **values)
     if problem is None:
-        log.info("keep_order project=%d model_version=%s", project_id, version)
+        log.info("sync_project_order project=%d model_version=%s", project_id, version)
     else:
         log.warning("postpone_order project=%d cause=%s", project_id, problem)

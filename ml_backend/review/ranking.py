@@ -40,7 +40,7 @@ def rank_pool(parts: Parts, project_id: int) -> int:
         found = candidates.list_candidates(connection, project_id, version, MAX_CANDIDATES)
         changed = find_changes(found, _list_rare(connection, project))
         candidates.change_scores(connection, project_id, version, changed)
-        predictions.owe_pushes(connection, project_id, sorted(changed), now, is_open=False)
+        predictions.enqueue_pushes(connection, project_id, sorted(changed), now, is_open=False)
         reviews.update_review(connection, project_id, ranked_version=version)
     log.info(
         "rank project=%d model_version=%s tasks=%d changed=%d", project_id, version, len(found), len(changed)

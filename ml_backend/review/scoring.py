@@ -1,7 +1,7 @@
 """Scoring: after a promotion the new model looks at some tasks that nobody opened, to rank them.
 
 How many is a budget, in tasks and in seconds, that does not grow with the project. Any number of workers
-share the work: each claims one task at a time. It steps aside for a training, and for people who wait.
+share the work: each leases one task at a time. It steps aside for a training, and for people who wait.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SLICE_S = 10.0
 """Length of one job: then other projects, and other workers, get their turn."""
 QUIET_S, PAUSE_S = 2.0, 0.25
 """So long after somebody asked for a prediction nothing is scored; how often that is looked at."""
-CLAIM_S = 600.0
+LEASE_S = 600.0
 """More than the largest image takes; a worker that died on this machine is noticed at once."""
 RETRY_S = 60.0
 """Pause when Label Studio cannot give images."""
@@ -53,11 +53,11 @@ class Scorer:
         started = time.monotonic()
         n_scored = 0
         while time.monotonic() - started < SLICE_S and self._wait_for_people(project_id, should_stop):
-            claimed = self._claim(project_id)
-            if claimed is None:
+            leased = self._lease(project_id)
+            if leased is None:
                 break
-            version, task = claimed
-            n_scored += self._look(project_id, version, task)
+            version, task = leased
+            n_scored += self._score_one(project_id, version, task)
         if n_scored:
             log.info("score project=%d tasks=%d", project_id, n_scored)
         return n_scored
@@ -74,7 +74,7 @@ class Scorer:
             time.sleep(PAUSE_S)
         return False
 
-    def _claim(self, project_id: int) -> tuple[str, StoredTask] | None:
+    def _lease(self, project_id: int) -> tuple[str, StoredTask] | None:
         """The next task for the current model; a new model's tasks are chosen by whoever comes first."""
         parts, now = self._parts, self._parts.clock()
         with parts.database.write() as connection:
@@ -86,13 +86,13 @@ class Scorer:
                     connection, project, project.current_version, parts.settings.score_tasks_per_round, now
                 )
             gone = list_gone(connection, tables.scorings, project_id, now)
-            task_id = scorings.claim_next(
-                connection, project_id, project.current_version, parts.owner, now, now + CLAIM_S, gone
+            task_id = scorings.lease_next(
+                connection, project_id, project.current_version, parts.owner, now, now + LEASE_S, gone
             )
             task = tasks.find_task(connection, project_id, task_id) if task_id is not None else None
         return (project.current_version, task) if task else None
 
-    def _look(self, project_id: int, version: str, task: StoredTask) -> bool:
+    def _score_one(self, project_id: int, version: str, task: StoredTask) -> bool:
         """Score one task and note it, whatever comes of it."""
         started = time.monotonic()
         record = TaskRecord(task.task_id, project_id, task.data, "")
@@ -116,7 +116,7 @@ class Scorer:
             if not scorings.drop(connection, project_id, task_id, parts.owner):
                 return  # another model was promoted meanwhile, or the project is gone
             if is_scored:
-                predictions.owe_pushes(connection, project_id, [task_id], now, is_open=False)
+                predictions.enqueue_pushes(connection, project_id, [task_id], now, is_open=False)
             else:
                 scorings.note_try(connection, project_id, task_id, now)
             spent_s = reviews.add_spent(connection, project_id, took_s)

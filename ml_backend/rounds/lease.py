@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
-from ml_backend.storage import claims, rounds
+from ml_backend.storage import rounds, row_leases
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.storage.rounds import StoredRound
 
@@ -124,8 +124,8 @@ def is_gone(owner: str) -> bool:
 
 
 def list_gone(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
-    """Those with claims in the project's rows of a table that are known to have ended."""
-    return {owner for owner in claims.list_owners(connection, table, project_id, now) if is_gone(owner)}
+    """Those with leases in the project's rows of a table that are known to have ended."""
+    return {owner for owner in row_leases.list_owners(connection, table, project_id, now) if is_gone(owner)}
 
 
 @lru_cache(maxsize=1)

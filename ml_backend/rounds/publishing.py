@@ -26,7 +26,7 @@ from ml_backend.storage.rounds import RoundState
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.build_truth import TaskTruth, find_retry_time
 from ml_backend.strokes.effort import sum_up
-from ml_backend.training import StoredExample, TrainedRound, TrainingOrder
+from ml_backend.training import StoredExample, TrainedRound, TrainingSpec
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapsh
     return Snapshot(known.truth_seq, usable, start)
 
 
-def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: Snapshot) -> TrainingOrder:
+def write_spec(parts: Parts, project: Project, config: LabelConfig, snapshot: Snapshot) -> TrainingSpec:
     """Tell a training process all it needs."""
     artifacts, settings = parts.artifacts(project), parts.settings
     examples = tuple(
@@ -64,7 +64,7 @@ def write_order(parts: Parts, project: Project, config: LabelConfig, snapshot: S
         for task, truth in snapshot.tasks
         if truth.maps
     )
-    return TrainingOrder(
+    return TrainingSpec(
         schema=config.schema,
         examples=examples,
         start=artifacts.models / snapshot.start.folder if snapshot.start else None,
@@ -109,7 +109,7 @@ def _to_example(
 def publish(
     parts: Parts,
     lease: Lease,
-    order: TrainingOrder,
+    spec: TrainingSpec,
     snapshot: Snapshot,
     trained: TrainedRound,
     note: str | None,
@@ -119,11 +119,11 @@ def publish(
     version = None
     if trained.promoted:
         version = f"r{lease.number:04d}-{trained.fingerprint[:8]}"
-        artifacts.publish(order.output, version)
+        artifacts.publish(spec.output, version)
     now = parts.clock()
     with parts.database.write() as connection:
         took = efforts.list_open(connection, lease.project.project_id, snapshot.truth_seq)
-        report = _complete_report(snapshot, trained, note, order.schema) | {"effort": sum_up(took)}
+        report = _complete_report(snapshot, trained, note, spec.schema) | {"effort": sum_up(took)}
         efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
         end_round(connection, parts, lease, "done", report=report, model_version=version)
         if version is not None:
@@ -138,7 +138,7 @@ def publish(
         update_project(
             connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note
         )
-    shutil.rmtree(order.output, ignore_errors=True)
+    shutil.rmtree(spec.output, ignore_errors=True)
     return version
 
 

@@ -29,7 +29,7 @@ from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.ports import ImageSource
 from ml_backend.rounds.encoder_weights import fetch_encoder
-from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingOrder
+from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ class ProcessTrainer:
         process.join()
 
     def __call__(
-        self, order: TrainingOrder, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
     ) -> TrainedRound:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_run_child, args=(theirs, self._settings, self._image_factory, order), daemon=True
+            target=_run_child, args=(theirs, self._settings, self._image_factory, spec), daemon=True
         )
         process.start()
         theirs.close()
@@ -82,21 +82,21 @@ class ProcessTrainer:
 
 
 def train_here(
-    order: TrainingOrder, images: ImageSource, on_progress: OnProgress, should_stop: Callable[[], bool]
+    spec: TrainingSpec, images: ImageSource, on_progress: OnProgress, should_stop: Callable[[], bool]
 ) -> TrainedRound:
-    """Carry out an order in this process."""
-    start = load_checkpoint(order.start) if order.start else None
+    """Carry out a specification in this process."""
+    start = load_checkpoint(spec.start) if spec.start else None
     result = train_round(
-        StoredExamples(order.examples, order.schema, images),
-        order.schema,
+        StoredExamples(spec.examples, spec.schema, images),
+        spec.schema,
         start,
-        order.settings,
+        spec.settings,
         now=time.monotonic,
         should_stop=should_stop,
         on_progress=on_progress,
     )
     if result.promoted:
-        save_checkpoint(result.checkpoint, order.output)
+        save_checkpoint(result.checkpoint, spec.output)
     return TrainedRound(result.promoted, result.checkpoint.fingerprint, result.report.to_record())
 
 
@@ -142,14 +142,14 @@ def _do_nothing() -> None:
 
 
 def _run_child(
-    pipe: Connection[Any, Any], settings: Settings, image_factory: ImageFactory, order: TrainingOrder
+    pipe: Connection[Any, Any], settings: Settings, image_factory: ImageFactory, spec: TrainingSpec
 ) -> None:
     _step_back()
     stop = threading.Event()
     threading.Thread(target=_obey, args=(pipe, stop), daemon=True).start()
     try:
         fetch_encoder(settings)
-        trained = train_here(order, image_factory(settings), _Sender(pipe), stop.is_set)
+        trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set)
     except RoundCancelledError as error:
         pipe.send(("stopped", str(error)))
     except BrushloopError as error:

@@ -10,7 +10,7 @@ from core.training.stopping import ClassScore, RoundEvidence, StopAdvice, advise
 from core.truth.readiness import Readiness
 from ml_backend.storage.rounds import StoredRound
 
-LOOK_BACK = 12
+ROUNDS_BACK = 12
 """Rounds that are read for advice: rounds without anything new lie between those that count."""
 
 UNKNOWN = StopAdvice("early", "No model of this project is in use yet.")

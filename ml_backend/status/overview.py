@@ -16,7 +16,7 @@ from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_lost
-from ml_backend.status.advice import LOOK_BACK, advise, judge_stopping
+from ml_backend.status.advice import ROUNDS_BACK, advise, judge_stopping
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
@@ -49,7 +49,7 @@ class _View:
 def describe(parts: Parts, project: Project) -> dict[str, Any]:
     """The status document of a project."""
     with parts.database.read() as connection:
-        view = _look(parts, connection, project)
+        view = _read_view(parts, connection, project)
         model = models.find_model(connection, project.project_id, project.current_version)
         n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
         n_tasks = tasks.count_tasks(connection, project.project_id)
@@ -82,7 +82,7 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
 def describe_in_short(parts: Parts, project: Project) -> dict[str, Any]:
     """One entry of the list of projects."""
     with parts.database.read() as connection:
-        view = _look(parts, connection, project)
+        view = _read_view(parts, connection, project)
     return {
         "project": project.project_id,
         "title": project.title,
@@ -101,7 +101,7 @@ def rank(parts: Parts, project: Project, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def _look(parts: Parts, connection: Connection, project: Project) -> _View:
+def _read_view(parts: Parts, connection: Connection, project: Project) -> _View:
     project_id = project.project_id
     config, problem = find_config(project.label_config)
     if project.label_config == "":
@@ -111,7 +111,7 @@ def _look(parts: Parts, connection: Connection, project: Project) -> _View:
     lint = [{"task": None, **asdict(finding)} for finding in readiness.lint]
     lint += [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
     running = rounds.find_running(connection, project_id)
-    listed = rounds.list_rounds(connection, project_id, LOOK_BACK)
+    listed = rounds.list_rounds(connection, project_id, ROUNDS_BACK)
     return _View(
         project=project,
         problem=problem,

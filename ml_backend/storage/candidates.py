@@ -56,7 +56,7 @@ def list_candidates(
 def change_scores(
     connection: Connection, project_id: int, model_version: str, scores: Mapping[int, float]
 ) -> None:
-    """Have Label Studio, and whoever asks, told another score for these tasks; `owe_pushes` sends it."""
+    """Have Label Studio, and whoever asks, told another score for these tasks; `enqueue_pushes` sends it."""
     if not scores:
         return
     p = tables.predictions

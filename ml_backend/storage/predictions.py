@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from ml_backend.ports import SentRegion
-from ml_backend.storage import claims, tables
+from ml_backend.storage import row_leases, tables
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
 
@@ -33,7 +33,7 @@ class RankedTask:
 
 
 @dataclass(frozen=True)
-class OwedPush:
+class DuePush:
     """One row. `is_open`: nothing was computed yet for the task, and somebody asked for it."""
 
     task_id: int
@@ -183,7 +183,7 @@ def count_scored(connection: Connection, project_id: int, model_version: str | N
     return n_scored, n_ever - n_scored
 
 
-def owe_pushes(
+def enqueue_pushes(
     connection: Connection, project_id: int, task_ids: Sequence[int], due_at: float, *, is_open: bool
 ) -> None:
     """Note tasks that Label Studio is to hold one answer for; a row that is there gets due the earlier."""
@@ -210,7 +210,7 @@ def has_due_push(connection: Connection, project_id: int, now: float, gone: Coll
     """Whether a push waits that nobody is working on."""
     p = tables.pushes
     due = sa.and_(p.c.project_id == project_id, p.c.due_at <= now)
-    query = sa.select(p.c.task_id).where(due, claims.is_free(p, now, gone)).limit(1)
+    query = sa.select(p.c.task_id).where(due, row_leases.is_free(p, now, gone)).limit(1)
     return connection.execute(query).first() is not None
 
 
@@ -221,17 +221,19 @@ def count_due_pushes(connection: Connection, project_id: int, now: float) -> int
     return int(connection.execute(query).scalar_one())
 
 
-def claim_pushes(
+def lease_pushes(
     connection: Connection, project_id: int, owner: str, now: float, until: float, gone: Collection[str],
     limit: int,
-) -> list[OwedPush]:  # fmt: skip
+) -> list[DuePush]:  # fmt: skip
     """Take due pushes: two workers that push one task at the same time would store it twice."""
     p = tables.pushes
     query = sa.select(p.c.task_id).where(p.c.project_id == project_id, p.c.due_at <= now)
-    found = claims.lock_free(connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone)
-    claims.claim(connection, p, project_id, found, owner, until)
+    found = row_leases.lock_free(
+        connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone
+    )
+    row_leases.lease(connection, p, project_id, found, owner, until)
     rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(found))
-    return [OwedPush(row.task_id, row.is_open) for row in connection.execute(rows)]
+    return [DuePush(row.task_id, row.is_open) for row in connection.execute(rows)]
 
 
 def clear_pushes(connection: Connection, project_id: int, task_ids: Sequence[int], owner: str) -> None:
@@ -251,13 +253,13 @@ def postpone_pushes(
     p = tables.pushes
     mine = _mine(project_id, task_ids, owner)
     connection.execute(sa.delete(p).where(mine, p.c.attempts + 1 >= max_attempts))
-    later = {"due_at": due_at, "attempts": p.c.attempts + 1, "claimed_by": None, "claimed_until": None}
+    later = {"due_at": due_at, "attempts": p.c.attempts + 1, "leased_by": None, "leased_until": None}
     connection.execute(sa.update(p).where(mine).values(**later))
 
 
 def _mine(project_id: int, task_ids: Collection[int], owner: str) -> sa.ColumnElement[bool]:
     p = tables.pushes.c
-    return sa.and_(p.project_id == project_id, p.task_id.in_(task_ids), p.claimed_by == owner)
+    return sa.and_(p.project_id == project_id, p.task_id.in_(task_ids), p.leased_by == owner)
 
 
 def _unpack(payload: bytes, score: float | None) -> dict[str, Any]:

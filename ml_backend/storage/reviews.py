@@ -24,8 +24,8 @@ class Review:
     ranked_version: str | None = None
     keep_retry_at: float | None = None
     keep_attempts: int = 0
-    claimed_by: str | None = None
-    claimed_until: float | None = None
+    leased_by: str | None = None
+    leased_until: float | None = None
 
 
 _COLUMNS = [tables.reviews.c[field.name] for field in fields(Review)]
@@ -47,16 +47,14 @@ def add_spent(connection: Connection, project_id: int, seconds: float) -> float:
     return float(connection.execute(added.returning(r.c.spent_s)).scalar_one())
 
 
-def claim_keeping(
+def lease_sync(
     connection: Connection, project_id: int, owner: str, now: float, until: float, gone: set[str]
 ) -> bool:
     """True for the one that may talk to Label Studio about the project."""
     r = tables.reviews
     insert_or_ignore(connection, r, [{"project_id": project_id}])
-    free = sa.or_(r.c.claimed_until.is_(None), r.c.claimed_until <= now, r.c.claimed_by.in_(gone))
-    taken = (
-        sa.update(r).where(r.c.project_id == project_id, free).values(claimed_by=owner, claimed_until=until)
-    )
+    free = sa.or_(r.c.leased_until.is_(None), r.c.leased_until <= now, r.c.leased_by.in_(gone))
+    taken = sa.update(r).where(r.c.project_id == project_id, free).values(leased_by=owner, leased_until=until)
     return connection.execute(taken).rowcount == 1
 
 

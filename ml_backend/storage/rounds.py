@@ -20,7 +20,7 @@ from ml_backend.storage import tables
 RoundState = Literal["running", "done", "failed", "cancelled", "interrupted"]
 
 
-MAX_LOOK_BACK = 20
+MAX_ROUNDS_BACK = 20
 """Rounds that are looked at when interruptions in a row are counted."""
 
 
@@ -171,7 +171,7 @@ def count_outcomes(connection: Connection, project_id: int) -> dict[str, int]:
 def count_interruptions(connection: Connection, project_id: int, truth_seq: int) -> tuple[int, float]:
     """How many of the newest rounds, all over one truth, were interrupted; and when the last one was."""
     interrupted, last = 0, 0.0
-    for stored in list_rounds(connection, project_id, MAX_LOOK_BACK):
+    for stored in list_rounds(connection, project_id, MAX_ROUNDS_BACK):
         if stored.state != "interrupted" or stored.truth_seq != truth_seq:
             break
         interrupted, last = interrupted + 1, max(last, stored.finished_at or 0.0)

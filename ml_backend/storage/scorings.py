@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ml_backend.storage import claims, tables
+from ml_backend.storage import row_leases, tables
 from ml_backend.storage.upserts import insert_or_ignore
 
 
@@ -69,28 +69,29 @@ def has_any(connection: Connection, project_id: int) -> bool:
 def has_free(connection: Connection, project_id: int, now: float, gone: Collection[str]) -> bool:
     """Whether a task waits that nobody is scoring."""
     s = tables.scorings
-    query = sa.select(s.c.task_id).where(s.c.project_id == project_id, claims.is_free(s, now, gone)).limit(1)
+    is_free = row_leases.is_free(s, now, gone)
+    query = sa.select(s.c.task_id).where(s.c.project_id == project_id, is_free).limit(1)
     return connection.execute(query).first() is not None
 
 
-def claim_next(
+def lease_next(
     connection: Connection, project_id: int, model_version: str, owner: str, now: float, until: float,
     gone: Collection[str],
 ) -> int | None:  # fmt: skip
     """Take the next task for this version; None when all are taken or done."""
     s = tables.scorings
     query = sa.select(s.c.task_id).where(s.c.project_id == project_id, s.c.model_version == model_version)
-    found = claims.lock_free(connection, query.order_by(s.c.position).limit(1), s, now, gone)
+    found = row_leases.lock_free(connection, query.order_by(s.c.position).limit(1), s, now, gone)
     if not found:
         return None
-    claims.claim(connection, s, project_id, found, owner, until)
+    row_leases.lease(connection, s, project_id, found, owner, until)
     return found[0]
 
 
 def give_back(connection: Connection, project_id: int, task_id: int, owner: str) -> None:
     """Leave the task to the next one."""
     given = sa.update(tables.scorings).where(_mine(project_id, task_id, owner))
-    connection.execute(given.values(claimed_by=None, claimed_until=None))
+    connection.execute(given.values(leased_by=None, leased_until=None))
 
 
 def drop(connection: Connection, project_id: int, task_id: int, owner: str) -> bool:
@@ -122,4 +123,4 @@ def _stale(project_id: int, model_version: str) -> sa.Select[Any]:
 
 def _mine(project_id: int, task_id: int, owner: str) -> sa.ColumnElement[bool]:
     s = tables.scorings.c
-    return sa.and_(s.project_id == project_id, s.task_id == task_id, s.claimed_by == owner)
+    return sa.and_(s.project_id == project_id, s.task_id == task_id, s.leased_by == owner)

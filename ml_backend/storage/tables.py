@@ -54,9 +54,9 @@ def _draw_lot() -> int:
     return secrets.randbelow(LOTS)
 
 
-def _claim_columns() -> tuple[Column[str], Column[float]]:
+def _lease_columns() -> tuple[Column[str], Column[float]]:
     """Who works on the row, and until when that holds without a word from them."""
-    return Column("claimed_by", String), Column("claimed_until", Float)
+    return Column("leased_by", String), Column("leased_until", Float)
 
 
 def _project_key() -> Column[int]:
@@ -197,7 +197,7 @@ pushes = Table(
     Column("due_at", Float, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("is_open", Boolean, nullable=False, server_default=text("true")),  # nothing was computed yet
-    *_claim_columns(),
+    *_lease_columns(),
     Index(None, "project_id", "due_at"),
 )
 
@@ -208,7 +208,7 @@ scorings = Table(
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("model_version", String, nullable=False),
     Column("position", Integer, nullable=False),
-    *_claim_columns(),
+    *_lease_columns(),
     Index(None, "project_id", "position"),
 )
 
@@ -225,7 +225,7 @@ reviews = Table(
     Column("keep_retry_at", Float),
     Column("keep_attempts", Integer, nullable=False, server_default="0"),
     Column("asked_at", Float),  # somebody waited for a prediction
-    *_claim_columns(),
+    *_lease_columns(),
 )
 
 models = Table(

@@ -9,16 +9,16 @@ from ml_backend.storage import tables
 from ml_backend.storage.upserts import insert_or_ignore
 
 
-def claim(connection: Connection, project_id: int, kind: str, now: float, lost_after_s: float) -> bool:
-    """True for the one caller that should send the job; a claim that nobody answered gets lost."""
+def take(connection: Connection, project_id: int, kind: str, now: float, lost_after_s: float) -> bool:
+    """True for the one caller that should send the job; one that nobody answered gets lost."""
     w = tables.wakeups
     insert_or_ignore(connection, w, [{"project_id": project_id, "kind": kind, "sent_at": 0.0}])
-    claimed = (
+    taken = (
         sa.update(w)
         .where(w.c.project_id == project_id, w.c.kind == kind, w.c.sent_at < now - lost_after_s)
         .values(sent_at=now)
     )
-    return connection.execute(claimed).rowcount == 1
+    return connection.execute(taken).rowcount == 1
 
 
 def renew(connection: Connection, project_id: int, kind: str, now: float) -> None:
@@ -29,7 +29,7 @@ def renew(connection: Connection, project_id: int, kind: str, now: float) -> Non
 
 
 def clear(connection: Connection, project_id: int | None = None, kind: str | None = None) -> None:
-    """The job has arrived; without arguments, forget all claims."""
+    """The job has arrived; without arguments, forget all that were sent."""
     w = tables.wakeups
     statement = sa.update(w).values(sent_at=0.0)
     if project_id is not None:

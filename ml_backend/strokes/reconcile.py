@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
-from ml_backend.ports import LabelStudio, TaskDigest, TaskRecord
+from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import tasks
 from ml_backend.storage.annotations import PackedAnnotation
@@ -94,59 +94,59 @@ def _reconcile(
             update_project(connection, project.project_id, reconciled_at=listed_at)
         painted = annotation_rows.live_ids(connection, project.project_id).keys() if painted_only else None
     if painted is None:
-        digests = list(server.iter_task_digests(project.project_id))
+        summaries = list(server.iter_task_summaries(project.project_id))
     else:
-        digests = list(server.iter_painted_digests(project.project_id, painted))
-    _note_tasks(parts, project, digests, listed_at)
-    changed = _find_changed(parts, project, digests)
+        summaries = list(server.iter_painted_summaries(project.project_id, painted))
+    _note_tasks(parts, project, summaries, listed_at)
+    changed = _find_changed(parts, project, summaries)
     n_changed = n_deleted = 0
-    for digest in changed:
-        more_changed, more_deleted = _refresh(parts, project, server, digest, listed_at)
+    for summary in changed:
+        more_changed, more_deleted = _refresh(parts, project, server, summary, listed_at)
         n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
-    n_gone = _drop_gone_tasks(parts, project, digests, listed_at, painted)
+    n_gone = _drop_gone_tasks(parts, project, summaries, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
 
-def _note_tasks(parts: Parts, project: Project, digests: Sequence[TaskDigest], listed_at: float) -> None:
+def _note_tasks(parts: Parts, project: Project, summaries: Sequence[TaskSummary], listed_at: float) -> None:
     """Remember tasks that are new here, and those that were deleted before they were listed again."""
     with parts.database.read() as connection:
         known = tasks.reconciled_stamps(connection, project.project_id)
-    unknown = [digest for digest in digests if digest.task_id not in known]
+    unknown = [summary for summary in summaries if summary.task_id not in known]
     for start in range(0, len(unknown), LISTING_CHUNK):
         chunk = unknown[start : start + LISTING_CHUNK]
         with parts.database.write() as connection:
-            ids = [digest.task_id for digest in chunk]
+            ids = [summary.task_id for summary in chunk]
             gone = tasks.find_deleted(connection, project.project_id, ids, since=listed_at)
-            living = [(digest.task_id, digest.data) for digest in chunk if digest.task_id not in gone]
+            living = [(summary.task_id, summary.data) for summary in chunk if summary.task_id not in gone]
             tasks.remember_tasks(connection, project.project_id, living, listed_at)
 
 
-def _find_changed(parts: Parts, project: Project, digests: Sequence[TaskDigest]) -> list[TaskDigest]:
+def _find_changed(parts: Parts, project: Project, summaries: Sequence[TaskSummary]) -> list[TaskSummary]:
     with parts.database.read() as connection:
         stamps = tasks.reconciled_stamps(connection, project.project_id)
         living = annotation_rows.live_ids(connection, project.project_id)
     changed = []
-    for digest in digests:
-        stamp, _ = stamps.get(digest.task_id, (None, 0.0))
-        here = living.get(digest.task_id, set())
-        is_blank = not here and not digest.annotation_ids
-        if not is_blank and (stamp != digest.updated_at or here != set(digest.annotation_ids)):
-            changed.append(digest)
+    for summary in summaries:
+        stamp, _ = stamps.get(summary.task_id, (None, 0.0))
+        here = living.get(summary.task_id, set())
+        is_blank = not here and not summary.annotation_ids
+        if not is_blank and (stamp != summary.updated_at or here != set(summary.annotation_ids)):
+            changed.append(summary)
     return changed
 
 
 def _refresh(
-    parts: Parts, project: Project, server: LabelStudio, digest: TaskDigest, listed_at: float
+    parts: Parts, project: Project, server: LabelStudio, summary: TaskSummary, listed_at: float
 ) -> tuple[int, int]:
     """Fetch one task and take over its annotations; how many changed, and how many were deleted."""
     asked_at = parts.clock()
     try:
-        task = server.get_task(digest.task_id)
+        task = server.get_task(summary.task_id)
     except LabelStudioRefusedError as error:
         if error.status != STATUS_NOT_FOUND:
             raise
         with parts.database.write() as connection:  # deleted since it was listed
-            tasks.delete_tasks(connection, project.project_id, [digest.task_id], parts.clock())
+            tasks.delete_tasks(connection, project.project_id, [summary.task_id], parts.clock())
         return 0, 0
     packed = [annotation_rows.pack(record) for record in task.annotations]
     with parts.database.write() as connection:
@@ -188,12 +188,12 @@ def _take_over(
 def _drop_gone_tasks(
     parts: Parts,
     project: Project,
-    digests: Sequence[TaskDigest],
+    summaries: Sequence[TaskSummary],
     listed_at: float,
     asked: Collection[int] | None,
 ) -> int:
     """Drop what was not listed: of the tasks that were `asked` about, or of all."""
-    listed = {digest.task_id for digest in digests}
+    listed = {summary.task_id for summary in summaries}
     with parts.database.write() as connection:
         known = tasks.reconciled_stamps(connection, project.project_id)
         gone = [

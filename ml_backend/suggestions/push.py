@@ -18,10 +18,10 @@ from typing import Any
 
 from ml_backend.errors import LabelStudioError
 from ml_backend.parts import Parts
-from ml_backend.ports import LabelStudio, PlacedPrediction, TaskRecord
+from ml_backend.ports import HeldPrediction, LabelStudio, TaskRecord
 from ml_backend.rounds.lease import list_gone
 from ml_backend.storage import models, predictions, tables, tasks
-from ml_backend.storage.predictions import OwedPush
+from ml_backend.storage.predictions import DuePush
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.suggestions.suggesting import Suggester
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PUSH_BATCH = 10
 """Tasks whose predictions are listed in one call: Label Studio sends the whole masks along."""
 PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
-CLAIM_S = 300.0
+LEASE_S = 300.0
 """For a batch, with time to compute it; a worker that died on this machine is noticed at once."""
 MAX_PASSES = 3
 """Looks at a batch: what Label Studio stored by itself meanwhile is seen in the next one."""
@@ -47,7 +47,7 @@ class Difference:
 
 
 def find_difference(
-    wanted: Mapping[str, Any] | None, placed: Sequence[PlacedPrediction], ours: Collection[str]
+    wanted: Mapping[str, Any] | None, held: Sequence[HeldPrediction], ours: Collection[str]
 ) -> Difference:
     """Compare what a task has with what it should have; `wanted` of None leaves the newest of ours.
 
@@ -55,11 +55,11 @@ def find_difference(
 
     Examples
     --------
-    >>> placed = [PlacedPrediction(7, "theirs", 0.1), PlacedPrediction(8, "v1", 0.5)]
-    >>> find_difference({"model_version": "v2", "score": 0.4}, placed, {"v1", "v2"})
+    >>> held = [HeldPrediction(7, "theirs", 0.1), HeldPrediction(8, "v1", 0.5)]
+    >>> find_difference({"model_version": "v2", "score": 0.4}, held, {"v1", "v2"})
     Difference(create=False, overwrite=8, delete=())
     """
-    own = sorted((p for p in placed if p.model_version in ours), key=lambda p: p.prediction_id)
+    own = sorted((p for p in held if p.model_version in ours), key=lambda p: p.prediction_id)
     if not own:
         return Difference(create=wanted is not None)
     if wanted is None:
@@ -74,34 +74,34 @@ def find_difference(
     )
 
 
-class Placer:
+class Pusher:
     """Works off the pushes that are owed."""
 
     def __init__(self, parts: Parts, suggester: Suggester) -> None:
         self._parts, self._suggester = parts, suggester
 
-    def push_owed(self, project: Project, should_stop: Callable[[], bool]) -> int:
+    def push_due(self, project: Project, should_stop: Callable[[], bool]) -> int:
         """Bring Label Studio up to date; returns how many were sent. What fails is tried again."""
         n_sent = 0
         while not should_stop():
-            claimed = self._claim(project.project_id)
-            if not claimed:
+            leased = self._lease(project.project_id)
+            if not leased:
                 break
-            n_sent += self._place(project.project_id, claimed)
+            n_sent += self._push_batch(project.project_id, leased)
         return n_sent
 
-    def _claim(self, project_id: int) -> list[OwedPush]:
+    def _lease(self, project_id: int) -> list[DuePush]:
         parts, now = self._parts, self._parts.clock()
         with parts.database.write() as connection:
             gone = list_gone(connection, tables.pushes, project_id, now)
-            return predictions.claim_pushes(
-                connection, project_id, parts.owner, now, now + CLAIM_S, gone, PUSH_BATCH
+            return predictions.lease_pushes(
+                connection, project_id, parts.owner, now, now + LEASE_S, gone, PUSH_BATCH
             )
 
-    def _place(self, project_id: int, claimed: Sequence[OwedPush]) -> int:
+    def _push_batch(self, project_id: int, leased: Sequence[DuePush]) -> int:
         """Send what the tasks of one batch need, and note what is done."""
-        unanswered = self._answer_open(project_id, [push.task_id for push in claimed if push.is_open])
-        ids = [push.task_id for push in claimed if push.task_id not in unanswered]
+        unanswered = self._answer_open(project_id, [push.task_id for push in leased if push.is_open])
+        ids = [push.task_id for push in leased if push.task_id not in unanswered]
         n_sent = 0
         try:
             with self._parts.database.read() as connection:
@@ -127,7 +127,7 @@ class Placer:
         with self._parts.database.read() as connection:
             found = [tasks.find_task(connection, project_id, task_id) for task_id in task_ids]
         wanted = [TaskRecord(task.task_id, project_id, task.data, "") for task in found if task]
-        deadline = time.monotonic() + CLAIM_S / 2
+        deadline = time.monotonic() + LEASE_S / 2
         answers = self._suggester.suggest(project_id, wanted, None, deadline)
         return {task.task_id for task, answer in zip(wanted, answers, strict=True) if answer is None}
 
@@ -142,8 +142,8 @@ class Placer:
         }
         n_sent, left = 0, list(task_ids)
         for _ in range(MAX_PASSES):
-            placed = server.list_predictions(project.project_id, left)
-            needs = {i: find_difference(wanted[i], placed[i], ours) for i in left if i in placed}
+            held = server.list_predictions(project.project_id, left)
+            needs = {i: find_difference(wanted[i], held[i], ours) for i in left if i in held}
             left = [task_id for task_id, need in needs.items() if need.create]
             n_sent += _send(server, project.project_id, needs, wanted)
             if not left:

@@ -52,7 +52,7 @@ removed with the next round, or after this long: not at once, because the page m
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Request:
     """One task to answer, with all that the answer depends on."""
 
     project: Project
@@ -70,7 +70,7 @@ class Suggester:
         self.parts = parts
         self.predictors = Predictors(parts)
         self._flights: SingleFlight[dict[str, Any]] = SingleFlight()
-        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def suggest(
         self, project_id: int, wanted: Sequence[TaskRecord], label_config: str | None, deadline: float
@@ -91,7 +91,7 @@ class Suggester:
             answer, is_late = self._try_to_answer(project, model, config, task, deadline)
             answers.append(answer)
             late += [task] if is_late else []
-        self._owe(project, late)
+        self._enqueue_late(project, late)
         self._note_given(
             project, [task for task, answer in zip(wanted, answers, strict=True) if answer is not None]
         )
@@ -125,10 +125,10 @@ class Suggester:
     ) -> Prediction:
         """Look at the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
         predictor = self.predictors.get(project, model)
-        if not self._places.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+        if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
             raise RoundCancelledError("no time left to look at the image")
         try:
-            # Decoding takes memory as looking does, so it waits for a place too.
+            # Decoding takes memory as looking does, so it waits for a slot too.
             image = self.parts.images.open(project.project_id, task.task_id, task.data)
             return predictor.predict(
                 image,
@@ -137,7 +137,7 @@ class Suggester:
                 should_stop=lambda: time.monotonic() >= deadline,
             )
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _find_model(self, project_id: int) -> tuple[Project, StoredModel] | None:
         with self.parts.database.read() as connection:
@@ -180,13 +180,13 @@ class Suggester:
             # Here, because even fetching hundreds of images would outlast the patience of Label Studio.
             raise RoundCancelledError("no time left to look at the image")
         if is_awaited:
-            self._ask_for_quiet(project)
-        question = _Question(project, model, config, task, truth, depends_on)
+            self._pause_background_work(project)
+        request = _Request(project, model, config, task, truth, depends_on)
         key = (project.folder, task.task_id, model.model_version, depends_on)
-        return self._flights.run(key, lambda: self._compute(question, deadline), deadline - time.monotonic())
+        return self._flights.run(key, lambda: self._compute(request, deadline), deadline - time.monotonic())
 
-    def _compute(self, question: _Question, deadline: float) -> dict[str, Any]:
-        project, model, task = question.project, question.model, question.task
+    def _compute(self, request: _Request, deadline: float) -> dict[str, Any]:
+        project, model, task = request.project, request.model, request.task
         prediction = self.predict(
             project, model, task, deadline=deadline, keep_details=needs_details(self.parts)
         )
@@ -194,14 +194,14 @@ class Suggester:
         suggestion = build_suggestion(
             prediction,
             checkpoint.schema,
-            self._annotated(question, prediction.shape),
+            self._annotated(request, prediction.shape),
             checkpoint.limits,
             suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
             rng_of(model.model_version, task.task_id),
         )
         answer, sent = to_prediction(
-            with_classes_of(question.config.schema, suggestion, checkpoint.schema),
-            question.config,
+            with_classes_of(request.config.schema, suggestion, checkpoint.schema),
+            request.config,
             model.model_version,
             str(task.task_id),
         )
@@ -216,23 +216,23 @@ class Suggester:
                 tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
                 predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
                 predictions.save_prediction(
-                    connection, project.project_id, task.task_id, question.fingerprint, answer, asked, now,
+                    connection, project.project_id, task.task_id, request.fingerprint, answer, asked, now,
                     prediction.embedding, seen_classes(suggestion, checkpoint.schema),
                 )  # fmt: skip
         return answer
 
-    def _annotated(self, question: _Question, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def _annotated(self, request: _Request, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """`(H, W)` bool: where people have painted already; nothing is asked there."""
-        if question.truth.maps is None or question.truth.shape != shape:
+        if request.truth.maps is None or request.truth.shape != shape:
             return np.zeros(shape, bool)
         try:
-            maps = self.parts.artifacts(question.project).load_truth(question.truth.maps)
+            maps = self.parts.artifacts(request.project).load_truth(request.truth.maps)
         except FileNotFoundError:  # built anew and swept meanwhile
             return np.zeros(shape, bool)
         annotated: NDArray[np.bool_] = maps[0] != IGNORE_INDEX
         return annotated
 
-    def _owe(self, project: Project, late: Sequence[TaskRecord]) -> None:
+    def _enqueue_late(self, project: Project, late: Sequence[TaskRecord]) -> None:
         if not late:
             return
         log.warning("miss_deadline project=%d tasks=%d", project.project_id, len(late))
@@ -242,7 +242,7 @@ class Suggester:
             if known is not None and known.folder == project.folder:
                 tasks.remember_tasks(connection, project.project_id, [(t.task_id, t.data) for t in late], now)
                 ids = [task.task_id for task in late]
-                predictions.owe_pushes(connection, project.project_id, ids, now, is_open=True)
+                predictions.enqueue_pushes(connection, project.project_id, ids, now, is_open=True)
 
     def _note_given(self, project: Project, given: Sequence[TaskRecord]) -> None:
         """Label Studio will store these, possibly beside what it has: look at them again some time."""
@@ -253,9 +253,9 @@ class Suggester:
             known = find_project(connection, project.project_id)
             if known is not None and known.folder == project.folder:
                 due_at = self.parts.clock() + TIDY_AFTER_S
-                predictions.owe_pushes(connection, project.project_id, ids, due_at, is_open=False)
+                predictions.enqueue_pushes(connection, project.project_id, ids, due_at, is_open=False)
 
-    def _ask_for_quiet(self, project: Project) -> None:
+    def _pause_background_work(self, project: Project) -> None:
         """Somebody waits: scoring, in whichever process, pauses."""
         with self.parts.database.write() as connection:
             if find_project(connection, project.project_id) is not None:

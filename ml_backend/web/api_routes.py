@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from ml_backend.errors import BusyError, NotFoundError, PayloadError
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop, PictureKind
-from ml_backend.web.thread_places import Gate
+from ml_backend.web.thread_places import ThreadPlaces
 
 MAX_ID = 2**63 - 1
 """What a database column can hold; a larger number in an address names nothing."""
@@ -24,7 +24,7 @@ MAX_LIMIT = 1000
 MAX_VERSION_CHARS = 200
 
 
-def api_routes(loop: Loop, gate: Gate) -> Blueprint:
+def api_routes(loop: Loop, threads: ThreadPlaces) -> Blueprint:
     """The JSON interface for scripts, the command line and the dashboard."""
     routes = Blueprint("api", __name__, url_prefix="/api")
 
@@ -60,16 +60,15 @@ def api_routes(loop: Loop, gate: Gate) -> Blueprint:
 
     @routes.get(f"{PROJECT}/tasks")
     def tasks(project_id: int) -> ResponseReturnValue:
-        order = request.args.get("order", ORDERS[0])
-        if order not in ORDERS:
+        if request.args.get("order", ORDERS[0]) not in ORDERS:
             raise PayloadError(f"order: one of {', '.join(ORDERS)} is needed")
-        return jsonify(list(loop.ranked_tasks(project_id, order, read_limit())))
+        return jsonify(list(loop.ranked_tasks(project_id, read_limit())))
 
     @routes.get(f"{PROJECT}{TASK}/<kind>.png")
     def picture(project_id: int, task_id: int, kind: str) -> ResponseReturnValue:
         if kind not in get_args(PictureKind):
             raise NotFoundError(f"no picture {kind[:40]!r}; there are {', '.join(get_args(PictureKind))}")
-        with gate.enter() as entered:
+        with threads.enter() as entered:
             if not entered:
                 raise BusyError("other pictures are being computed; ask again in some seconds")
             png = loop.picture(project_id, task_id, cast(PictureKind, kind))

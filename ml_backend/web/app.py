@@ -40,7 +40,7 @@ from ml_backend.web.dashboard import dashboard_routes
 from ml_backend.web.label_studio_routes import label_studio_routes
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics, install_metrics
-from ml_backend.web.thread_places import Gate, share_threads
+from ml_backend.web.thread_places import ThreadPlaces, share_threads
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     install_auth(app, settings)
     app.before_request(_refuse_other_sites)
     places = share_threads(settings.web_threads)
-    app.register_blueprint(label_studio_routes(loop, settings, metrics, Gate(places.predict)))
-    app.register_blueprint(api_routes(loop, Gate(places.pictures)))
+    app.register_blueprint(label_studio_routes(loop, settings, metrics, ThreadPlaces(places.predict)))
+    app.register_blueprint(api_routes(loop, ThreadPlaces(places.pictures)))
     app.register_blueprint(dashboard_routes(loop))
     app.register_error_handler(BrushloopError, _refuse)
     app.register_error_handler(HTTPException, _refuse_http)

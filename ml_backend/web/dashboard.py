@@ -68,7 +68,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             n_rounds=len(reports),
             trends=to_trends(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
-            tasks=list(loop.ranked_tasks(project_id, "uncertainty", SHOWN_TASKS)),
+            tasks=list(loop.ranked_tasks(project_id, SHOWN_TASKS)),
             chart=(WIDTH, HEIGHT),
         )
 

@@ -16,7 +16,7 @@ from ml_backend.label_studio.payloads import PredictRequest, parse_predict, pars
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics
-from ml_backend.web.thread_places import Gate
+from ml_backend.web.thread_places import ThreadPlaces
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ MODEL_CLASS = "Brushloop"
 """Label Studio shows it beside the connected backend."""
 
 
-def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, gate: Gate) -> Blueprint:
+def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, threads: ThreadPlaces) -> Blueprint:
     """Routes without a prefix: Label Studio adds these names to the backend's address."""
     routes = Blueprint("label_studio", __name__)
 
@@ -55,7 +55,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, gate: 
     def predict() -> ResponseReturnValue:
         started = time.monotonic()
         wanted = parse_predict(read_object())
-        with gate.enter() as entered:
+        with threads.enter() as entered:
             # Without a place the time is over at once: what is stored is answered, the rest is pushed later.
             deadline = started + (settings.predict_deadline_s if entered else 0.0)
             suggestions = loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)

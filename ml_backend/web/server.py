@@ -1,7 +1,7 @@
 """The web process: waitress with a fixed number of threads, which finishes its answers before it stops.
 
 waitress reads a request whole before a thread sees it, so a slow client holds no thread. Predictions run in
-these threads too; `gate.py` keeps some of them free for `/health` and webhooks.
+these threads too; `thread_places.py` keeps some of them free for `/health` and webhooks.
 """
 
 from __future__ import annotations

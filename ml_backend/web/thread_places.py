@@ -18,12 +18,12 @@ RESERVED_THREADS = 4
 """Kept free of `/predict` where there are threads enough."""
 
 PICTURE_PLACES = 2
-"""As many images as the loop looks at side by side."""
+"""As many images as the loop computes side by side."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """How many calls of a kind may be in the house at once."""
+    """How many calls of a kind may compute at once."""
 
     predict: int
     pictures: int
@@ -41,7 +41,7 @@ def share_threads(web_threads: int) -> Places:
     return Places(predict=max(web_threads - RESERVED_THREADS - pictures, 2), pictures=pictures)
 
 
-class Gate:
+class ThreadPlaces:
     """A counter of free places that never blocks."""
 
     def __init__(self, places: int) -> None:

@@ -117,7 +117,7 @@ def task_ids(
 ) -> list[int]:
     """Three tasks with uploaded images."""
     admin.upload_images(project_id, save_images(tmp_path, ["a.png", "b.png", "c.png"]))
-    return [digest.task_id for digest in client.iter_task_digests(project_id)]
+    return [summary.task_id for summary in client.iter_task_summaries(project_id)]
 
 
 def rectangle(label: str, region_id: str = "r1") -> dict[str, Any]:
@@ -163,9 +163,9 @@ def test_images_are_uploaded_once(
     paths = save_images(tmp_path, ["a.png", "my cell (1).png"])
     assert admin.upload_images(project_id, paths) == 2
     assert admin.upload_images(project_id, [*paths, *save_images(tmp_path, ["new.png"])]) == 1
-    digests = list(client.iter_task_digests(project_id))
-    assert len(digests) == 3
-    assert all(digest.data["image"].startswith(f"/data/upload/{project_id}/") for digest in digests)
+    summaries = list(client.iter_task_summaries(project_id))
+    assert len(summaries) == 3
+    assert all(summary.data["image"].startswith(f"/data/upload/{project_id}/") for summary in summaries)
 
 
 def test_an_uploaded_image_is_read(
@@ -176,37 +176,37 @@ def test_an_uploaded_image_is_read(
         tmp_path / "cache", settings, lambda project: ImageAccess(str(project), connection=connection)
     )
     with closing(images):
-        for index, digest in enumerate(client.iter_task_digests(project_id)):
-            pixels = images.open(project_id, digest.task_id, digest.data)
+        for index, summary in enumerate(client.iter_task_summaries(project_id)):
+            pixels = images.open(project_id, summary.task_id, summary.data)
             assert np.array_equal(pixels, np.full((*SHAPE, 3), 40 * index))
 
 
 def test_a_digest_moves_with_every_change_of_an_annotation(
     client: LabelStudioClient, connection: Connection, project_id: int, task_ids: list[int]
 ) -> None:
-    def digests() -> dict[int, Any]:
-        return {digest.task_id: digest for digest in client.iter_task_digests(project_id)}
+    def summaries() -> dict[int, Any]:
+        return {summary.task_id: summary for summary in client.iter_task_summaries(project_id)}
 
     def create(body: dict[str, Any]) -> int:
         return int(connection.request("POST", f"/api/tasks/{task_ids[0]}/annotations/", json=body)["id"])
 
-    seen = [digests()]
+    seen = [summaries()]
     annotation_id = create({"result": [rectangle("Reviewed")]})
-    seen.append(digests())
+    seen.append(summaries())
     changed = {"result": [rectangle("Reviewed"), rectangle("Uncertain", "r2")]}
     connection.request("PATCH", f"/api/annotations/{annotation_id}/", json=changed)
-    seen.append(digests())
+    seen.append(summaries())
     skipped_id = create({"result": [], "was_cancelled": True})
-    seen.append(digests())
+    seen.append(summaries())
     connection.request("DELETE", f"/api/annotations/{annotation_id}/")
-    seen.append(digests())
+    seen.append(summaries())
     selected = {"selectedItems": {"all": False, "included": [task_ids[0]]}}
     action = {"project": project_id, "id": "delete_tasks_annotations"}
     connection.request("POST", "/api/dm/actions", params=action, json=selected)
-    seen.append(digests())
+    seen.append(summaries())
 
-    first = [digest[task_ids[0]] for digest in seen]
-    assert [digest.annotation_ids for digest in first] == [
+    first = [summary[task_ids[0]] for summary in seen]
+    assert [summary.annotation_ids for summary in first] == [
         (),
         (annotation_id,),
         (annotation_id,),
@@ -214,15 +214,15 @@ def test_a_digest_moves_with_every_change_of_an_annotation(
         (skipped_id,),
         (),
     ]
-    assert len({digest.updated_at for digest in first}) == len(first)
-    assert all(digest[task_ids[1]] == seen[0][task_ids[1]] for digest in seen)
+    assert len({summary.updated_at for summary in first}) == len(first)
+    assert all(summary[task_ids[1]] == seen[0][task_ids[1]] for summary in seen)
 
 
 def test_painted_tasks_are_listed_alone(
     client: LabelStudioClient, connection: Connection, project_id: int, task_ids: list[int]
 ) -> None:
     def painted(*known: int) -> list[int]:
-        return [digest.task_id for digest in client.iter_painted_digests(project_id, known)]
+        return [summary.task_id for summary in client.iter_painted_summaries(project_id, known)]
 
     first, second, third = task_ids
     assert client.get_project(project_id).n_tasks == 3
@@ -231,9 +231,9 @@ def test_painted_tasks_are_listed_alone(
     annotation_id = connection.request("POST", f"/api/tasks/{second}/annotations/", json=body)["id"]
     assert painted() == [second]
     assert painted(first, second, 10_000_000) == [second, first]
-    (digest,) = client.iter_painted_digests(project_id, ())
-    assert digest in list(client.iter_task_digests(project_id))
-    assert digest.annotation_ids == (annotation_id,)
+    (summary,) = client.iter_painted_summaries(project_id, ())
+    assert summary in list(client.iter_task_summaries(project_id))
+    assert summary.annotation_ids == (annotation_id,)
     connection.request("DELETE", f"/api/annotations/{annotation_id}/")
     assert painted() == []
     assert painted(second) == [second]
@@ -256,17 +256,17 @@ def test_a_task_comes_with_its_annotations(
         assert annotation.user_id == created["completed_by"]
         assert list(annotation.result) == [region]
         assert annotation.lead_time_s == 2.5
-        assert task.updated_at == next(iter(client.iter_task_digests(project_id))).updated_at
+        assert task.updated_at == next(iter(client.iter_task_summaries(project_id))).updated_at
 
 
 def test_predictions_are_pushed_in_bulk_without_moving_a_digest(
     client: LabelStudioClient, admin: LabelStudioAdmin, project_id: int, task_ids: list[int]
 ) -> None:
-    before = list(client.iter_task_digests(project_id))
+    before = list(client.iter_task_summaries(project_id))
     gone = 10_000_000
     rows = [(task_id, suggest(task_id)) for task_id in [task_ids[0], gone, *task_ids[1:]]]
     assert client.push_predictions(project_id, rows) == 3
-    assert list(client.iter_task_digests(project_id)) == before
+    assert list(client.iter_task_summaries(project_id)) == before
     (placed,) = client.list_predictions(project_id, task_ids[:1])[task_ids[0]]
     assert (placed.model_version, placed.score) == (VERSION, 0.4)
     for _ in range(2):  # what is gone is left alone
@@ -397,8 +397,8 @@ def test_reading_everything_of_a_project_never_makes_label_studio_ask_for_predic
         project_id, show_collab_predictions=True, evaluate_predictions_automatically=True
     )
     backend.calls.clear()
-    for digest in client.iter_task_digests(project_id):
-        client.get_task(digest.task_id)
+    for summary in client.iter_task_summaries(project_id):
+        client.get_task(summary.task_id)
     client.get_project(project_id)
     assert "/predict" not in backend.paths()
     connection.request("GET", f"/api/tasks/{task_ids[0]}")  # the trap that this is about
@@ -408,7 +408,7 @@ def test_reading_everything_of_a_project_never_makes_label_studio_ask_for_predic
 def test_a_project_that_is_gone_is_not_found(client: LabelStudioClient) -> None:
     for call in (
         lambda: client.get_project(10_000_000),
-        lambda: list(client.iter_task_digests(10_000_000)),
+        lambda: list(client.iter_task_summaries(10_000_000)),
         lambda: client.get_task(10_000_000),
     ):
         with pytest.raises(LabelStudioRefusedError) as caught:

@@ -138,8 +138,8 @@ def review(label_studio: RealLabelStudio, tmp_path_factory: pytest.TempPathFacto
         (project,) = label_studio.connection.request("GET", "/api/projects", params={"title": "Review"})[
             "results"
         ]
-        digests = LabelStudioClient(label_studio.connection).iter_task_digests(project["id"])
-        truths = {d.task_id: drawn[str(d.data["image"]).split("-", 1)[1]] for d in digests}
+        summaries = LabelStudioClient(label_studio.connection).iter_task_summaries(project["id"])
+        truths = {d.task_id: drawn[str(d.data["image"]).split("-", 1)[1]] for d in summaries}
         assert len(truths) == N_IMAGES
         yield Review(label_studio, backend, proxy, project["id"], truths)
 

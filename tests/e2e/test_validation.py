@@ -76,7 +76,9 @@ def upload(
         paths.append(folder / f"{labelled.name}.png")
         Image.fromarray(labelled.image).save(paths[-1])
     assert admin.upload_images(project_id, paths) == len(paths)
-    return project_id, [task.task_id for task in LabelStudioClient(connection).iter_task_digests(project_id)]
+    return project_id, [
+        task.task_id for task in LabelStudioClient(connection).iter_task_summaries(project_id)
+    ]
 
 
 def predict(settings: SuggestionSettings, label_config: str, task_ids: list[int]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def test_another_image_comes_before_the_second_picture_of_one_scene(service_back
         bench.server.add_task(task_id)
     with bench.parts.database.write() as connection:
         tasks.remember_tasks(connection, 1, list(bench.server.tasks.items()), bench.clock())
-    bench.loop.keep_order(1)
+    bench.loop.sync_project_order(1)
     while bench.loop.score(1):
         pass
     bench.loop.push(1)

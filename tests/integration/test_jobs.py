@@ -26,7 +26,7 @@ class Recorder:
         self.may_go_on.set()
 
     def jobs(self) -> dict[Any, Callable[[int], None]]:
-        return {kind: self._job(kind) for kind in ("round", "digest", "reconcile", "push")}
+        return {kind: self._job(kind) for kind in ("round", "build", "reconcile", "push")}
 
     def _job(self, kind: str) -> Callable[[int], None]:
         def run(project_id: int) -> None:
@@ -61,19 +61,19 @@ def queue(service_backend: Any, recorder: Recorder) -> Iterator[Queue]:
 def test_jobs_arrive_once(queue: Queue, recorder: Recorder) -> None:
     queue.start()
     for project_id in range(1, 6):
-        queue.send("digest", project_id)
+        queue.send("build", project_id)
     recorder.wait_for(5)
     time.sleep(0.3)
-    assert sorted(recorder.ran) == [("digest", i) for i in range(1, 6)]
+    assert sorted(recorder.ran) == [("build", i) for i in range(1, 6)]
 
 
 def test_a_round_that_trains_for_long_keeps_nothing_else_waiting(queue: Queue, recorder: Recorder) -> None:
     recorder.may_go_on.clear()
     queue.start()
     queue.send("round", 1)
-    queue.send("digest", 2)
+    queue.send("build", 2)
     queue.send("push", 3)
-    assert sorted(recorder.wait_for(2)) == [("digest", 2), ("push", 3)]
+    assert sorted(recorder.wait_for(2)) == [("build", 2), ("push", 3)]
     recorder.may_go_on.set()
     assert ("round", 1) in recorder.wait_for(3)
 
@@ -90,9 +90,9 @@ def test_jobs_outlive_the_process_that_sent_them(
 
 def test_a_job_that_fails_does_not_stop_the_next_one(queue: Queue, recorder: Recorder, caplog: Any) -> None:
     queue.start()
-    queue.send("digest", -1)
-    queue.send("digest", 2)
-    assert sorted(recorder.wait_for(2)) == [("digest", -1), ("digest", 2)]
+    queue.send("build", -1)
+    queue.send("build", 2)
+    assert sorted(recorder.wait_for(2)) == [("build", -1), ("build", 2)]
 
 
 def test_stopping_waits_for_what_runs(queue: Queue, recorder: Recorder) -> None:
@@ -119,11 +119,11 @@ def test_of_many_schedulers_one_sends_the_job(service_backend: Any) -> None:
         projects.remember_project(connection, 1, 1)
     won: list[bool] = []
 
-    def claim() -> None:
+    def take() -> None:
         with database.write() as connection:
-            won.append(wakeups.claim(connection, 1, "round", 1000.0, 60.0))
+            won.append(wakeups.take(connection, 1, "round", 1000.0, 60.0))
 
-    threads = [threading.Thread(target=claim) for _ in range(8)]
+    threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

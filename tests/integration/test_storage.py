@@ -402,53 +402,53 @@ def test_a_changed_score_is_told_and_what_the_model_found_is_kept(database: Data
     assert first.classes == {"Nucleus"}
 
 
-def claim_pushes(connection: Any, now: float, owner: str = "me", gone: Any = ()) -> list[int]:
-    claimed = predictions.claim_pushes(connection, 1, owner, now, now + 50, gone, 5)
-    return sorted(push.task_id for push in claimed)
+def lease_pushes(connection: Any, now: float, owner: str = "me", gone: Any = ()) -> list[int]:
+    leased = predictions.lease_pushes(connection, 1, owner, now, now + 50, gone, 5)
+    return sorted(push.task_id for push in leased)
 
 
 def test_owed_pushes_are_given_up_after_too_many_attempts(database: Database) -> None:
     with database.write() as connection:
-        predictions.owe_pushes(connection, 1, [10, 11], 100.0, is_open=True)
-        assert claim_pushes(connection, 100.0) == [10, 11]
+        predictions.enqueue_pushes(connection, 1, [10, 11], 100.0, is_open=True)
+        assert lease_pushes(connection, 100.0) == [10, 11]
         predictions.clear_pushes(connection, 1, [11], "me")
         predictions.postpone_pushes(connection, 1, [10], "me", 200.0, max_attempts=2)
-        assert claim_pushes(connection, 199.0) == []
-        assert claim_pushes(connection, 200.0) == [10]
+        assert lease_pushes(connection, 199.0) == []
+        assert lease_pushes(connection, 200.0) == [10]
         predictions.postpone_pushes(connection, 1, [10], "me", 300.0, max_attempts=2)
-        assert claim_pushes(connection, 900.0) == []
+        assert lease_pushes(connection, 900.0) == []
 
 
 def test_a_push_belongs_to_one_worker_until_it_is_lost(database: Database) -> None:
     with database.write() as connection:
-        predictions.owe_pushes(connection, 1, [10], 100.0, is_open=False)
-        assert claim_pushes(connection, 100.0) == [10]
-        assert claim_pushes(connection, 149.0, "other") == []
+        predictions.enqueue_pushes(connection, 1, [10], 100.0, is_open=False)
+        assert lease_pushes(connection, 100.0) == [10]
+        assert lease_pushes(connection, 149.0, "other") == []
         assert not predictions.has_due_push(connection, 1, 149.0)
-        assert claim_pushes(connection, 149.0, "other", gone={"me"}) == [10]
+        assert lease_pushes(connection, 149.0, "other", gone={"me"}) == [10]
         predictions.clear_pushes(connection, 1, [10], "me")
-        assert claim_pushes(connection, 199.0, "third") == [10]
+        assert lease_pushes(connection, 199.0, "third") == [10]
         predictions.clear_pushes(connection, 1, [10], "third")
         assert predictions.count_due_pushes(connection, 1, 900.0) == 0
 
 
 def test_a_task_is_scored_by_one_worker_at_a_time_in_the_order_of_the_plan(database: Database) -> None:
-    def claim(owner: str, now: float, gone: Any = ()) -> int | None:
+    def take(owner: str, now: float, gone: Any = ()) -> int | None:
         with database.write() as connection:
-            return scorings.claim_next(connection, 1, "r0001-aaaaaaaa", owner, now, now + 50, gone)
+            return scorings.lease_next(connection, 1, "r0001-aaaaaaaa", owner, now, now + 50, gone)
 
     with database.write() as connection:
         scorings.plan(connection, 1, "r0001-aaaaaaaa", [12, 10, 11])
-    assert [claim("a", 1.0), claim("b", 1.0), claim("c", 1.0), claim("d", 1.0)] == [12, 10, 11, None]
-    assert claim("d", 2.0, gone={"b"}) == 10
+    assert [take("a", 1.0), take("b", 1.0), take("c", 1.0), take("d", 1.0)] == [12, 10, 11, None]
+    assert take("d", 2.0, gone={"b"}) == 10
     with database.write() as connection:
         assert not scorings.drop(connection, 1, 10, "b"), "it was taken over"
         assert scorings.drop(connection, 1, 10, "d")
         scorings.give_back(connection, 1, 11, "c")
-    assert claim("e", 3.0) == 11
+    assert take("e", 3.0) == 11
     with database.write() as connection:
         scorings.plan(connection, 1, "r0002-bbbbbbbb", [10])
-    assert claim("f", 100.0) is None, "another model was promoted"
+    assert take("f", 100.0) is None, "another model was promoted"
 
 
 def test_what_is_scored_next_is_read_from_the_start_of_an_index(database: Database) -> None:
@@ -502,14 +502,14 @@ def test_the_queries_of_the_pool_use_its_indices(database: Database) -> None:
 
 
 def test_a_wake_up_is_sent_once_until_it_arrives_or_is_lost(database: Database) -> None:
-    def claim(now: float) -> bool:
+    def take(now: float) -> bool:
         with database.write() as connection:
-            return wakeups.claim(connection, 1, "round", now, lost_after_s=60.0)
+            return wakeups.take(connection, 1, "round", now, lost_after_s=60.0)
 
-    assert [claim(1000.0), claim(1001.0)] == [True, False]
+    assert [take(1000.0), take(1001.0)] == [True, False]
     with database.write() as connection:
         wakeups.clear(connection, 1, "round")
-    assert [claim(1002.0), claim(1061.0), claim(1063.0)] == [True, False, True]
+    assert [take(1002.0), take(1061.0), take(1063.0)] == [True, False, True]
 
 
 def test_no_access_token_is_in_a_projects_printed_form(database: Database) -> None:

@@ -19,14 +19,14 @@ from ml_backend.learning_loop import LearningLoop
 from ml_backend.parts import Parts
 from ml_backend.ports import (
     AnnotationRecord,
-    PlacedPrediction,
+    HeldPrediction,
     ProjectRecord,
-    TaskDigest,
     TaskRecord,
+    TaskSummary,
 )
 from ml_backend.rounds.round_process import train_here
 from ml_backend.storage.database import open_database
-from ml_backend.training import OnProgress, TrainedRound, TrainingOrder
+from ml_backend.training import OnProgress, TrainedRound, TrainingSpec
 
 CREATED = "1795331929"
 MAX_STEPS = 2
@@ -83,21 +83,21 @@ class FakeLabelStudio:
             project_id, "Cells", self.label_config, self.model_version, self.created_at, len(self.tasks)
         )
 
-    def iter_task_digests(self, project_id: int) -> Iterator[TaskDigest]:
+    def iter_task_summaries(self, project_id: int) -> Iterator[TaskSummary]:
         self._answer()
         for task_id, data in sorted(self.tasks.items()):
             ids = tuple(r.annotation_id for r in self.annotations.values() if r.task_id == task_id)
             self.listed.append(task_id)
-            yield TaskDigest(task_id, str(self.stamps[task_id]), ids, data)
+            yield TaskSummary(task_id, str(self.stamps[task_id]), ids, data)
 
-    def iter_painted_digests(self, project_id: int, known: Collection[int]) -> Iterator[TaskDigest]:
+    def iter_painted_summaries(self, project_id: int, known: Collection[int]) -> Iterator[TaskSummary]:
         before = list(self.listed)
         wanted = [
-            digest
-            for digest in self.iter_task_digests(project_id)
-            if digest.annotation_ids or digest.task_id in known
+            summary
+            for summary in self.iter_task_summaries(project_id)
+            if summary.annotation_ids or summary.task_id in known
         ]
-        self.listed = before + [digest.task_id for digest in wanted]
+        self.listed = before + [summary.task_id for summary in wanted]
         return iter(wanted)
 
     def get_task(self, task_id: int) -> TaskRecord:
@@ -126,12 +126,12 @@ class FakeLabelStudio:
 
     def list_predictions(
         self, project_id: int, task_ids: Sequence[int]
-    ) -> dict[int, tuple[PlacedPrediction, ...]]:
+    ) -> dict[int, tuple[HeldPrediction, ...]]:
         self._answer()
         self._end_call()
         return {
             i: tuple(
-                PlacedPrediction(number, p["model_version"], p["score"])
+                HeldPrediction(number, p["model_version"], p["score"])
                 for number, (task_id, p) in self.predictions.items()
                 if task_id == i
             )
@@ -209,25 +209,25 @@ class FakeImages:
 
 
 class FakeTrainer:
-    """Trains a few steps in this process; `during` is called before each round, with its order."""
+    """Trains a few steps in this process; `during` is called before each round, with its spec."""
 
     def __init__(self, images: FakeImages) -> None:
         self.images = images
-        self.orders: list[TrainingOrder] = []
+        self.specs: list[TrainingSpec] = []
         self.during: Callable[[], None] = lambda: None
 
     def __call__(
-        self, order: TrainingOrder, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
     ) -> TrainedRound:
-        self.orders.append(order)
+        self.specs.append(spec)
         self.during()
-        short = replace(order, settings=replace(order.settings, max_steps=MAX_STEPS, n_threads=1))
+        short = replace(spec, settings=replace(spec.settings, max_steps=MAX_STEPS, n_threads=1))
         return train_here(short, self.images, on_progress, should_stop)
 
     @property
     def last_keys(self) -> list[str]:
         """Tasks in the newest training set, one entry each time one is in it."""
-        return [example.summary.key for example in self.orders[-1].examples]
+        return [example.summary.key for example in self.specs[-1].examples]
 
 
 class Clock:

@@ -14,13 +14,13 @@ from core.errors import ImageError
 from ml_backend.due import find_due
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.ports import TaskRecord
-from ml_backend.review.label_studio_order import keep_order
+from ml_backend.review.label_studio_order import sync_project_order
 from ml_backend.review.ranking import rank_pool
 from ml_backend.review.scoring import Scorer
 from ml_backend.status.overview import rank
 from ml_backend.storage import models, predictions, tasks
 from ml_backend.storage.projects import get_project
-from ml_backend.suggestions.push import Placer
+from ml_backend.suggestions.push import Pusher
 
 SCORE_STEPS = 97
 """A prime, so that scores of neighbouring tasks differ."""
@@ -118,22 +118,22 @@ class ReviewBench:
     def push(self) -> int:
         with self.parts.database.read() as connection:
             project = get_project(connection, 1)
-        return Placer(self.parts, self.suggester).push_owed(project, lambda: False)  # type: ignore[arg-type]
+        return Pusher(self.parts, self.suggester).push_due(project, lambda: False)  # type: ignore[arg-type]
 
     def rank(self) -> int:
         return rank_pool(self.parts, 1)
 
-    def keep_order(self) -> bool:
-        return keep_order(self.parts, 1)
+    def sync_project_order(self) -> bool:
+        return sync_project_order(self.parts, 1)
 
     def review(self) -> None:
         """All jobs of a review round, as a worker would find them due one after the other."""
-        self.keep_order()
+        self.sync_project_order()
         self.score()
         self.push()
         self.rank()
         self.push()
-        self.keep_order()
+        self.sync_project_order()
 
     def due(self) -> set[str]:
         """The jobs that wait, but for looking at Label Studio, which is due by the clock."""

@@ -233,7 +233,7 @@ class FakeLoop:
             raise NotFoundError(f"project {project_id} has no model version {model_version!r}")
         self.commands.append(("rollback", project_id, model_version))
 
-    def ranked_tasks(self, project_id: int, order: str, limit: int) -> list[dict[str, Any]]:
+    def ranked_tasks(self, project_id: int, limit: int) -> list[dict[str, Any]]:
         self._look_up(project_id)
         region = {"top": 10, "left": 20, "height": 32, "width": 32, "acquisition_score": 0.6}
         return [

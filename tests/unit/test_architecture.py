@@ -118,7 +118,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.storage.annotations",
         "ml_backend.storage.artifacts",
         "ml_backend.storage.candidates",
-        "ml_backend.storage.claims",
+        "ml_backend.storage.row_leases",
         "ml_backend.storage.database",
         "ml_backend.storage.efforts",
         "ml_backend.storage.models",

@@ -232,10 +232,11 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("n_tasks", [0, 1, 3, 4, 5, 8, 11])
 def test_all_tasks_are_listed_once_in_their_order(n_tasks: int) -> None:
     with connect(Tasks(n_tasks)) as connection:
-        digests = list(LabelStudioClient(connection).iter_task_digests(3))
-    assert [digest.task_id for digest in digests] == list(range(1, n_tasks + 1))
+        summaries = list(LabelStudioClient(connection).iter_task_summaries(3))
+    assert [summary.task_id for summary in summaries] == list(range(1, n_tasks + 1))
     assert all(
-        digest.annotation_ids == ((100 + digest.task_id,) if digest.task_id % 2 else ()) for digest in digests
+        summary.annotation_ids == ((100 + summary.task_id,) if summary.task_id % 2 else ())
+        for summary in summaries
     )
 
 
@@ -244,9 +245,9 @@ def test_a_task_deleted_while_listing_hides_no_other() -> None:
     tasks = Tasks(9)
     listed = []
     with connect(tasks) as connection:
-        for digest in LabelStudioClient(connection).iter_task_digests(3):
-            listed.append(digest.task_id)
-            if digest.task_id == 4:
+        for summary in LabelStudioClient(connection).iter_task_summaries(3):
+            listed.append(summary.task_id)
+            if summary.task_id == 4:
                 tasks.ids.remove(1)
     assert listed == list(range(1, 10))
 
@@ -255,9 +256,9 @@ def test_a_task_deleted_while_listing_hides_no_other() -> None:
 def test_painted_tasks_are_listed_and_known_ones_that_are_there_besides() -> None:
     tasks = Tasks(40)
     with connect(tasks) as connection:
-        digests = list(LabelStudioClient(connection).iter_painted_digests(3, {1, 2, 4, 8, 20, 38, 50}))
-    assert [digest.task_id for digest in digests] == [*range(1, 40, 2), 2, 4, 8, 20, 38]
-    assert [len(digest.annotation_ids) for digest in digests] == [1] * 20 + [0] * 5
+        summaries = list(LabelStudioClient(connection).iter_painted_summaries(3, {1, 2, 4, 8, 20, 38, 50}))
+    assert [summary.task_id for summary in summaries] == [*range(1, 40, 2), 2, 4, 8, 20, 38]
+    assert [len(summary.annotation_ids) for summary in summaries] == [1] * 20 + [0] * 5
     assert len(tasks.requests) == 6 + 2  # pages of four: painted ones until one is not full, then known ones
 
 
@@ -265,7 +266,7 @@ def test_painted_tasks_are_listed_and_known_ones_that_are_there_besides() -> Non
 def test_listing_asks_for_no_region_and_causes_no_prediction() -> None:
     tasks = Tasks(2)
     with connect(tasks) as connection:
-        list(LabelStudioClient(connection).iter_task_digests(3))
+        list(LabelStudioClient(connection).iter_task_summaries(3))
     params = tasks.requests[0].url.params
     assert "result" not in params["include"]
     assert params["review"] == "true"  # anything else may make Label Studio call /predict
@@ -276,7 +277,7 @@ def test_a_listed_task_is_fetched_without_causing_a_prediction() -> None:
     tasks = Tasks(3)
     with connect(tasks) as connection:
         client = LabelStudioClient(connection)
-        list(client.iter_task_digests(3))
+        list(client.iter_task_summaries(3))
         task = client.get_task(1)
     assert (task.task_id, task.project_id) == (1, 3)
     assert [annotation.annotation_id for annotation in task.annotations] == [101]
@@ -287,7 +288,7 @@ def test_a_listed_task_that_is_gone_is_not_found() -> None:
     tasks = Tasks(3)
     with connect(tasks) as connection:
         client = LabelStudioClient(connection)
-        list(client.iter_task_digests(3))
+        list(client.iter_task_summaries(3))
         tasks.ids.remove(2)
         with pytest.raises(LabelStudioRefusedError) as caught:
             client.get_task(2)
@@ -299,7 +300,7 @@ def test_an_answer_that_makes_no_sense_is_the_servers_failure(answer: Any) -> No
     with connect(lambda request: httpx.Response(200, json=answer)) as connection:
         client = LabelStudioClient(connection)
         with pytest.raises(LabelStudioUnavailableError):
-            list(client.iter_task_digests(3))
+            list(client.iter_task_summaries(3))
         with pytest.raises(LabelStudioUnavailableError):
             client.get_task(1)
         with pytest.raises(LabelStudioUnavailableError):

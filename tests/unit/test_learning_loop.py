@@ -41,7 +41,7 @@ def due(bench: Bench) -> list[str]:
     with bench.parts.database.read() as connection:
         project = projects.get_project(connection, 1)
         found = find_due(connection, project, bench.parts.settings, bench.clock())
-    return [job for job in found if job not in ("score", "rank", "order")]
+    return [job for job in found if job not in ("score", "rank", "sync")]
 
 
 def truth_of(bench: Bench, task_id: int) -> Any:
@@ -121,7 +121,7 @@ def test_the_credential_is_not_shown_anywhere(bench: Bench) -> None:
 def test_nothing_is_trained_while_the_gate_is_closed(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, min_pixels_per_class=5000)
     bench.submit(1)
-    assert due(bench) == ["reconcile", "digest"]
+    assert due(bench) == ["reconcile", "build"]
     bench.loop.reconcile(1)
     bench.loop.build_truth(1)
     bench.clock.now += 100
@@ -223,9 +223,9 @@ def test_only_tasks_that_changed_are_built_and_marked_as_new(bench: Bench) -> No
     assert bench.loop.build_truth(1) == 1
     assert bench.images.opened == [2]
     bench.loop.run_round(1)
-    flags = {example.summary.key: example.summary.is_new for example in bench.trainer.orders[-1].examples}
+    flags = {example.summary.key: example.summary.is_new for example in bench.trainer.specs[-1].examples}
     assert flags == {"1": False, "2": True}
-    assert bench.trainer.orders[-1].start is not None
+    assert bench.trainer.specs[-1].start is not None
 
 
 def test_a_deleted_annotation_stops_teaching(bench: Bench) -> None:
@@ -279,7 +279,7 @@ def test_an_image_whose_server_is_away_is_tried_again_later(bench: Bench) -> Non
     assert bench.status()["annotations"] == {"received": 2, "trained": 1, "pending": 0}
     assert due(bench) == []
     bench.clock.now += 40
-    assert due(bench) == ["digest"]
+    assert due(bench) == ["build"]
     bench.loop.build_truth(1)
     assert due(bench) == []  # still away: asked again, but later
     bench.images.unreachable = set()
@@ -435,7 +435,7 @@ def test_a_changed_labeling_setup_rebuilds_the_truth(bench: Bench) -> None:
     truth = truth_of(bench, 1)
     assert set(np.unique(truth)) <= {1, 2, IGNORE_INDEX}
     bench.loop.run_round(1)
-    assert bench.trainer.orders[-1].schema.names == ("Ring", "Background", "Nucleus")
+    assert bench.trainer.specs[-1].schema.names == ("Ring", "Background", "Nucleus")
     assert bench.status()["annotations"]["pending"] == 0
 
 
@@ -473,7 +473,7 @@ def test_rollback_makes_an_earlier_version_current_and_the_next_round_starts_fro
     assert bench.status()["model_version"] == first
     bench.submit(2)
     bench.loop.run_round(1)
-    start = bench.trainer.orders[-1].start
+    start = bench.trainer.specs[-1].start
     assert start is not None
     assert start.name == first
     for version in [first, *filter(None, with_more)]:

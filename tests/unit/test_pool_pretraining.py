@@ -150,4 +150,4 @@ def test_the_first_round_starts_from_the_project_s_own_base(make: Any) -> None:
     bench.bench.submit(1, 2, 3)
     bench.bench.loop.build_truth(1)
     assert bench.bench.loop.run_round(1) is not None
-    assert bench.bench.trainer.orders[-1].settings.base == base_of(bench)
+    assert bench.bench.trainer.specs[-1].settings.base == base_of(bench)

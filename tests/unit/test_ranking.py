@@ -67,14 +67,14 @@ def test_the_project_is_settled_only_when_the_order_was_sent(bench: ReviewBench)
 
     bench.score()
     bench.push()
-    bench.keep_order()
+    bench.sync_project_order()
     assert not settled()
     bench.rank()
-    bench.keep_order()
+    bench.sync_project_order()
     assert not settled()
     bench.push()
-    assert "order" in bench.due()
-    bench.keep_order()
+    assert "sync" in bench.due()
+    bench.sync_project_order()
     assert settled()
 
 
@@ -167,7 +167,7 @@ def test_killed_after_any_call_it_ends_in_the_same_order(tmp_path: Path) -> None
         bench.server.kill_after = call
         with pytest.raises(Killed):
             bench.review()
-        bench.clock.now += push.CLAIM_S + 1
+        bench.clock.now += push.LEASE_S + 1
         for _ in range(2):
             bench.review()
         assert bench.placed() == expected, f"killed after call {call}"

@@ -147,8 +147,8 @@ def test_a_deletion_that_arrives_while_label_studio_lists_is_not_undone(bench: B
 
 def test_a_task_that_is_deleted_between_listing_and_fetching_is_dropped(bench: Bench) -> None:
     bench.submit(1)
-    digests = list(bench.server.iter_task_digests(1))
-    bench.server.iter_task_digests = lambda project_id: iter(digests)  # type: ignore[method-assign, assignment]
+    summaries = list(bench.server.iter_task_summaries(1))
+    bench.server.iter_task_summaries = lambda project_id: iter(summaries)  # type: ignore[method-assign, assignment]
     del bench.server.tasks[1]
     bench.loop.reconcile(1)
     assert bench.status()["annotations"]["received"] == 0

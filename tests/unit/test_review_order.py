@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from loop_fakes import Killed
 from review_fakes import ReviewBench, score_of
 
-from ml_backend.ports import PlacedPrediction
+from ml_backend.ports import HeldPrediction
 from ml_backend.review import label_studio_order
 from ml_backend.review.label_studio_order import TAB_TITLE
 from ml_backend.storage import predictions
@@ -37,7 +37,7 @@ def state(bench: ReviewBench) -> Any:
 
 def test_the_project_follows_a_promotion(bench: ReviewBench) -> None:
     version = bench.promote()
-    assert {"score", "order"} <= bench.due()
+    assert {"score", "sync"} <= bench.due()
     bench.review()
     assert bench.server.model_version == version
     assert bench.server.backends[0]["title"] == version
@@ -69,7 +69,7 @@ def test_doubles_that_label_studio_made_are_removed(bench: ReviewBench) -> None:
     for _ in range(2):
         bench.server.place(2, {"result": [], "score": 0.5, "model_version": version})
     with bench.parts.database.write() as connection:
-        predictions.owe_pushes(connection, 1, [2], bench.clock() + 600, is_open=False)
+        predictions.enqueue_pushes(connection, 1, [2], bench.clock() + 600, is_open=False)
     assert bench.push() == 0
     bench.promote()
     bench.review()
@@ -124,8 +124,8 @@ def test_a_kill_after_any_call_changes_nothing_in_the_end(tmp_path: Path, round_
         bench.server.kill_after = call
         with pytest.raises(Killed):
             bench.review()
-        # Nobody can tell that the other one is gone, so its claims have to run out.
-        bench.clock.now += max(push.CLAIM_S, label_studio_order.CLAIM_S) + 1
+        # Nobody can tell that the other one is gone, so its leases have to run out.
+        bench.clock.now += max(push.LEASE_S, label_studio_order.LEASE_S) + 1
         for _ in range(3):
             bench.review()
         assert state(bench) == expected, f"killed after call {call}"
@@ -136,13 +136,13 @@ def test_a_kill_after_any_call_changes_nothing_in_the_end(tmp_path: Path, round_
 def test_without_a_backend_row_predictions_name_the_version(bench: ReviewBench) -> None:
     bench.server.backends, bench.server.model_version = [], None
     version = bench.promote()
-    assert not bench.keep_order(), "no prediction has the version yet"
-    assert "order" not in bench.due()
+    assert not bench.sync_project_order(), "no prediction has the version yet"
+    assert "sync" not in bench.due()
     bench.score()
     bench.push()
     bench.clock.now += label_studio_order.FIRST_PAUSE_S + 1
-    assert "order" in bench.due()
-    assert bench.keep_order()
+    assert "sync" in bench.due()
+    assert bench.sync_project_order()
     assert bench.server.model_version == version
 
 
@@ -150,11 +150,11 @@ def test_a_server_that_is_away_is_asked_again_ever_more_slowly(bench: ReviewBenc
     bench.promote()
     bench.server.is_down = True
     for n in range(3):
-        assert not bench.keep_order()
+        assert not bench.sync_project_order()
         bench.clock.now += label_studio_order.FIRST_PAUSE_S * 2**n - 1
-        assert "order" not in bench.due()
+        assert "sync" not in bench.due()
         bench.clock.now += 2
-        assert "order" in bench.due()
+        assert "sync" in bench.due()
     bench.server.is_down = False
     bench.review()
     assert bench.server.model_version == bench.version
@@ -171,7 +171,7 @@ def test_tasks_that_are_gone_need_nothing(bench: ReviewBench) -> None:
 
 PLACED = st.lists(
     st.builds(
-        PlacedPrediction,
+        HeldPrediction,
         st.integers(1, 50),
         st.sampled_from(["v1", "v2", "theirs"]),
         st.sampled_from([None, 0.25, 0.5]),
@@ -183,9 +183,7 @@ WANTED = st.sampled_from([None, {"model_version": "v2", "score": 0.5, "result": 
 
 
 @given(WANTED, PLACED)
-def test_one_of_ours_is_left_and_others_are_never_touched(
-    wanted: Any, placed: list[PlacedPrediction]
-) -> None:
+def test_one_of_ours_is_left_and_others_are_never_touched(wanted: Any, placed: list[HeldPrediction]) -> None:
     need = find_difference(wanted, placed, OURS)
     ours = {p.prediction_id for p in placed if p.model_version in OURS}
     assert set(need.delete) <= ours
@@ -195,11 +193,11 @@ def test_one_of_ours_is_left_and_others_are_never_touched(
 
 
 @given(WANTED, PLACED)
-def test_nothing_is_left_to_do_after_it_was_done(wanted: Any, placed: list[PlacedPrediction]) -> None:
+def test_nothing_is_left_to_do_after_it_was_done(wanted: Any, placed: list[HeldPrediction]) -> None:
     need = find_difference(wanted, placed, OURS)
     after = {p.prediction_id: p for p in placed if p.prediction_id not in need.delete}
     number = 99 if need.create else need.overwrite
     if number is not None:
-        after[number] = PlacedPrediction(number, wanted["model_version"], wanted["score"])
+        after[number] = HeldPrediction(number, wanted["model_version"], wanted["score"])
     again = find_difference(wanted, list(after.values()), OURS)
     assert (again.create, again.overwrite, again.delete) == (False, None, ())

@@ -15,6 +15,6 @@ def test_a_round_is_ordered_with_the_steps_that_the_setting_says(tmp_path: Path,
         bench.submit(1, 2)
         bench.loop.build_truth(1)
         bench.loop.run_round(1)
-        assert [order.settings.max_steps for order in bench.trainer.orders] == [steps]
+        assert [spec.settings.max_steps for spec in bench.trainer.specs] == [steps]
     finally:
         bench.close()

@@ -144,7 +144,7 @@ def test_a_worker_that_dies_leaves_its_task_to_another(make: Any) -> None:
         bench.score()
     bench.suggester.during = lambda task_id: None
     assert bench.score() == 3, "nobody knows yet that the other one is gone"
-    bench.clock.now += scoring.CLAIM_S + 1
+    bench.clock.now += scoring.LEASE_S + 1
     assert "score" in due(bench)
     assert bench.score() == 1
     assert sorted(bench.suggester.looked) == [1, 2, 3, 4]

@@ -212,9 +212,9 @@ def test_an_untouched_prediction_teaches_nothing(bench: Bench, monkeypatch: pyte
     assert answer is not None
     bench.tell(bench.painted(9, result=answer["result"]))
     bench.loop.build_truth(1)
-    before = bench.trainer.orders[-1].examples
+    before = bench.trainer.specs[-1].examples
     bench.loop.run_round(1)
-    assert len(bench.trainer.orders[-1].examples) == len(before)
+    assert len(bench.trainer.specs[-1].examples) == len(before)
     assert bench.status()["annotations"] == {"received": 3, "trained": 3, "pending": 0}
 
 

@@ -10,14 +10,14 @@ from sqlalchemy import Connection, Table
 
 
 def list_owners(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
-    """Who has claimed rows of the project, as many as there are threads at work."""
-    claimed = sa.and_(table.c.project_id == project_id, table.c.claimed_until > now)
-    return set(connection.execute(sa.select(table.c.claimed_by).where(claimed).distinct()).scalars())
+    """Who has leased rows of the project, as many as there are threads at work."""
+    leased = sa.and_(table.c.project_id == project_id, table.c.leased_until > now)
+    return set(connection.execute(sa.select(table.c.leased_by).where(leased).distinct()).scalars())
 
 
 def is_free(table: Table, now: float, gone: Collection[str]) -> sa.ColumnElement[bool]:
     """Nobody works on the row; `gone` are owners that are known to have ended."""
-    return sa.or_(table.c.claimed_until.is_(None), table.c.claimed_until <= now, table.c.claimed_by.in_(gone))
+    return sa.or_(table.c.leased_until.is_(None), table.c.leased_until <= now, table.c.leased_by.in_(gone))
 
 
 def lock_free(
@@ -31,9 +31,9 @@ def lock_free(
     return list(connection.execute(free).scalars())
 
 
-def claim(
+def lease(
     connection: Connection, table: Table, project_id: int, task_ids: Collection[int], owner: str, until: float
 ) -> None:
     """Write the name into rows that were locked."""
     rows = sa.and_(table.c.project_id == project_id, table.c.task_id.in_(task_ids))
-    connection.execute(sa.update(table).where(rows).values(claimed_by=owner, claimed_until=until))
+    connection.execute(sa.update(table).where(rows).values(leased_by=owner, leased_until=until))
