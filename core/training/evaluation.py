@@ -33,6 +33,9 @@ MAX_IMAGES = 32
 SURE_SHARE = 0.9
 """A new model is turned down when it is worse in at least this share of the resampled hold-outs."""
 
+SMALLEST_DIFFERENCE = 0.005
+"""Mean Dice: nobody sees less, so no model is turned down for it, however sure it is."""
+
 FORGIVEN_DICE = 0.1
 """Divided by the number of blocks: resampled, few blocks would be too sure of a trifle."""
 
@@ -137,7 +140,9 @@ def score_blocks(
 
 
 def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: np.random.Generator) -> bool:
-    """Whether `new` is worse than `old` beyond what chance explains: paired bootstrap over images and blocks.
+    """Whether `new` is worse than `old` by a difference that matters and that chance does not explain.
+
+    Chance is counted by a paired bootstrap over images and blocks.
 
     Parameters
     ----------
@@ -152,7 +157,8 @@ def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: n
     resampled = resample_units(pair, old.images, rng)  # (B, 2, C, 3)
     change = _mean_dice(resampled[:, 1]) - _mean_dice(resampled[:, 0])
     is_sure = (change < 0).mean() >= SURE_SHARE
-    return bool(is_sure and change.mean() < -FORGIVEN_DICE / len(new.counts))
+    matters = max(SMALLEST_DIFFERENCE, FORGIVEN_DICE / len(new.counts))
+    return bool(is_sure and change.mean() < -matters)
 
 
 def _cut_blocks(example: Example) -> list[HeldOutBlock]:

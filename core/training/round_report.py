@@ -18,7 +18,8 @@ class RoundReport:
     Attributes
     ----------
     seen : images opened, and annotated training pixels per class name of the whole project
-    changed : steps made, share of held-out pixels answered differently, change of the mean held-out Dice
+    changed : steps made, the fewest a round should make, share of held-out pixels answered otherwise, change
+        of the mean held-out Dice
     held_out : per class name `{"dice", "iou", "interval"}` of the new model; empty without a hold-out
     previous_held_out : the same of the model that was current, on the same pixels
     loss_curve : mean loss of up to 50 equal stretches of the round, in nats

@@ -30,8 +30,11 @@ from core.truth.holdout import has_enough_held_out
 OPTIMISATION_SHARE = 0.93
 """Share of a round's budget after which optimisation ends; checking the model needs the rest."""
 
-FEWEST_STEPS = 10
-"""A round makes at least so many steps, however small its budget: a busy machine must not publish nothing."""
+FEWEST_STEPS = 50
+"""A round makes at least so many steps, on a slow or busy machine too: ten of them teach no new class."""
+
+FEWEST_STEPS_EVER, LONGEST_FACTOR = 10, 3.0
+"""It takes at most this many times its budget for them, and never makes fewer than the first."""
 
 ALMOST_DONE = 0.95
 
@@ -47,6 +50,7 @@ def train_round(
     *,
     now: Callable[[], float],
     should_stop: Callable[[], bool] = lambda: False,
+    should_finish: Callable[[], bool] = lambda: False,
     on_progress: Progress = lambda done, eta_s: None,
     recipe: Recipe | None = None,
 ) -> RoundResult:
@@ -64,6 +68,8 @@ def train_round(
         A clock in seconds that never goes back.
     should_stop : callable
         Asked before every step.
+    should_finish : callable
+        Asked before every step: training ends there, and what it gave is checked and judged as it is.
 
     Raises
     ------
@@ -108,7 +114,7 @@ def train_round(
             recipe,
             patches,
             peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
-            progress=clock.progress,
+            progress=lambda steps: 1.0 if steps and should_finish() else clock.progress(steps),
             should_stop=should_stop,
             on_step=lambda done: on_progress(done, clock.eta_s(done)),
             compute=compute,
@@ -188,7 +194,9 @@ class _Clock:
         if self.max_steps is not None:
             return steps / max(self.max_steps, 1)
         spent = (self.now() - self.began) / (self.budget_s * OPTIMISATION_SHARE)
-        return spent if steps >= FEWEST_STEPS else min(spent, ALMOST_DONE)
+        if steps >= FEWEST_STEPS or (steps >= FEWEST_STEPS_EVER and spent >= LONGEST_FACTOR):
+            return spent
+        return min(spent, ALMOST_DONE)
 
     def eta_s(self, done: float) -> float:
         elapsed = self.now() - self.began
@@ -269,7 +277,7 @@ def _to_checkpoint(
 
 
 def _changes(optimised: Optimised, old: HeldOutScore | None, new: HeldOutScore) -> dict[str, Any]:
-    changes: dict[str, Any] = {"steps": len(optimised.losses)}
+    changes: dict[str, Any] = {"steps": len(optimised.losses), "fewest_steps": FEWEST_STEPS}
     if old is not None and len(new.labels):
         changes["answers_share"] = round(float((old.logits.argmax(1) != new.logits.argmax(1)).mean()), 4)
         changes["mean_dice"] = round((new.mean_dice or 0.0) - (old.mean_dice or 0.0), 4)

@@ -24,6 +24,7 @@ from core.schema import IGNORE_INDEX, LabelSchema
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("peers", "domains", "domain_learners"):
         monkeypatch.setattr(f"bench.{name}.N_THREADS", 1)
+    monkeypatch.setattr("bench.peers.N_TREES", 5)
     torch.set_num_threads(1)
 
 

@@ -89,6 +89,8 @@ def test_without_blocks_there_is_no_score() -> None:
         ([90, 50] * 10, [50, 90] * 10, False),  # up here, down there
         ([90], [88], False),  # one block is no proof of a trifle
         ([90], [40], True),
+        ([90] * 300, [90, 90, 89] * 100, False),  # surely worse, and nobody sees it
+        ([90] * 300, [89] * 300, True),
         ([], [], False),
     ],
 )
