@@ -49,6 +49,7 @@ FLOORS: dict[str, set[str]] = {
         "core.training.calibration",
         "core.network.checkpoint",
         "core.network.embedding",
+        "core.network.encoder",
         "core.network.inference",
     },
     "learners beside it": {
@@ -59,6 +60,7 @@ FLOORS: dict[str, set[str]] = {
     },
     "base weights": {
         "core.network.base_weights",
+        "core.pretraining.convert_encoder",
         "core.pretraining.shapes",
         "core.pretraining.looks",
         "core.pretraining.pretrain",
