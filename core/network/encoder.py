@@ -69,7 +69,7 @@ N_FEATURES = sum(WIDTHS)
 
 
 class Encoder(nn.Module):
-    """`(N, 3, H, W)` standardised float image to five maps `(N, WIDTHS[i], H / STRIDES[i], …)`, finest first."""
+    """`(N, 3, H, W)` standardised float image to maps `(N, WIDTHS[i], H / STRIDES[i], …)`, finest first."""
 
     def __init__(self) -> None:
         super().__init__()
