@@ -105,8 +105,9 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else _relu6(self.expand(x))
-        y = self.project(_relu6(_convolve(self.depthwise, y)))
-        return x + y if self.adds else y
+        y = _relu6(_convolve(self.depthwise, y))
+        narrow: Tensor = self.project(y)
+        return x + narrow if self.adds else narrow
 
 
 def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
