@@ -1,6 +1,6 @@
 """All settings, read from the environment in this one place.
 
-Every field is documented in the README's table of settings; a test compares the two.
+Every field is documented in `docs/settings.md`; a test compares the two, defaults too.
 """
 
 from __future__ import annotations

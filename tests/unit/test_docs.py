@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,29 +14,62 @@ from ml_backend.config import Settings
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+SETTINGS = ROOT / "docs" / "settings.md"
 
-GENERATED = "migrations"
-"""Alembic's scripts are named as a folder."""
-
-FILE_NAMES = Counter(
-    path.name
-    for package in ("core", "ml_backend")
-    for path in (ROOT / package).rglob("*.py")
-    if path.name != "__init__.py" and GENERATED not in path.parts
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for top in ("brushloop", "core", "ml_backend", "simulation", "bench")
+    for path in (ROOT / top).rglob("__init__.py")
+    if "migrations" not in path.parts  # Alembic's scripts are named as a folder
 )
 
-TABLE_ROW = re.compile(r"^\|\s*`([A-Z][A-Z0-9_]+)`", re.MULTILINE)
+TABLE_ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]+)` \| ?(.*?) ?\| (.+) \|$", re.MULTILINE)
+
+DOCUMENTED = {name: (default, text) for name, default, text in TABLE_ROW.findall(SETTINGS.read_text())}
+
+SAID_IN_WORDS = {
+    "DATABASE_URL": "SQLite in `DATA_DIR`",
+    "REDIS_URL": "a queue in `DATA_DIR`",
+    "TRAINING_THREADS": "all cores",
+    "PREDICT_THREADS": "all cores",
+}
+"""What a setting without a value of its own stands for."""
 
 
-def test_the_table_of_settings_has_every_setting_and_nothing_else() -> None:
-    listed = TABLE_ROW.findall(README.read_text())
+def _written(default: object) -> str:
+    """A default as the table shows it: empty when there is none."""
+    if default is None or default in ("", ()):
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+def test_the_tables_of_settings_have_every_setting_and_nothing_else() -> None:
+    listed = [name for name, _, _ in TABLE_ROW.findall(SETTINGS.read_text())]
     assert sorted(listed) == sorted(name.upper() for name in Settings.model_fields)
 
 
-@pytest.mark.parametrize("name", sorted(FILE_NAMES))
-def test_every_file_is_in_the_map_of_the_architecture(name: str) -> None:
-    named = re.findall(rf"(?<![\w.-]){re.escape(name)}\b", ARCHITECTURE.read_text())
-    assert len(named) >= FILE_NAMES[name], f"{name} is named {len(named)} times"
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    default, text = DOCUMENTED[name.upper()]
+    assert default == SAID_IN_WORDS.get(name.upper(), _written(Settings.model_fields[name].default))
+    assert text.endswith(".")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_in_the_map_of_the_architecture(package: str) -> None:
+    assert f"`{package}/`" in ARCHITECTURE.read_text()
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = set(re.findall(r"`([\w./]+/[\w./]*)`", ARCHITECTURE.read_text()))
+    assert named
+    assert not {path for path in named if not path.startswith("/") and not (ROOT / path).exists()}
+
+
+def test_the_architecture_can_be_read_at_one_sitting() -> None:
+    assert len(ARCHITECTURE.read_text()) < 8000
 
 
 def test_every_make_target_that_the_readme_uses_exists() -> None:
