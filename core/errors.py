@@ -12,7 +12,10 @@
     │   └── RoundCancelledError   somebody asked the round to stop
     ├── DeviceError          a device to compute on that is not there
     ├── EncoderError         an encoder of another library that cannot be had
-    └── CheckpointError      weights on disk that do not fit their record
+    ├── CheckpointError      weights on disk that do not fit their record
+    └── MachineError         trouble of the machine, not of the truth: the same may work later
+        ├── OutOfMemoryError      it may work later, or with less
+        └── ImageUnavailableError an image that cannot be had now; an ImageError too
 
 The service adds its own below the same root, in `ml_backend/errors.py`.
 """
@@ -62,3 +65,15 @@ class EncoderError(BrushloopError):
 
 class CheckpointError(BrushloopError):
     """Weights on disk that are missing, damaged, or do not fit their record."""
+
+
+class MachineError(BrushloopError):
+    """Disk, memory, network or another process stood in the way; the same call may work later."""
+
+
+class OutOfMemoryError(MachineError):
+    """Memory ran out; the same may work later, or with less at once."""
+
+
+class ImageUnavailableError(MachineError, ImageError):
+    """An image whose server cannot be reached or fails: nobody knows whether the image is good."""

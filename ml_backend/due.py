@@ -6,6 +6,8 @@ people paused for the quiet time. A failed round is not repeated until something
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -31,8 +33,10 @@ QUIET_S = 2.0
 SMALLEST_POOL = 8
 """With fewer images, base weights of a project's own would know those and little else."""
 
-FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 3, 5.0, 300.0
-"""A round that takes its worker down again and again, over the same truth, is repeated ever more slowly."""
+FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
+"""A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
+JITTER = 0.2
+"""Share by which pauses differ between projects: what interrupted all of them ends for all at once."""
 
 
 def assess_project(
@@ -146,7 +150,9 @@ def _is_round_due(
     now: float,
     unbuilt: bool,
 ) -> bool:
-    if project.train_requested_at is not None:
+    if _is_backing_off(connection, project, now):
+        return False
+    if project.is_train_requested:
         return True
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
         return False
@@ -154,14 +160,32 @@ def _is_round_due(
         longest = max(LONGEST_WAIT_S, LONGEST_WAIT_FACTOR * settings.quiet_time_s)
         if now - annotation_rows.oldest_pending(connection, project.project_id, now) < longest:
             return False
-    if _is_backing_off(connection, project, now):
-        return False
     return bool(assess_project(connection, project, schema, settings).ready)
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """A round that is to be repeated: why the last tries made no model, and the pause that is left."""
+
+    cause: str
+    tries: int
+    pause_s: float
+
+
+def find_repeat(connection: Connection, project: Project, now: float) -> Repeat | None:
+    """What is known of the interrupted rounds that the next one repeats; None where there are none."""
+    before = rounds.list_interrupted(connection, project.project_id, project.train_requests)
+    if not before:
+        return None
+    n_paused = len(before) - 1 - FREE_INTERRUPTIONS
+    pause_s = min(FIRST_BACKOFF_S * 2**n_paused, LONGEST_BACKOFF_S) if n_paused >= 0 else 0.0
+    # By the project and the try, because all workers must agree on it.
+    pause_s *= random.Random(f"{project.folder} {n_paused}").uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+    spent_s = now - (before[0].finished_at or 0.0)
+    left_s = pause_s - spent_s if 0 <= spent_s < pause_s else 0.0
+    return Repeat(before[0].error or "its worker went away", len(before), left_s)
+
+
 def _is_backing_off(connection: Connection, project: Project, now: float) -> bool:
-    n_interrupted, last = rounds.count_interruptions(connection, project.project_id, project.truth_seq)
-    if n_interrupted < FREE_INTERRUPTIONS:
-        return False
-    pause_s = min(FIRST_BACKOFF_S * 2 ** (n_interrupted - FREE_INTERRUPTIONS), LONGEST_BACKOFF_S)
-    return bool(now - last < pause_s)
+    repeat = find_repeat(connection, project, now)
+    return repeat is not None and repeat.pause_s > 0

@@ -14,6 +14,7 @@
         ├── BusyError                 503  too much at once; the same call works later
         └── LabelStudioError
             ├── LabelStudioUnavailableError  503  the server cannot be reached, or is failing
+            │   └── LabelStudioImageError    the same, met when an image was wanted
             └── LabelStudioRefusedError      the server answered no, with `status`
 
 `web/app.py` holds the one table that maps them to HTTP.
@@ -21,7 +22,7 @@
 
 from __future__ import annotations
 
-from core.errors import BrushloopError, ImageError
+from core.errors import BrushloopError, ImageError, ImageUnavailableError
 
 
 class ServiceError(BrushloopError):
@@ -66,6 +67,10 @@ class LabelStudioError(ServiceError):
 
 class LabelStudioUnavailableError(LabelStudioError):
     """Label Studio cannot be reached, or answers with a server error."""
+
+
+class LabelStudioImageError(LabelStudioUnavailableError, ImageUnavailableError):
+    """Label Studio cannot be reached, or is failing, and an image was wanted of it."""
 
 
 class LabelStudioRefusedError(LabelStudioError):

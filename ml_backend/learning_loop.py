@@ -18,22 +18,23 @@ the same time from many threads and processes.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from core.errors import BrushloopError, RoundCancelledError
+from core.errors import RoundCancelledError
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
-from ml_backend.rounds import pool_pretraining, publishing
+from ml_backend.rounds import pool_pretraining, publishing, troubles
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.status import overview
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
-from ml_backend.storage.projects import Project, get_project, list_projects, update_project
+from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
 from ml_backend.strokes.build_truth import build_changed
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
@@ -41,11 +42,6 @@ from ml_backend.suggestions import pictures, push, suggesting
 from ml_backend.suggestions.pictures import PictureKind
 
 log = logging.getLogger(__name__)
-
-UNEXPECTED: tuple[rounds.RoundState, str] = (
-    "failed",
-    "an unexpected failure; the worker's log has the cause",
-)
 
 
 class LearningLoop:
@@ -102,21 +98,19 @@ class LearningLoop:
             return None
         log.info("start_round project=%d round=%d", project_id, lease.number)
         version: str | None = None
-        outcome: tuple[rounds.RoundState, str] | None = UNEXPECTED
+        ending: troubles.Ending | None = troubles.UNEXPECTED
         try:
             with lease:
                 version = self._run(lease)
-            outcome = None
+            ending = None
         except LeaseLostError:
-            outcome = None
+            ending = None
             log.warning("lose_round project=%d round=%d", project_id, lease.number)
-        except RoundCancelledError as error:
-            outcome = ("cancelled" if lease.is_cancelled else "interrupted", str(error))
-        except BrushloopError as error:
-            outcome = ("failed", str(error))
+        except troubles.PASSING as error:
+            ending = troubles.judge(error, is_cancelled=lease.is_cancelled)
         finally:
-            if outcome:
-                publishing.give_up(self.parts, lease, *outcome)
+            if ending:
+                publishing.give_up(self.parts, lease, ending)
         return version
 
     def _run(self, lease: Lease) -> str | None:
@@ -128,9 +122,13 @@ class LearningLoop:
             raise RoundCancelledError("stopped before the training began")
         snapshot = publishing.take_snapshot(self.parts, project, config.schema)
         lease.truth_seq = snapshot.truth_seq
-        spec = publishing.write_spec(self.parts, project, config, snapshot)
-        trained = self.parts.trainer(spec, lease.report_progress, lease.should_stop)
-        version = publishing.publish(self.parts, lease, spec, snapshot, trained, found.problem)
+        halvings = publishing.count_halvings(self.parts, lease)
+        spec = publishing.write_spec(self.parts, project, config, snapshot, halvings)
+        try:
+            trained = self.parts.trainer(spec, lease.report_progress, lease.should_stop)
+            version = publishing.publish_patiently(self.parts, lease, spec, snapshot, trained, found.problem)
+        finally:
+            shutil.rmtree(spec.output, ignore_errors=True)
         log.info(
             "finish_round project=%d round=%d model_version=%s promoted=%s examples=%d",
             project.project_id,
@@ -214,9 +212,7 @@ class LearningLoop:
         """Stop the running round, and drop the request for the next one; the current model stays."""
         with self.parts.database.write() as connection:
             get_project(connection, project_id)
-            update_project(
-                connection, project_id, cancel_requested_at=self.parts.clock(), train_requested_at=None
-            )
+            count_cancel_request(connection, project_id)
 
     def rollback(self, project_id: int, model_version: str) -> None:
         """Make an earlier version current again; later rounds start from it."""

@@ -32,7 +32,10 @@ class StoredExample:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All that a training process must be told. `start` is the folder of the current model, if any."""
+    """All that a training process must be told. `start` is the folder of the current model, if any.
+
+    Threads and patches at once are halved so often: memory ran out before.
+    """
 
     schema: LabelSchema
     examples: tuple[StoredExample, ...]
@@ -40,6 +43,7 @@ class TrainingSpec:
     output: Path
     settings: RoundSettings
     now: float
+    halvings: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class TrainedRound:
 
 
 class Trainer(Protocol):
-    """Carries out a specification; raises `TrainingError`, and `RoundCancelledError` when asked to stop."""
+    """Carries out a specification; raises `TrainingError` (also when stopped) or `MachineError`."""
 
     def __call__(
         self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]

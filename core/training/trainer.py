@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import ImageError, NotEnoughTruthError
+from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
 from core.network.outputs import Weights
@@ -75,6 +75,8 @@ def train_round(
     ------
     DeviceError
         The device of `settings` is not there.
+    ImageUnavailableError
+        No image could be had, and the reason may pass.
     NotEnoughTruthError
         Fewer than two classes have annotated pixels, or no image could be read.
     RoundCancelledError
@@ -223,14 +225,18 @@ def _open_examples(
     is_new = {summary.key: summary.is_new for summary in summaries}
     opened: list[OpenExample] = []
     skipped: dict[str, str] = {}
+    is_away = False
     for key in select_keys(summaries, rng):
         try:
             found = open_positions(source.open(key), is_new[key], rng)
         except ImageError as error:
             skipped[key] = str(error)
+            is_away = is_away or isinstance(error, ImageUnavailableError)
             continue
         if found.by_class:
             opened.append(found)
+    if not opened and is_away:
+        raise ImageUnavailableError(f"no annotated image can be had now: {skipped}")
     if not opened:
         raise NotEnoughTruthError(f"none of the annotated images could be read: {skipped}")
     return opened, skipped

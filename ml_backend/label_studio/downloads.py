@@ -9,8 +9,13 @@ from pathlib import Path
 
 import httpx
 
-from core.errors import ImageError
-from ml_backend.errors import ImageRefusedError, LabelStudioError
+from core.errors import ImageError, ImageUnavailableError
+from ml_backend.errors import (
+    ImageRefusedError,
+    LabelStudioError,
+    LabelStudioImageError,
+    LabelStudioUnavailableError,
+)
 from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_web
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_frame import ImageLimits
@@ -60,7 +65,8 @@ def download(
             connection.renew()
             is_renewed = True
             continue
-        raise ImageError(_complaint(address, status, has_credential=connection is not None))
+        complaint = _complaint(address, status, has_credential=connection is not None)
+        raise _away(address, complaint) if _may_pass(status) else ImageError(complaint)
     raise ImageError(f"{address.url.host} redirects an image more than {MAX_REDIRECTS} times")
 
 
@@ -75,12 +81,21 @@ def _opened(
         with http.stream("GET", address.url, headers=headers) as response:
             yield response
     except httpx.TimeoutException:
-        raise ImageError(f"{host} did not answer in time") from None
+        raise _away(address, f"{host} did not answer in time") from None
     except httpx.HTTPError as error:
-        raise ImageError(f"{host} cannot be reached: {str(error) or type(error).__name__}") from None
+        raise _away(address, f"{host} cannot be reached: {str(error) or type(error).__name__}") from None
     except (httpx.InvalidURL, ValueError):
         # httpx reads the address of a redirect by itself, also when nobody follows it.
         raise ImageError(f"{host} names an address for an image that is none of the web") from None
+
+
+def _may_pass(status: int) -> bool:
+    """Whether another answer is likely later: the server fails, is busy, or wants another credential."""
+    return status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (401, 403, 408, 425, 429)
+
+
+def _away(address: WebAddress, message: str) -> ImageUnavailableError:
+    return (LabelStudioImageError if address.is_label_studio else ImageUnavailableError)(message)
 
 
 def _credential(connection: Connection | None) -> dict[str, str]:
@@ -88,8 +103,10 @@ def _credential(connection: Connection | None) -> dict[str, str]:
         return {}
     try:
         return {"Authorization": connection.authorization()}
+    except LabelStudioUnavailableError as error:
+        raise LabelStudioImageError(f"no image can be fetched: {error}") from None
     except LabelStudioError as error:
-        raise ImageError(f"no image can be fetched: {error}") from None
+        raise ImageUnavailableError(f"no image can be fetched: {error}") from None
 
 
 def _redirected(address: WebAddress, response: httpx.Response, policy: AddressPolicy) -> WebAddress:
@@ -116,7 +133,7 @@ def _save(response: httpx.Response, limits: ImageLimits, target: Path, deadline:
             n_bytes += len(chunk)
             limits.check_bytes(n_bytes)
             if time.monotonic() > deadline:
-                raise ImageError(f"{host} took more than {TOTAL_TIMEOUT_S:g} s to send an image")
+                raise ImageUnavailableError(f"{host} took more than {TOTAL_TIMEOUT_S:g} s to send an image")
             file.write(chunk)
     if n_bytes == 0:
         raise ImageError(f"{host} sent an empty image")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from numpy.typing import NDArray
 
-from core.errors import ImageError
+from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
 from ml_backend.label_studio.addresses import Address, AddressPolicy, FileAddress, InlineAddress, locate
 from ml_backend.label_studio.connection import Connection
@@ -99,7 +99,9 @@ class CachedImages:
                     found = self._cache.save(name, self._read(address, policy, access))
                 return found
         except OSError as error:
-            raise ImageError(f"the image cannot be read or kept: {error.strerror or error}") from None
+            raise ImageUnavailableError(
+                f"the image cannot be read or kept: {error.strerror or error}"
+            ) from None
 
     def shape(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> tuple[int, int]:
         """`(H, W)`, from the cache or, for files at hand, from the header."""
@@ -110,7 +112,7 @@ class CachedImages:
             if found is None and isinstance(address, FileAddress):
                 return read_size(address.path, self._limits)
         except OSError as error:
-            raise ImageError(f"the image cannot be read: {error.strerror or error}") from None
+            raise ImageUnavailableError(f"the image cannot be read: {error.strerror or error}") from None
         height, width = (self.open(project_id, task_id, data) if found is None else found).shape[:2]
         return height, width
 

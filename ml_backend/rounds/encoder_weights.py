@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from core.errors import EncoderError
+from core.errors import MachineError
 from core.network.base_weights import OBJECT_ROWS, save_base
 from core.network.timm_network import ENCODER_CHANNELS, build_timm_architecture, create_encoder
 from core.network.unet import initial_weights
@@ -27,7 +27,9 @@ def fetch_encoder(settings: Settings) -> None:
     Raises
     ------
     EncoderError
-        timm is not installed, does not know the encoder, or could not download its weights.
+        timm is not installed or does not know the encoder.
+    MachineError
+        The weights could not be downloaded.
     """
     folder = find_encoder_base(settings)
     if folder is None or folder.exists():
@@ -36,7 +38,7 @@ def fetch_encoder(settings: Settings) -> None:
     try:
         encoder = create_encoder(settings.encoder, architecture["stages"], is_pretrained=True)
     except (OSError, httpx.HTTPError) as error:
-        raise EncoderError(f"the weights of {settings.encoder!r} could not be downloaded: {error}") from error
+        raise MachineError(f"the weights of {settings.encoder!r} could not be downloaded: {error}") from error
     learnt = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     weights = initial_weights(architecture, np.random.default_rng(0)) | learnt
     save_base(folder, architecture, weights, {"made_from": f"timm's published weights of {settings.encoder}"})

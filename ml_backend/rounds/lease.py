@@ -41,7 +41,6 @@ class Lease:
         self._parts = parts
         self._worker_stops = should_stop
         self._progress: tuple[float, float | None] = (0.0, None)
-        self.started_at = parts.clock()
         self._ended, self._cancelled, self._lost = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"round-{project.project_id}", daemon=True)
 
@@ -61,6 +60,10 @@ class Lease:
     def should_stop(self) -> bool:
         """Whether the round was cancelled, its worker is going down, or the lease was lost."""
         return self._cancelled.is_set() or self._lost.is_set() or self._worker_stops()
+
+    def wait(self, seconds: float) -> None:
+        """Pause, but no longer than until the round is cancelled."""
+        self._cancelled.wait(seconds)
 
     @property
     def is_cancelled(self) -> bool:
@@ -86,8 +89,8 @@ class Lease:
             if not alive:
                 self._lost.set()
                 return
-            requested_at = get_project(connection, self.project.project_id).cancel_requested_at
-        if requested_at is not None and requested_at >= self.started_at:
+            requests = get_project(connection, self.project.project_id).cancel_requests
+        if requests != self.project.cancel_requests:
             self._cancelled.set()
 
 
@@ -97,7 +100,13 @@ def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -
     with parts.database.write() as connection:
         project = get_project(connection, project_id)
         number = rounds.begin(
-            connection, project_id, parts.owner, project.truth_seq, now, lambda running: is_lost(running, now)
+            connection,
+            project_id,
+            parts.owner,
+            project.truth_seq,
+            now,
+            lambda running: is_lost(running, now),
+            project.train_requests,
         )
     return Lease(parts, project, number, should_stop) if number is not None else None
 

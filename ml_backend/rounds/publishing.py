@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
@@ -18,11 +19,12 @@ from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.rounds.encoder_weights import find_encoder_base
 from ml_backend.rounds.lease import Lease, LeaseLostError
+from ml_backend.rounds.troubles import Ending, describe
 from ml_backend.storage import efforts, models, predictions, rounds, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.models import StoredModel
-from ml_backend.storage.projects import Project, get_project, update_project
-from ml_backend.storage.rounds import RoundState
+from ml_backend.storage.projects import Project, answer_train_requests, get_project, update_project
+from ml_backend.storage.rounds import RoundState, Trouble
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.build_truth import TaskTruth, find_retry_time
 from ml_backend.strokes.effort import sum_up
@@ -56,7 +58,9 @@ def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapsh
     return Snapshot(known.truth_seq, usable, start)
 
 
-def write_spec(parts: Parts, project: Project, config: LabelConfig, snapshot: Snapshot) -> TrainingSpec:
+def write_spec(
+    parts: Parts, project: Project, config: LabelConfig, snapshot: Snapshot, halvings: int = 0
+) -> TrainingSpec:
     """Tell a training process all it needs."""
     artifacts, settings = parts.artifacts(project), parts.settings
     examples = tuple(
@@ -79,7 +83,16 @@ def write_spec(parts: Parts, project: Project, config: LabelConfig, snapshot: Sn
             base=_find_base(artifacts, settings),
         ),
         now=parts.clock(),
+        halvings=halvings,
     )
+
+
+def count_halvings(parts: Parts, lease: Lease) -> int:
+    """How often memory ran out in the rounds right before this one."""
+    requests = lease.project.train_requests
+    with parts.database.read() as connection:
+        before = rounds.list_interrupted(connection, lease.project.project_id, requests, before=lease.number)
+    return sum(stored.trouble == "memory" for stored in before)
 
 
 def _find_base(artifacts: Artifacts, settings: Settings) -> Path | None:
@@ -106,6 +119,33 @@ def _to_example(
     )
 
 
+PATIENCE_S = 600.0
+"""So long is a trained model kept while the database or the disk refuses it: making it again takes longer."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+
+
+def publish_patiently(
+    parts: Parts,
+    lease: Lease,
+    spec: TrainingSpec,
+    snapshot: Snapshot,
+    trained: TrainedRound,
+    note: str | None,
+) -> str | None:
+    """Publish, again and again while the machine refuses it; the lease goes on beating meanwhile."""
+    began, pause_s = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            return publish(parts, lease, spec, snapshot, trained, note)
+        except (SQLAlchemyError, OSError) as error:
+            project_id, cause = lease.project.project_id, describe(error)
+            log.warning("delay_publishing project=%d round=%d cause=%s", project_id, lease.number, cause)
+            if time.monotonic() - began > PATIENCE_S or lease.should_stop():
+                raise
+        lease.wait(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
 def publish(
     parts: Parts,
     lease: Lease,
@@ -122,8 +162,11 @@ def publish(
         artifacts.publish(spec.output, version)
     now = parts.clock()
     with parts.database.write() as connection:
+        if rounds.is_done(connection, lease.project.project_id, lease.number, version):
+            return version  # the answer to an earlier try was lost, what it wrote was not
         took = efforts.list_open(connection, lease.project.project_id, snapshot.truth_seq)
-        report = _complete_report(snapshot, trained, note, spec.schema) | {"effort": sum_up(took)}
+        told = " ".join(filter(None, (note, _describe_halvings(spec))))
+        report = _complete_report(snapshot, trained, told or None, spec.schema) | {"effort": sum_up(took)}
         efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
         end_round(connection, parts, lease, "done", report=report, model_version=version)
         if version is not None:
@@ -138,7 +181,6 @@ def publish(
         update_project(
             connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note
         )
-    shutil.rmtree(spec.output, ignore_errors=True)
     return version
 
 
@@ -151,41 +193,44 @@ def end_round(
     report: Mapping[str, Any] | None = None,
     error: str | None = None,
     model_version: str | None = None,
+    trouble: Trouble | None = None,
 ) -> None:
     """Close the round's row and the requests that it answers; raises `LeaseLostError` when it is not ours."""
     project_id = lease.project.project_id
     ended = rounds.finish(
         connection, project_id, lease.number, parts.owner, state, parts.clock(),
-        report=report, error=error, model_version=model_version,
+        report=report, error=error, model_version=model_version, trouble=trouble,
     )  # fmt: skip
     if not ended:
         raise LeaseLostError
-    project = get_project(connection, project_id)
-    if state != "interrupted" and (project.train_requested_at or 0.0) <= lease.started_at:
-        update_project(connection, project_id, train_requested_at=None)
-    if (project.cancel_requested_at or 0.0) <= parts.clock():
-        update_project(connection, project_id, cancel_requested_at=None)
+    if state != "interrupted":
+        answer_train_requests(connection, project_id, lease.project.train_requests)
 
 
-def give_up(parts: Parts, lease: Lease, state: RoundState, error: str) -> None:
+def give_up(parts: Parts, lease: Lease, ending: Ending) -> None:
     """End a round that made no model. A failed or cancelled one is not repeated over the same truth."""
-    log.warning(
-        "end_round project=%d round=%d state=%s cause=%s",
-        lease.project.project_id,
-        lease.number,
-        state,
-        error,
-    )
+    project_id, state, cause = lease.project.project_id, ending.state, ending.cause
+    log.warning("end_round project=%d round=%d state=%s cause=%s", project_id, lease.number, state, cause)
     try:
         with parts.database.write() as connection:
-            end_round(connection, parts, lease, state, error=error)
+            end_round(connection, parts, lease, state, error=cause, trouble=ending.trouble)
             if state == "failed":
-                update_project(connection, lease.project.project_id, last_error=error)
+                update_project(connection, project_id, last_error=cause)
             if state != "interrupted":
-                seq = get_project(connection, lease.project.project_id).truth_seq
-                update_project(connection, lease.project.project_id, attempted_seq=min(seq, lease.truth_seq))
+                seq = get_project(connection, project_id).truth_seq
+                update_project(connection, project_id, attempted_seq=min(seq, lease.truth_seq))
     except LeaseLostError:
-        log.warning("lose_round project=%d round=%d", lease.project.project_id, lease.number)
+        log.warning("lose_round project=%d round=%d", project_id, lease.number)
+    except SQLAlchemyError as error:
+        # The lease stops beating now, so whoever reaches the database first takes the round over.
+        log.warning("leave_round project=%d round=%d cause=%s", project_id, lease.number, describe(error))
+
+
+def _describe_halvings(spec: TrainingSpec) -> str | None:
+    if not spec.halvings:
+        return None
+    times = "once" if spec.halvings == 1 else f"{spec.halvings} times"
+    return f"Trained with fewer threads and smaller batches: memory ran out {times} before."
 
 
 def sweep(parts: Parts, project: Project) -> None:

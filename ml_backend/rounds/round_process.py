@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -23,11 +24,14 @@ from typing import Any
 
 import torch
 
-from core.errors import BrushloopError, RoundCancelledError, TrainingError
+from core.errors import MachineError, OutOfMemoryError, RoundCancelledError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
+from core.rounds import RoundSettings
+from core.training.optimiser import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.ports import ImageSource
+from ml_backend.rounds import troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
 
@@ -86,11 +90,14 @@ def train_here(
 ) -> TrainedRound:
     """Carry out a specification in this process."""
     start = load_checkpoint(spec.start) if spec.start else None
+    recipe = Recipe()
+    smaller = max(recipe.batch_size >> spec.halvings, 1)
     result = train_round(
         StoredExamples(spec.examples, spec.schema, images),
         spec.schema,
         start,
-        spec.settings,
+        _with_fewer_threads(spec),
+        recipe=replace(recipe, batch_size=smaller),
         now=time.monotonic,
         should_stop=should_stop,
         on_progress=on_progress,
@@ -98,6 +105,14 @@ def train_here(
     if result.promoted:
         save_checkpoint(result.checkpoint, spec.output)
     return TrainedRound(result.promoted, result.checkpoint.fingerprint, result.report.to_record())
+
+
+def _with_fewer_threads(spec: TrainingSpec) -> RoundSettings:
+    """Each thread of torch keeps buffers of its own."""
+    if not spec.halvings:
+        return spec.settings
+    n_threads = spec.settings.n_threads or torch.get_num_threads()
+    return replace(spec.settings, n_threads=max(n_threads >> spec.halvings, 1))
 
 
 def _listen(
@@ -118,7 +133,8 @@ def _listen(
             kind, *values = pipe.recv()
         except (EOFError, OSError):
             process.join(STOP_GRACE_S)
-            raise TrainingError(_describe_exit(process.exitcode)) from None
+            kind_of = OutOfMemoryError if process.exitcode == -signal.SIGKILL else MachineError
+            raise kind_of(_describe_exit(process.exitcode)) from None
         if kind == "progress":
             on_progress(*values)
         elif kind == "done":
@@ -126,7 +142,7 @@ def _listen(
         elif kind == "stopped":
             raise RoundCancelledError(values[0])
         else:
-            raise TrainingError(values[0])
+            raise troubles.to_error(troubles.Ending(*values))
 
 
 def _describe_exit(exitcode: int | None) -> str:
@@ -152,12 +168,19 @@ def _run_child(
         trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set)
     except RoundCancelledError as error:
         pipe.send(("stopped", str(error)))
-    except BrushloopError as error:
-        pipe.send(("failed", str(error)))
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        pipe.send(("failed", "the training process ran out of memory"))
+    except troubles.PASSING as error:
+        _send_ending(pipe, error)
+    except RuntimeError as error:  # torch's way to say that memory ran out, among other things
+        if not troubles.is_memory(error):
+            raise
+        _send_ending(pipe, error)
     else:
         pipe.send(("done", trained.promoted, trained.fingerprint, trained.report))
+
+
+def _send_ending(pipe: Connection[Any, Any], error: BaseException) -> None:
+    ending = troubles.judge(error)
+    pipe.send(("ended", ending.state, ending.cause, ending.trouble))
 
 
 def _step_back() -> None:

@@ -54,12 +54,21 @@ def to_evidence(report: Mapping[str, Any]) -> RoundEvidence:
     )
 
 
-def advise(readiness: Readiness, stopping: StopAdvice, *, problem: str | None, has_failed: bool) -> str:
+def advise(
+    readiness: Readiness,
+    stopping: StopAdvice,
+    *,
+    problem: str | None,
+    has_failed: bool,
+    is_repeated: bool = False,
+) -> str:
     """One or two sentences on what to do next; `problem` is with the labeling setup."""
     if problem:
         return f"Change the labeling setup in Label Studio: {problem}."
     if has_failed:
         return "The last round failed; see last_error. Paint something new, or ask for a round, to try again."
+    if is_repeated:
+        return "Paint on: the round is repeated by itself, and last_error says what stood in its way."
     if not readiness.classes:
         return "Connect this backend to the project in Label Studio."
     if not readiness.ready:

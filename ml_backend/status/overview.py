@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
-from ml_backend.due import assess_project
+from ml_backend.due import Repeat, assess_project, find_repeat
 from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
@@ -44,6 +44,7 @@ class _View:
     stopping: StopAdvice
     counts: AnnotationCounts
     has_work: bool  # truth changed, and no round has tried it yet
+    repeat: Repeat | None  # the last rounds were interrupted
 
 
 def describe(parts: Parts, project: Project) -> dict[str, Any]:
@@ -72,10 +73,16 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
         "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},
         # Scored, ranked, and all of it told to Label Studio.
         "in_order": settled is not None and settled == project.current_version,
-        "advice": advise(view.readiness, view.stopping, problem=view.problem, has_failed=state == "error"),
+        "advice": advise(
+            view.readiness,
+            view.stopping,
+            problem=view.problem,
+            has_failed=state == "error",
+            is_repeated=view.repeat is not None,
+        ),
         "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,
-        "last_error": view.problem or project.last_error,
+        "last_error": view.problem or _describe_repeat(view.repeat) or project.last_error,
     }
 
 
@@ -112,6 +119,9 @@ def _read_view(parts: Parts, connection: Connection, project: Project) -> _View:
     lint += [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
     running = rounds.find_running(connection, project_id)
     listed = rounds.list_rounds(connection, project_id, ROUNDS_BACK)
+    counts = annotation_rows.count(connection, project_id)
+    has_work = tasks.has_unsettled(connection, project_id, project.attempted_seq)
+    is_waiting = has_work or project.is_train_requested or counts.pending > 0
     return _View(
         project=project,
         problem=problem,
@@ -120,8 +130,9 @@ def _read_view(parts: Parts, connection: Connection, project: Project) -> _View:
         running=running if running and not is_lost(running, parts.clock()) else None,
         last=next((stored for stored in listed if stored.state != "running"), None),
         stopping=judge_stopping(listed, config.schema if config else None, project.current_version),
-        counts=annotation_rows.count(connection, project_id),
-        has_work=tasks.has_unsettled(connection, project_id, project.attempted_seq),
+        counts=counts,
+        has_work=has_work,
+        repeat=find_repeat(connection, project, parts.clock()) if is_waiting else None,
     )
 
 
@@ -130,17 +141,21 @@ def _find_state(view: _View) -> State:
         return "training"
     if view.problem:
         return "error"
-    if view.project.train_requested_at is not None:
+    if view.project.is_train_requested:
         return "queued"
     if view.last and view.last.state == "failed" and not view.has_work:
         return "error"
     if not view.readiness.ready:
         return "waiting"
-    return "queued" if view.has_work or _is_interrupted(view) else "idle"
+    return "queued" if view.has_work or view.repeat else "idle"
 
 
-def _is_interrupted(view: _View) -> bool:
-    return view.last is not None and view.last.state == "interrupted" and view.counts.pending > 0
+def _describe_repeat(repeat: Repeat | None) -> str | None:
+    if repeat is None:
+        return None
+    tries = "once" if repeat.tries == 1 else f"{repeat.tries} times"
+    when = f"in about {repeat.pause_s:.0f} s" if repeat.pause_s else "as soon as a worker is free"
+    return f"{repeat.cause}. The round was interrupted {tries} and is tried again {when}"
 
 
 def _describe_class(row: Mapping[str, Any]) -> dict[str, Any]:

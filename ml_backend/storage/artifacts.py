@@ -69,10 +69,16 @@ class Artifacts:
 
     def publish(self, scratch: Path, model_version: str) -> None:
         """Make the folder of a trained model final; its bytes are on the disk before its name is."""
+        final = self.models / model_version
+        if not scratch.exists() and final.exists():
+            return  # an earlier try came so far
         for file in scratch.iterdir():
             _sync(file)
         self.models.mkdir(parents=True, exist_ok=True)
-        scratch.rename(self.models / model_version)  # fails where the version exists: versions never change
+        if final.exists():
+            # Of a round that the database does not know, or it had another number: nobody can be using it.
+            final.rename(self.new_scratch())
+        scratch.rename(final)
         _sync(self.models)
 
     def sweep(self, truth_names: Collection[str], model_versions: Collection[str], now: float) -> None:

@@ -31,10 +31,16 @@ class Project:
     truth_seq: int
     attempted_seq: int
     last_truth_at: float | None
-    train_requested_at: float | None
-    cancel_requested_at: float | None
+    train_requests: int
+    train_answered: int
+    cancel_requests: int
     reconciled_at: float | None
     last_error: str | None
+
+    @property
+    def is_train_requested(self) -> bool:
+        """Somebody asked for a round, and none ended well since that began after it."""
+        return self.train_requests > self.train_answered
 
     def __repr__(self) -> str:
         """Short, and without the secret: records end up in logs and tracebacks."""
@@ -95,6 +101,27 @@ def forget_project(connection: Connection, project_id: int) -> None:
 def update_project(connection: Connection, project_id: int, **values: Any) -> None:
     connection.execute(
         sa.update(tables.projects).where(tables.projects.c.project_id == project_id).values(**values)
+    )
+
+
+def count_train_request(connection: Connection, project_id: int) -> None:
+    """Note that somebody asks for a round."""
+    p = tables.projects.c
+    update_project(connection, project_id, train_requests=p.train_requests + 1)
+
+
+def answer_train_requests(connection: Connection, project_id: int, requests: int) -> None:
+    """A round ended that began when so many had been counted."""
+    p = tables.projects.c
+    later = sa.case((p.train_answered > requests, p.train_answered), else_=requests)
+    update_project(connection, project_id, train_answered=later)
+
+
+def count_cancel_request(connection: Connection, project_id: int) -> None:
+    """Note that the running round shall end; earlier requests for a round are taken back."""
+    p = tables.projects.c
+    update_project(
+        connection, project_id, cancel_requests=p.cancel_requests + 1, train_answered=p.train_requests
     )
 
 

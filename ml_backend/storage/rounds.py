@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from itertools import takewhile
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -18,7 +19,8 @@ from ml_backend.moments import to_iso
 from ml_backend.storage import tables
 
 RoundState = Literal["running", "done", "failed", "cancelled", "interrupted"]
-
+Trouble = Literal["machine", "memory"]
+"""What interrupted a round: something that may pass, or memory, for which the next one takes less."""
 
 MAX_ROUNDS_BACK = 20
 """Rounds that are looked at when interruptions in a row are counted."""
@@ -40,6 +42,8 @@ class StoredRound:
     model_version: str | None
     report: str | None
     error: str | None
+    requests: int = 0
+    trouble: Trouble | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON for the API: the report, with what the row knows besides."""
@@ -66,6 +70,7 @@ def begin(
     truth_seq: int,
     now: float,
     is_lost: Callable[[StoredRound], bool],
+    requests: int = 0,
 ) -> int | None:
     """Take the project's lease and return the number of the new round; None when somebody else works.
 
@@ -96,6 +101,7 @@ def begin(
             truth_seq=truth_seq,
             started_at=now,
             heartbeat_at=now,
+            requests=requests,
         )
     )
     return number
@@ -119,6 +125,7 @@ def finish(
     report: Mapping[str, Any] | None = None,
     error: str | None = None,
     model_version: str | None = None,
+    trouble: Trouble | None = None,
 ) -> bool:
     """End the round; False when the lease was lost, and then the caller's transaction must not go on."""
     ended = (
@@ -132,6 +139,7 @@ def finish(
             report=json.dumps(report) if report is not None else None,
             error=error,
             model_version=model_version,
+            trouble=trouble,
         )
     )
     return connection.execute(ended).rowcount == 1
@@ -168,14 +176,26 @@ def count_outcomes(connection: Connection, project_id: int) -> dict[str, int]:
     return {name: int(count) for name, count in connection.execute(counted)}
 
 
-def count_interruptions(connection: Connection, project_id: int, truth_seq: int) -> tuple[int, float]:
-    """How many of the newest rounds, all over one truth, were interrupted; and when the last one was."""
-    interrupted, last = 0, 0.0
-    for stored in list_rounds(connection, project_id, MAX_ROUNDS_BACK):
-        if stored.state != "interrupted" or stored.truth_seq != truth_seq:
-            break
-        interrupted, last = interrupted + 1, max(last, stored.finished_at or 0.0)
-    return interrupted, last
+def list_interrupted(
+    connection: Connection, project_id: int, requests: int, before: int | None = None
+) -> list[StoredRound]:
+    """Rounds in a row that were interrupted since somebody last asked for one; newest first.
+
+    They end with the newest one, or with the one before the number `before`.
+    """
+
+    def is_one(stored: StoredRound) -> bool:
+        return stored.state == "interrupted" and stored.requests == requests
+
+    newest = list_rounds(connection, project_id, MAX_ROUNDS_BACK)
+    return list(takewhile(is_one, (s for s in newest if before is None or s.number < before)))
+
+
+def is_done(connection: Connection, project_id: int, number: int, model_version: str | None) -> bool:
+    """Whether the round ended well, with this model or without one."""
+    r = tables.rounds.c
+    query = sa.select(r.state, r.model_version).where(r.project_id == project_id, r.number == number)
+    return connection.execute(query).first() == ("done", model_version)
 
 
 def _last_number(connection: Connection, project_id: int) -> int | None:

@@ -79,8 +79,10 @@ projects = Table(
     Column("truth_seq", Integer, nullable=False, server_default="0"),
     Column("attempted_seq", Integer, nullable=False, server_default="0"),  # what the last finished round saw
     Column("last_truth_at", Float),
-    Column("train_requested_at", Float),
-    Column("cancel_requested_at", Float),
+    # Requests are counted, because moments of several clocks cannot be compared.
+    Column("train_requests", Integer, nullable=False, server_default="0"),
+    Column("train_answered", Integer, nullable=False, server_default="0"),  # by a round that ended
+    Column("cancel_requests", Integer, nullable=False, server_default="0"),
     Column("reconciled_at", Float),
     Column("last_error", Text),
 )
@@ -258,6 +260,8 @@ rounds = Table(
     Column("model_version", String),  # what it published, if it did
     Column("report", Text),
     Column("error", Text),
+    Column("requests", Integer, nullable=False, server_default="0"),  # for rounds, when this one began
+    Column("trouble", String),  # machine, memory: why it was interrupted, if its worker could still say
 )
 Index(
     "one_running_round",

@@ -16,6 +16,7 @@ from ml_backend.storage import tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
+    count_train_request,
     next_seq,
     remember_project,
     set_label_config,
@@ -68,7 +69,7 @@ def record_event(parts: Parts, event: WebhookEvent) -> bool:
 
 def request_training(connection: Connection, project_id: int, now: float) -> None:
     """Ask for a round although the gate may be closed; what failed before is tried again."""
-    update_project(connection, project_id, train_requested_at=now)
+    count_train_request(connection, project_id)
     tasks.retry_failed(connection, project_id, now)
 
 

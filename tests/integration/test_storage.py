@@ -306,12 +306,14 @@ def test_interruptions_in_a_row_over_the_same_truth_are_counted(database: Databa
     for owner in ("a", "b", "c"):
         begin(database, owner, lost=True)
     with database.read() as connection:
-        assert rounds.count_interruptions(connection, 1, truth_seq=5) == (0, 0.0)  # the newest one still runs
+        assert rounds.list_interrupted(connection, 1, requests=0) == []  # the newest one still runs
     begin(database, "d", lost=True)
     with database.write() as connection:
         rounds.finish(connection, 1, 4, "d", "interrupted", 150.0)
-        assert rounds.count_interruptions(connection, 1, truth_seq=5) == (4, 150.0)
-        assert rounds.count_interruptions(connection, 1, truth_seq=6) == (0, 0.0)
+        interrupted = rounds.list_interrupted(connection, 1, requests=0)
+        assert [stored.number for stored in interrupted] == [4, 3, 2, 1]
+        assert interrupted[0].finished_at == 150.0
+        assert rounds.list_interrupted(connection, 1, requests=1) == []
 
 
 def test_sent_regions_come_back_as_they_were(database: Database) -> None:

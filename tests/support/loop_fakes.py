@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from painted import LABEL_CONFIG, make_picture, paint_all
 
-from core.errors import ImageError
+from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.payloads import WebhookEvent
@@ -193,11 +193,14 @@ class FakeImages:
 
     broken: set[int] = field(default_factory=set)
     unreachable: set[int] = field(default_factory=set)
+    away: set[int] = field(default_factory=set)
     opened: list[int] = field(default_factory=list)
 
     def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
         if task_id in self.unreachable:
             raise LabelStudioUnavailableError("Label Studio cannot be reached")
+        if task_id in self.away:
+            raise ImageUnavailableError(f"the image of task {task_id} cannot be had now")
         if task_id in self.broken:
             raise ImageError(f"the image of task {task_id} is not an image")
         self.opened.append(task_id)

@@ -141,6 +141,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.strokes.effort",
         "ml_backend.rounds.encoder_weights",
         "ml_backend.rounds.lease",
+        "ml_backend.rounds.troubles",
         "ml_backend.due",
         "ml_backend.strokes.recording",
         "ml_backend.strokes.reconcile",

@@ -1,0 +1,92 @@
+"""Why a round ended without a model: truth or setup made it fail, or the machine interrupted it.
+
+A failed round waits for people. An interrupted one is repeated by itself, so the cause must never be named
+wrong: only what is listed here counts as failed, and everything else as trouble that may pass.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.errors import (
+    BrushloopError,
+    DeviceError,
+    EncoderError,
+    MachineError,
+    OutOfMemoryError,
+    RoundCancelledError,
+    SchemaError,
+    TrainingError,
+)
+from ml_backend.errors import LabelConfigError
+from ml_backend.storage.rounds import RoundState, Trouble
+
+OF_TRUTH_OR_SETUP = (TrainingError, SchemaError, LabelConfigError, DeviceError, EncoderError)
+"""What no repetition mends: somebody has to paint, or to change a setting."""
+
+PASSING = (BrushloopError, SQLAlchemyError, OSError, MemoryError)
+"""What a round may end with without anybody having to look at a traceback."""
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch says in a RuntimeError that memory ran out."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a round without a model is recorded; `trouble` tells the next one what to do otherwise."""
+
+    state: RoundState
+    cause: str
+    trouble: Trouble | None = None
+
+
+UNEXPECTED = Ending("interrupted", "an unexpected failure; the worker's log has the cause", "machine")
+
+
+def judge(error: BaseException, *, is_cancelled: bool = False) -> Ending:
+    """Say what ended a round.
+
+    Examples
+    --------
+    >>> judge(OSError(errno.ENOSPC, "No space left on device"))
+    Ending(state='interrupted', cause='the disk is full: free some space below DATA_DIR', trouble='machine')
+    >>> judge(TrainingError("the loss stopped being a number")).state
+    'failed'
+    """
+    if isinstance(error, RoundCancelledError):
+        return Ending("cancelled" if is_cancelled else "interrupted", str(error))
+    if is_memory(error):
+        return Ending("interrupted", str(error) or "memory ran out", "memory")
+    if isinstance(error, OF_TRUTH_OR_SETUP):
+        return Ending("failed", str(error))
+    return Ending("interrupted", describe(error), "machine")
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU."""
+    if isinstance(error, OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in MEMORY_WORDS)
+
+
+def describe(error: BaseException) -> str:
+    """The cause and, where there is one, the remedy, in one sentence."""
+    if isinstance(error, SQLAlchemyError):
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return f"the database did not answer as it should ({cause}): see that it is reachable and has room"
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        return "the disk is full: free some space below DATA_DIR"
+    if isinstance(error, OSError):
+        return f"a file or folder cannot be used ({error.strerror or error}): see DATA_DIR and its disk"
+    return str(error) or type(error).__name__
+
+
+def to_error(ending: Ending) -> BrushloopError:
+    """The ending of another process as an error that `judge` gives the same ending for."""
+    if ending.trouble == "memory":
+        return OutOfMemoryError(ending.cause)
+    return TrainingError(ending.cause) if ending.state == "failed" else MachineError(ending.cause)
