@@ -19,11 +19,15 @@ Role = Literal["object", "background"]
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One painted class. `autofill`: holes that one brush region encloses belong to that region."""
+    """One class. `autofill`: holes that one brush region encloses belong to that region.
+
+    `is_painted`: there is a brush for it. Background without one is what reviewed areas show.
+    """
 
     name: str
     role: Role = "object"
     autofill: bool = False
+    is_painted: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,20 @@ class LabelSchema:
 
     def to_records(self) -> list[dict[str, Any]]:
         """Plain JSON form, for checkpoints and the database."""
-        return [{"name": c.name, "role": c.role, "autofill": c.autofill} for c in self.classes]
+        return [
+            {"name": c.name, "role": c.role, "autofill": c.autofill}
+            | ({} if c.is_painted else {"is_painted": False})
+            for c in self.classes
+        ]
 
     @classmethod
     def from_records(cls, records: Sequence[dict[str, Any]]) -> LabelSchema:
         """Read what `to_records` wrote."""
-        return cls(tuple(LabelClass(r["name"], r["role"], bool(r.get("autofill", False))) for r in records))
+        return cls(
+            tuple(
+                LabelClass(
+                    r["name"], r["role"], bool(r.get("autofill", False)), bool(r.get("is_painted", True))
+                )
+                for r in records
+            )
+        )

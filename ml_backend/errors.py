@@ -11,6 +11,7 @@
         ├── TooLargeError             413  a body or an image above its limit
         ├── LabelConfigError          422  a labeling setup that Brushloop cannot work with
         ├── ImageRefusedError         an image address that is not allowed
+        ├── UncheckedCopyError        nobody can tell now which regions a prediction brought along
         ├── BusyError                 503  too much at once; the same call works later
         └── LabelStudioError
             ├── LabelStudioUnavailableError  503  the server cannot be reached, or is failing
@@ -55,6 +56,10 @@ class LabelConfigError(ServiceError):
 
 class BusyError(ServiceError):
     """Too much is being computed at once; the same call works later."""
+
+
+class UncheckedCopyError(ServiceError):
+    """Nobody can tell now which regions of an annotation came with a prediction; later it works."""
 
 
 class ImageRefusedError(ServiceError, ImageError):

@@ -106,6 +106,10 @@ class LabelStudio(Protocol):
         """What these tasks have, from anybody; a task that is gone is left out."""
         ...
 
+    def list_predicted_regions(self, project_id: int, task_id: int) -> tuple[Mapping[str, Any], ...]:
+        """All regions of all predictions that the task has, from anybody."""
+        ...
+
     def overwrite_prediction(
         self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
     ) -> None:

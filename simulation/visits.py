@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from core.painting import Box, BrushRegion, Painting
 from core.schema import LabelSchema
-from core.truth.label_map import SentMask, build_label_map, combine_annotators
+from core.truth.agreement import combine_annotators
+from core.truth.label_map import SentMask, build_label_map
 from simulation.annotator import Work
 from simulation.brush import Effort
 

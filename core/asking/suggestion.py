@@ -115,9 +115,10 @@ def build_suggestion(
     """
     settings = settings or SuggestionSettings()
     masks, areas_px = _object_masks(prediction, schema, limits, settings)
-    if settings.send_background and schema.background_index is not None:
-        ground = prediction.label_map == schema.background_index
-        masks = [*_cut(schema.background_index, ground, prediction), *masks]
+    ground_index = schema.background_index
+    if settings.send_background and ground_index is not None and schema.classes[ground_index].is_painted:
+        ground = prediction.label_map == ground_index
+        masks = [*_cut(ground_index, ground, prediction), *masks]
     size_px = typical_size(areas_px, prediction, schema, limits)
     # The score needs the worst region even where it is no question: images are ranked by it.
     asked = settings.acquisition

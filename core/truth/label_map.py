@@ -17,8 +17,9 @@ from core.objects.keep_apart import PaintedObject, Separation, find_contacts
 from core.painting import Box, Finding, Mask, Painting, shared_box
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth.claims import Claim, SentMask, read_claim
+from core.truth.silence import ReadRegion, find_silent
 
-__all__ = ["PartialLabelMap", "SentMask", "build_label_map", "combine_annotators"]
+__all__ = ["PartialLabelMap", "SentMask", "build_label_map"]
 
 _CONTRADICTION = 254
 """Marks a pixel that two object classes claim, while a map is built; no class has this index."""
@@ -80,8 +81,8 @@ def build_label_map(
     Returns
     -------
     PartialLabelMap
-        With the findings `overlapping-classes`, `objects-without-gap`, `original-gone` and
-        `background-over-prediction`.
+        With the findings `overlapping-classes`, `objects-without-gap`, `background-over-prediction`, and one
+        for each region that teaches nothing.
 
     Raises
     ------
@@ -114,46 +115,12 @@ def build_label_map(
         touching_objects=separation.touching_objects,
     )
     n_hidden = _background_over_model(label_map, objects, reviewed, schema)
-    return replace(partial, findings=tuple(_findings(partial, claims, n_hidden)))
-
-
-def combine_annotators(label_maps: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], int]:
-    """Combine what several people say of one image.
-
-    A pixel that only some of them labelled takes their label; one that they label differently is
-    unlabelled.
-
-    Parameters
-    ----------
-    label_maps : one or more (H, W) uint8 of one shape
-
-    Returns
-    -------
-    label_map : (H, W) uint8
-    disagreement_px : how many pixels they label differently
-
-    Raises
-    ------
-    ValueError
-        No map, or maps of different shapes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> combined, n = combine_annotators([np.array([[0, 1, 255]], np.uint8), np.array([[0, 2, 1]], np.uint8)])
-    >>> combined.tolist(), n
-    ([[0, 255, 1]], 1)
-    """
-    shapes = {label_map.shape for label_map in label_maps}
-    if len(shapes) != 1:
-        raise ValueError(f"label maps of one image must have one shape, got {sorted(shapes)}")
-    combined = label_maps[0].copy()
-    differs = np.zeros(combined.shape, bool)
-    for label_map in label_maps[1:]:
-        differs |= (label_map != combined) & (label_map != IGNORE_INDEX) & (combined != IGNORE_INDEX)
-        np.copyto(combined, label_map, where=combined == IGNORE_INDEX)
-    combined[differs] = IGNORE_INDEX
-    return combined, int(np.count_nonzero(differs))
+    read = [
+        ReadRegion(region, claim, claim.taught | reviewed.truth_of(claim))
+        for region, claim in zip(painting.regions, claims, strict=True)
+    ]
+    silent = find_silent(read, painting, label_map, schema)
+    return replace(partial, findings=(*_findings(partial, n_hidden), *silent))
 
 
 def _reviewed_area(painting: Painting) -> Mask | None:
@@ -269,7 +236,7 @@ def _background_over_model(
     return sum(int(np.count_nonzero(mask)) for mask in covered)
 
 
-def _findings(partial: PartialLabelMap, claims: Sequence[Claim], n_hidden: int) -> list[Finding]:
+def _findings(partial: PartialLabelMap, n_hidden: int) -> list[Finding]:
     findings = []
     if partial.contradicting_px:
         message = f"{partial.contradicting_px} pixels carry two different object classes and are not used."
@@ -277,12 +244,6 @@ def _findings(partial: PartialLabelMap, claims: Sequence[Claim], n_hidden: int) 
     if partial.touching_objects:
         message = f"{partial.touching_objects} objects touch a neighbour of their class; a line was carved."
         findings.append(Finding("objects-without-gap", message))
-    for claim in claims:
-        if claim.is_gone:
-            message = (
-                f"Region {claim.region_id} changes a prediction that is no longer known; it is not used."
-            )
-            findings.append(Finding("original-gone", message))
     if n_hidden:
         message = (
             f"{n_hidden} pixels of Background cover objects that the model drew, and say that these are"

@@ -41,6 +41,15 @@ LINT_CODES = {
     "overlapping-classes": "Two different object classes on one pixel; the pixel is not used.",
     "objects-without-gap": "Objects of one class touch; a line of Background was carved between them.",
     "original-gone": "A changed prediction whose original is not known any more; it is not used.",
+    "untouched-prediction": "A prediction that nobody touched; it teaches nothing by itself.",
+    "unchanged-prediction": "A changed prediction with nothing added or taken away that could be learnt.",
+    "empty-region": "A region in which nothing is painted.",
+    "faint-mask": "A region without a pixel that is painted strongly enough; it is not used.",
+    "covered-region": "A region that others cover wholly.",
+    "nothing-reviewed": "A Reviewed area with nothing in it, in a project without Background.",
+    "unchecked-copy": "An annotation made from a prediction that cannot be compared with it.",
+    "label-studio-unreachable": "Label Studio could not be asked whether regions are a model's own.",
+    "newer-annotation": "A newer annotation of the same person says something else of some pixels.",
     "background-over-prediction": "Background painted over an object that the model drew.",
     "no-background-near": "An object has no Background near it, so its border teaches nothing.",
     "class-imbalance": f"A class has more than {MAX_CLASS_RATIO} times the pixels of another.",
@@ -53,6 +62,11 @@ LINT_CODES = {
     "rotated-region": "A region that was painted on a rotated image; its place is not certain.",
     "several-labels": "A region with more than one label; a pixel has one class.",
     "unknown-origin": "A region that says neither that a person nor that the model made it.",
+    "strange-control": "Made with a control that the labeling setup does not have, or that is no brush.",
+    "strange-target": "Painted on something else than the image that is learnt from.",
+    "not-painted": "A rectangle, polygon or other shape; only brush regions teach.",
+    "question-by-hand": "An Uncertain rectangle that a person drew; it is the model's question.",
+    "unreadable-size": "A region whose size or rotation is no number; it is not used.",
     "broken-region": "A region that cannot be understood; it is not used.",
     "broken-rle": "A region whose mask cannot be decoded; it is not used.",
     "rotated-rectangle": "A Reviewed rectangle that is turned; it is not used.",
@@ -121,7 +135,7 @@ def assess(
     --------
     >>> readiness = assess([(100, 0), (4000, 9)], LabelSchema.of("Background", "Nucleus"), 5000)
     >>> readiness.ready, readiness.missing
-    (False, 'Nucleus needs 1000 more pixels (4000 of 5000).')
+    (False, 'Nucleus needs 1000 more pixels (4000 of 5000), about 3 objects as large as those painted.')
     """
     if len(counts) != len(schema):
         raise ValueError(f"{len(schema)} classes need as many counts, got {len(counts)}")
@@ -129,14 +143,15 @@ def assess(
         ClassCount(c.name, c.role, pixels, objects, 0 if c.role == "background" else min_pixels)
         for c, (pixels, objects) in zip(schema.classes, counts, strict=True)
     )
-    missing = " ".join(_missing(classes))
+    missing = " ".join(_missing(classes, schema))
     return Readiness(not missing, classes, (*lint, *_imbalance(classes)), missing)
 
 
 def lint_painting(painting: Painting, partial: PartialLabelMap, schema: LabelSchema) -> tuple[Finding, ...]:
     """Collect everything there is to say about one annotation.
 
-    Remarks from reading it, then from putting its regions together, then on how it was painted.
+    Remarks from reading it, then from putting its regions together, then on how it was painted. What the
+    annotations of an image lack together is in `lint_label_map`.
 
     Parameters
     ----------
@@ -152,22 +167,47 @@ def lint_painting(painting: Painting, partial: PartialLabelMap, schema: LabelSch
     return (
         *painting.findings,
         *partial.findings,
-        *_no_background_near(partial.label_map, schema),
         *_scribbles(painting, schema),
     )
 
 
-def _missing(classes: Sequence[ClassCount]) -> Iterator[str]:
+def lint_label_map(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[Finding, ...]:
+    """Say what the annotations of one image lack together: `(H, W)` uint8 of what all of them give."""
+    return tuple(_no_background_near(label_map, schema))
+
+
+def _missing(classes: Sequence[ClassCount], schema: LabelSchema) -> Iterator[str]:
     painted = [c for c in classes if c.pixels]
     if not painted:
         yield "Nothing is painted yet."
     elif len(painted) < MIN_CLASSES:
-        others = " or ".join(c.name for c in classes if not c.pixels)
-        yield f"Only {painted[0].name} is painted: paint some {others or 'pixels of a second class'} too."
+        yield _second_class(painted[0], schema, [c.name for c in classes if not c.pixels])
     for c in painted:
         if c.pixels < c.needed_pixels:
             lacking = c.needed_pixels - c.pixels
-            yield f"{c.name} needs {lacking} more pixels ({c.pixels} of {c.needed_pixels})."
+            yield (
+                f"{c.name} needs {lacking} more pixels ({c.pixels} of {c.needed_pixels})"
+                f"{_in_objects(lacking, c)}."
+            )
+
+
+def _second_class(painted: ClassCount, schema: LabelSchema, others: Sequence[str]) -> str:
+    ground = schema.background_index
+    if painted.role == "object" and ground is not None and not schema.classes[ground].is_painted:
+        return (
+            f"Only {painted.name} is painted, and there is no label for what is not {painted.name}: draw a "
+            f"Reviewed rectangle where every {painted.name} is painted, and the rest of it counts as "
+            f"{schema.names[ground]}."
+        )
+    return f"Only {painted.name} is painted: paint some {' or '.join(others)} too."
+
+
+def _in_objects(lacking_px: int, count: ClassCount) -> str:
+    """Pixels are hard to imagine; objects of the size painted so far are not."""
+    if not count.objects or count.pixels < count.objects:
+        return ""
+    n_objects = -(-lacking_px * count.objects // count.pixels)
+    return f", about {n_objects} {'object' if n_objects == 1 else 'objects'} as large as those painted"
 
 
 def _imbalance(classes: Sequence[ClassCount]) -> Iterator[Finding]:

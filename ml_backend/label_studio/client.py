@@ -124,6 +124,9 @@ class LabelStudioClient:
     ) -> dict[int, tuple[HeldPrediction, ...]]:
         return project_order.list_predictions(self._connection, project_id, task_ids)
 
+    def list_predicted_regions(self, project_id: int, task_id: int) -> tuple[Mapping[str, Any], ...]:
+        return project_order.list_predicted_regions(self._connection, project_id, task_id)
+
     def overwrite_prediction(
         self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
     ) -> None:

@@ -2,44 +2,53 @@
 
 The rules:
 
-* the first `<BrushLabels>` that is bound to an `<Image>` holds the classes, in their order; a second
-  one on the same image is an error, because a pixel has one class; brushes on other images are left alone;
+* one `<BrushLabels>` that is bound to one `<Image>` holds the classes, in their order. A second one is an
+  error: a pixel has one class, and a task has one image to learn from;
 * `Background` (in any case) or `role="background"` makes a label the background; `autofill="true"`
   fills holes;
 * `Uncertain` and `Reviewed` are labels of a `<RectangleLabels>`, and `Whole image reviewed` is a `<Choice>`;
-  each may be missing.
+  each may be missing;
+* with a single label, Background is what reviewed areas show without it. A single label that offers no review
+  can never train, and is refused;
+* an `alias` is what results hold, so it names the class; whatever is looked for by name is found by either.
+
+What Brushloop would accept and then never learn from is refused here, with the change that makes it work:
+repeaters, `valueList`, labels from the task's data, brushes on several images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
-
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import fromstring
 
 from core.errors import SchemaError
 from core.schema import LabelClass, LabelSchema, Role
 from ml_backend.errors import LabelConfigError
-
-MAX_CONFIG_CHARS = 1_000_000
-"""254 labels with long names take some 50 kB; anything near this was not written for people."""
+from ml_backend.label_studio.setup_tags import Tag, read_tags
 
 UNCERTAIN = "Uncertain"
 REVIEWED = "Reviewed"
 WHOLE_IMAGE_REVIEWED = "Whole image reviewed"
+BACKGROUND = "Background"
+
+ONE_IMAGE = "Brushloop learns from one image per task. Import each image as a task of its own"
+
+_KEY = re.compile(r"\$(?P<key>[^\s$]+)")
+_INDEX = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True)
 class LabelConfig:
     """Names that the labeling setup gives to things; `None` where the project does not offer one.
 
-    `image_key` is the path into a task's data (`image`, or `views.front` for a nested value).
-    `other_brush_tags` are brushes on other images. The spelling of `uncertain_label`, `reviewed_label`
-    and `review_choice` is the project's own.
+    `image_key` is the path into a task's data (`image`, or `views.front` for a nested value). The labels and
+    the choice are as results hold them: by their alias, where they have one.
+
+    `controls` has the kind of every control by its name, in lower case; `objects` are the names of what can
+    be annotated; `aliases` leads from a tag and a value in it to the alias.
     """
 
     schema: LabelSchema
@@ -52,49 +61,38 @@ class LabelConfig:
     reviewed_label: str | None = None
     review_tag: str | None = None
     review_choice: str | None = None
-    other_brush_tags: tuple[str, ...] = ()
+    controls: Mapping[str, str] = field(default_factory=dict, hash=False)
+    objects: frozenset[str] = frozenset()
+    aliases: Mapping[tuple[str, str], str] = field(default_factory=dict, hash=False)
 
+    def class_index(self, name: str) -> int | None:
+        """Index of the class that a result calls `name`, by alias or by value; None for a strange one."""
+        return self.schema.index_of(self.aliases.get((self.brush_tag, name), name))
 
-@dataclass(frozen=True)
-class _Tag:
-    """One XML element; kinds and attribute names in lower case, because the page ignores their case."""
-
-    kind: str
-    attributes: Mapping[str, str]
-    element: Element
-
-    @property
-    def name(self) -> str:
-        return self.attributes.get("name", "")
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self.attributes.get("toname", "").split(",") if part.strip())
-
-    @property
-    def text(self) -> str:
-        """What results will hold for a label or choice: its alias, else its value."""
-        return self.attributes.get("alias") or self.attributes.get("value", "")
-
-    def within(self, kind: str) -> tuple[_Tag, ...]:
-        return tuple(tag for tag in _tags(self.element) if tag.kind == kind)
+    def offers(self, tag: str | None, text: str | None, names: Iterable[Any]) -> bool:
+        """Whether `text` is among the names that a result of `tag` holds, by alias or by value."""
+        if tag is None or text is None:
+            return False
+        plain = (name for name in names if isinstance(name, str))
+        return any(self.aliases.get((tag, name), name) == text for name in plain)
 
 
 def parse_label_config(xml: str) -> LabelConfig:
     """Read a labeling setup; raises `LabelConfigError` that names the tag which has to change."""
-    tags = tuple(_tags(_parse_xml(xml)))
+    tags = read_tags(xml)
+    _refuse_repeaters(tags)
     images = {tag.name: tag for tag in tags if tag.kind == "image" and tag.name}
     if not images:
         raise LabelConfigError('the labeling setup has no <Image name="…" value="$…">')
     brush, image = _find_brush(tags, images)
     here = [tag for tag in tags if image.name in tag.targets]
-    others = [tag.name for tag in tags if tag.kind == "brushlabels" and image.name not in tag.targets]
     uncertain_tag, uncertain_label = _find_offer(here, "rectanglelabels", "label", UNCERTAIN)
     reviewed_tag, reviewed_label = _find_offer(here, "rectanglelabels", "label", REVIEWED)
     review_tag, review_choice = _find_offer(here, "choices", "choice", WHOLE_IMAGE_REVIEWED)
+    offering = [tag for tag in here if tag.name in {brush.name, uncertain_tag, reviewed_tag, review_tag}]
     return LabelConfig(
-        schema=_read_schema(brush),
         image_key=_read_image_key(image),
+        schema=_read_schema(brush, has_review=bool(reviewed_tag or review_tag)),
         image_tag=image.name,
         brush_tag=brush.name,
         uncertain_tag=uncertain_tag,
@@ -103,7 +101,9 @@ def parse_label_config(xml: str) -> LabelConfig:
         reviewed_label=reviewed_label,
         review_tag=review_tag,
         review_choice=review_choice,
-        other_brush_tags=tuple(others),
+        controls={tag.name: tag.kind for tag in tags if tag.name and tag.targets},
+        objects=frozenset(tag.name for tag in tags if tag.name and not tag.targets),
+        aliases=_find_aliases(offering),
     )
 
 
@@ -116,38 +116,55 @@ def find_config(xml: str) -> tuple[LabelConfig | None, str | None]:
         return None, str(error)
 
 
+def add_background(xml: str) -> str:
+    """Return the labeling setup with a `<Label value="Background"/>` before the labels that are there.
+
+    Examples
+    --------
+    >>> add_background('<BrushLabels name="b" toName="i"><Label value="Crack"/></BrushLabels>')
+    '<BrushLabels name="b" toName="i"><Label value="Background"/><Label value="Crack"/></BrushLabels>'
+    """
+    return re.sub(r"(?i)(<BrushLabels\b[^>]*[^>/]>)", rf'\1<Label value="{BACKGROUND}"/>', xml, count=1)
+
+
 def find_image_address(data: Mapping[str, Any], image_key: str) -> str | None:
-    """The address of a task's image, or None; a dotted key is looked up as it is, then step by step."""
+    """The address of a task's image, or None; a key is looked up as it is, then step by step.
+
+    Examples
+    --------
+    >>> find_image_address({"pages": [{"scan": "a.png"}, {"scan": "b.png"}]}, "pages[1].scan")
+    'b.png'
+    """
     value: Any = data.get(image_key)
-    if value is None and "." in image_key:
+    if value is None:
         value = data
-        for step in image_key.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None
+        for step in _INDEX.sub(r".\1", image_key).split("."):
+            value = _step_into(value, step)
     return value if isinstance(value, str) and value else None
 
 
-def _parse_xml(xml: str) -> Element:
-    if len(xml) > MAX_CONFIG_CHARS:
+def _step_into(value: Any, step: str) -> Any:
+    if isinstance(value, list) and step.isdecimal():
+        return value[int(step)] if len(step) < 9 and int(step) < len(value) else None
+    return value.get(step) if isinstance(value, Mapping) else None
+
+
+def _refuse_repeaters(tags: tuple[Tag, ...]) -> None:
+    """A repeater makes its tags anew for each entry of a task's data, under names that nobody knows here."""
+    for tag in tags:
+        if tag.kind in ("image", "brushlabels") and "{{" in tag.name + tag.value:
+            raise LabelConfigError(
+                f'the name or value of a tag has an index, "{tag.name}", as in a <Repeater>: {ONE_IMAGE}, '
+                "and take the <Repeater> out"
+            )
+    if any(tag.within("image", "brushlabels") for tag in tags if tag.kind == "repeater"):
         raise LabelConfigError(
-            f"the labeling setup has {len(xml)} characters; the limit is {MAX_CONFIG_CHARS}"
+            f"a <Repeater> around <Image> or <BrushLabels> shows several images per task: {ONE_IMAGE}, "
+            "and take the <Repeater> out"
         )
-    try:
-        root: Element = fromstring(xml, forbid_dtd=True)
-    except DefusedXmlException:
-        raise LabelConfigError("the labeling setup must not contain <!DOCTYPE> or <!ENTITY>") from None
-    except (ParseError, ValueError) as error:  # ValueError: text that UTF-8 cannot hold
-        raise LabelConfigError(f"the labeling setup is not XML: {error}") from None
-    return root
 
 
-def _tags(root: Element) -> Iterator[_Tag]:
-    for element in root.iter():
-        if isinstance(element.tag, str):  # comments have a function here
-            attributes = {key.lower(): value for key, value in element.attrib.items()}
-            yield _Tag(element.tag.lower(), attributes, element)
-
-
-def _find_brush(tags: tuple[_Tag, ...], images: Mapping[str, _Tag]) -> tuple[_Tag, _Tag]:
+def _find_brush(tags: tuple[Tag, ...], images: Mapping[str, Tag]) -> tuple[Tag, Tag]:
     """The brush that holds the classes, and its image."""
     brushes = [tag for tag in tags if tag.kind == "brushlabels"]
     if not brushes:
@@ -158,54 +175,105 @@ def _find_brush(tags: tuple[_Tag, ...], images: Mapping[str, _Tag]) -> tuple[_Ta
     brush, image = bound[0]
     if not brush.name:
         raise LabelConfigError("<BrushLabels> needs a name")
-    rivals = [other for other, target in bound if target is image and other is not brush]
-    if rivals:
+    for other, target in bound[1:]:
+        if target is not image:
+            raise LabelConfigError(
+                f'<BrushLabels name="{other.name}"> paints on the image "{target.name}" beside '
+                f'"{image.name}": {ONE_IMAGE}, or bind one <BrushLabels> to one <Image>'
+            )
         raise LabelConfigError(
-            f'<BrushLabels name="{rivals[0].name}"> paints on the same image as "{brush.name}": '
+            f'<BrushLabels name="{other.name}"> paints on the same image as "{brush.name}": '
             "put all classes into one <BrushLabels>"
         )
     return brush, image
 
 
-def _read_image_key(image: _Tag) -> str:
-    value = image.attributes.get("value", "")
-    if not value.startswith("$") or len(value) == 1:
+def _read_image_key(image: Tag) -> str:
+    value = image.value
+    if image.attributes.get("valuelist"):
+        raise LabelConfigError(
+            f'<Image name="{image.name}"> has a valueList, several images per task: {ONE_IMAGE}, and write '
+            'value="$image" instead'
+        )
+    match = _KEY.fullmatch(value)
+    if match is None:
         raise LabelConfigError(f'<Image name="{image.name}"> needs value="$key", found value="{value}"')
-    return value[1:]
+    return match["key"]
 
 
-def _read_schema(brush: _Tag) -> LabelSchema:
+def _read_schema(brush: Tag, *, has_review: bool) -> LabelSchema:
+    if brush.value.startswith("$"):
+        raise LabelConfigError(
+            f'<BrushLabels name="{brush.name}"> takes its labels from the data of each task '
+            f'(value="{brush.value}"): a project has one set of classes. Write each as a <Label value="…"/> '
+            "inside it"
+        )
     labels = brush.within("label")
     if not labels:
-        raise LabelConfigError(f'<BrushLabels name="{brush.name}"> has no <Label>s of its own')
+        raise LabelConfigError(
+            f'<BrushLabels name="{brush.name}"> has no <Label>s of its own; write one for each class, and '
+            f'<Label value="{BACKGROUND}"/>, inside it'
+        )
     try:
-        return LabelSchema(tuple(_read_class(label, brush) for label in labels))
+        classes = tuple(_read_class(label, brush) for label in labels)
+        return LabelSchema((*classes, *_second_class(classes, brush, has_review)))
     except SchemaError as error:
         raise LabelConfigError(f'<BrushLabels name="{brush.name}">: {error}') from None
 
 
-def _read_class(label: _Tag, brush: _Tag) -> LabelClass:
+def _second_class(classes: tuple[LabelClass, ...], brush: Tag, has_review: bool) -> tuple[LabelClass, ...]:
+    """Background for a project with a single label, where reviewed areas can teach it."""
+    if len(classes) > 1:
+        return ()
+    (only,) = classes
+    if only.role == "background":
+        raise LabelConfigError(
+            f'<BrushLabels name="{brush.name}"> has the background alone, {only.name!r}: '
+            "add a <Label> for what is to be found"
+        )
+    if not has_review:
+        raise LabelConfigError(
+            f'<BrushLabels name="{brush.name}"> has one label, {only.name!r}, and a model that knows one '
+            f'class has nothing to tell apart. Add <Label value="{BACKGROUND}"/> to it, or another label '
+            f'with role="background", and paint some of what is not {only.name!r}'
+        )
+    return (LabelClass(BACKGROUND, "background", is_painted=False),)
+
+
+def _read_class(label: Tag, brush: Tag) -> LabelClass:
     if not label.text:
         raise LabelConfigError(f'a <Label> in <BrushLabels name="{brush.name}"> has no value')
     autofill = label.attributes.get("autofill", "").strip().casefold() == "true"
     return LabelClass(label.text, _read_role(label), autofill)
 
 
-def _read_role(label: _Tag) -> Role:
+def _read_role(label: Tag) -> Role:
     """`role` decides; without it the name does, so a label named Background can be made an object."""
     role = label.attributes.get("role", "").strip().casefold()
-    if role == "background" or (not role and label.text.strip().casefold() == "background"):
+    if role == "background" or (not role and label.is_called(BACKGROUND)):
         return "background"
     if role in ("", "object"):
         return "object"
     raise LabelConfigError(f'<Label value="{label.text}"> has role="{role}"; known roles: background, object')
 
 
-def _find_offer(tags: list[_Tag], kind: str, inner: str, text: str) -> tuple[str | None, str | None]:
+def _find_offer(tags: list[Tag], kind: str, inner: str, text: str) -> tuple[str | None, str | None]:
     """Name of the first tag of a kind that offers `text` in any case, and how the project spells it."""
     for tag in tags:
         if tag.kind == kind and tag.name:
             for option in tag.within(inner):
-                if option.text.strip().casefold() == text.casefold():
+                if option.is_called(text):
                     return tag.name, option.text
     return None, None
+
+
+def _find_aliases(tags: Iterable[Tag]) -> dict[tuple[str, str], str]:
+    """Where results may hold the value of a label instead of its alias, as those of other programs do."""
+    found: dict[tuple[str, str], str] = {}
+    for tag in tags:
+        options = [*tag.within("label", "choice")]
+        taken = {option.text for option in options}
+        for option in options:
+            if option.alias and option.value not in taken:
+                found[tag.name, option.value] = option.alias
+    return found

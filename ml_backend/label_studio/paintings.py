@@ -1,15 +1,22 @@
 """One annotation's `result` read into a `Painting`: brush regions, reviewed areas, and remarks.
 
-Nothing here raises for a bad region: it teaches nothing, and a finding says why.
+Nothing here raises for a bad region: it teaches nothing, and exactly one finding says why. What belongs to no
+region (texts, choices, relations) is passed over. What a region that was read teaches in the end, and why
+another one does not, is found in `core.truth`.
 
 ========================  ============================================================================
 code of a finding         when
 ========================  ============================================================================
 broken-region             an entry of the result that is not a region, or whose fields have odd types
+strange-control           made with a control that the labeling setup does not have, or that is no brush
+strange-target            painted on something else than the image
+not-painted               a rectangle, polygon or other shape: only brush regions teach
+question-by-hand          an `Uncertain` rectangle that a person drew
 unlabelled-region         a mask without a label: magic wand, or a label that was taken away
 unknown-label             a label that the labeling setup does not have (any more)
 several-labels            one region with more than one class
 size-mismatch             painted at another size than the image has
+unreadable-size           a size or rotation that is no number
 rotated-region            painted while the picture was rotated in the browser
 rotated-rectangle         a `Reviewed` rectangle that was turned
 empty-rectangle           a `Reviewed` rectangle without a pixel inside the image
@@ -20,40 +27,58 @@ unknown-origin            an `origin` that Label Studio is not known to write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from core.errors import RLEError
-from core.painting import Box, BrushRegion, Finding, Origin, Painting
-from core.rle import decode_box
-from ml_backend.label_studio.label_config import LabelConfig
-
-ORIGINS: tuple[Origin, ...] = get_args(Origin)
-
-LARGEST_SIDE_PX = 1_000_000
-"""Sizes in a message are shown up to this; a stranger may have written any number."""
+from core.painting import Box, BrushRegion, Finding, Painting
+from ml_backend.label_studio.brush_regions import (
+    UnusableError,
+    check_rotation,
+    read_brush,
+    read_number,
+    shown,
+)
+from ml_backend.label_studio.label_config import WHOLE_IMAGE_REVIEWED, LabelConfig
 
 LARGEST_PCT = 1e6
 """Rectangles may reach over the image's edge, but not this far."""
 
+LABELLED_SHAPES = {
+    "brushlabels": "mask",
+    "bitmasklabels": "bitmask",
+    "rectanglelabels": "rectangle",
+    "polygonlabels": "polygon",
+    "ellipselabels": "ellipse",
+    "keypointlabels": "key point",
+    "vectorlabels": "vector",
+}
+"""Kinds of controls, and of results, that draw and name a class; what people call what they draw."""
 
-class _Unusable(Exception):  # noqa: N818 - a way out of a region, caught in this file
-    """This region teaches nothing; the finding says why."""
+BARE_SHAPES = {
+    "brush": "mask",
+    "magicwand": "mask",
+    "bitmask": "bitmask",
+    "rectangle": "rectangle",
+    "polygon": "polygon",
+    "ellipse": "ellipse",
+    "keypoint": "key point",
+    "vector": "vector",
+}
+"""The same without a class; a second result of the same id may name it."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.finding = Finding(code, message)
+SHAPES = LABELLED_SHAPES | BARE_SHAPES
 
 
 def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int, int]) -> Painting:
     """Read an annotation's regions for an image of `shape` `(H, W)`, in the frame that the browser shows.
 
-    Regions of other images and of controls that mean nothing here are passed over in silence. A region
-    without `origin` was made over the API and counts as manual; `payloads` has marked the copies of
-    predictions before. `Reviewed` counts whatever the rectangle's origin says: changing the label of the
-    model's `Uncertain` leaves its origin at `prediction`, and the model itself never sends `Reviewed`.
+    A region without `origin` was made over the API and counts as manual; copies of predictions were marked
+    before. `Reviewed` counts whatever the rectangle's origin says: changing the label of the model's
+    `Uncertain` leaves its origin at `prediction`, and the model itself never sends `Reviewed`.
     """
-    read = [_read_entry(entry, config, shape) for entry in result]
+    entries = list(result)
+    labelled = _find_labelled(entries)
+    read = [_read_entry(entry, config, shape, labelled) for entry in entries]
     return Painting(
         shape=shape,
         regions=tuple(part for part in read if isinstance(part, BrushRegion)),
@@ -62,140 +87,165 @@ def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int,
     )
 
 
+def _find_labelled(entries: Sequence[Any]) -> set[str]:
+    """Ids of regions that name a class; Label Studio writes one entry per control that speaks of a region."""
+    return {
+        entry["id"]
+        for entry in entries
+        if isinstance(entry, Mapping)
+        and entry.get("type") in list(LABELLED_SHAPES)
+        and isinstance(entry.get("id"), str)
+    }
+
+
 def _read_entry(
-    entry: Any, config: LabelConfig, shape: tuple[int, int]
+    entry: Any, config: LabelConfig, shape: tuple[int, int], labelled: set[str]
 ) -> BrushRegion | Box | Finding | None:
     try:
-        return _read_region(_as_mapping(entry), config, shape)
-    except _Unusable as unusable:
+        return _read_region(_as_mapping(entry), config, shape, labelled)
+    except UnusableError as unusable:
         return unusable.finding
 
 
 def _read_region(
-    region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]
+    region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int], labelled: set[str]
 ) -> BrushRegion | Box | None:
     """A painted region, a reviewed area, or nothing."""
-    if _is_elsewhere(region, config):
-        return None
-    if region.get("from_name") == config.brush_tag:
-        return _read_brush(region, config, shape)
-    if _offers(region, config.review_tag, "choices", config.review_choice):
+    tag = region.get("from_name")
+    kind = _kind_of(region)
+    if tag == config.brush_tag:
+        _check_target(region, config)
+        if kind in SHAPES and SHAPES[kind] != "mask" and "rle" not in region["value"]:
+            raise _not_painted(kind, config)
+        return read_brush(region, config, shape)
+    if _is_review(region, config):
+        _check_target(region, config)
         return Box(0, 0, *shape)
-    if _offers(region, config.reviewed_tag, "rectanglelabels", config.reviewed_label):
-        return _read_rectangle(region, shape)
-    if region.get("type") == "magicwand" or "rle" in region["value"]:
-        raise _Unusable("unlabelled-region", "A mask without a label, as the magic wand makes, says nothing.")
-    return None
+    if kind not in SHAPES:
+        return None
+    if kind in BARE_SHAPES and region.get("id") in list(labelled):
+        return None
+    return _read_other_shape(region, kind, config, shape)
+
+
+def _read_other_shape(
+    region: Mapping[str, Any], kind: str, config: LabelConfig, shape: tuple[int, int]
+) -> Box | None:
+    """Something that was drawn, but not with the brush that holds the classes."""
+    tag = region.get("from_name")
+    if not isinstance(tag, str) or tag not in config.controls or kind == "brushlabels":
+        raise UnusableError(
+            "strange-control",
+            f"A {SHAPES[kind]} names {shown(tag)} as the control that made it; the brush of the labeling "
+            f"setup is {config.brush_tag!r}. Paint it with that one, or import it under that name.",
+        )
+    if tag in (config.uncertain_tag, config.reviewed_tag):
+        return _read_rectangle(region, config, shape)
+    if SHAPES[kind] == "mask":
+        raise UnusableError(
+            "unlabelled-region",
+            "A mask without a label, as the magic wand makes, says nothing. Paint with a label of the brush.",
+        )
+    raise _not_painted(kind, config)
 
 
 def _as_mapping(entry: Any) -> Mapping[str, Any]:
     """The entry with a `value` that is a mapping; relations between regions have none."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("value", {}), Mapping):
-        raise _Unusable("broken-region", "An entry of the annotation is not a region.")
+        raise UnusableError("broken-region", "An entry of the annotation is not a region.")
     return {"value": {}, **entry}
 
 
-def _is_elsewhere(region: Mapping[str, Any], config: LabelConfig) -> bool:
-    """True for regions of another image, and for those of a brush that belongs to another image."""
-    return (
-        region.get("to_name", config.image_tag) != config.image_tag
-        or region.get("from_name") in config.other_brush_tags
+def _kind_of(region: Mapping[str, Any]) -> str:
+    """What the result says it is; one that says nothing, and has a mask, is one."""
+    kind = region.get("type")
+    if isinstance(kind, str):
+        return kind.lower()
+    return "brush" if "rle" in region["value"] else ""
+
+
+def _check_target(region: Mapping[str, Any], config: LabelConfig) -> None:
+    target = region.get("to_name")
+    if target is not None and target != config.image_tag:
+        raise UnusableError(
+            "strange-target",
+            f"A result belongs to {shown(target)}, but only the image {config.image_tag!r} is learnt from. "
+            "Make it there, or import it under that name.",
+        )
+
+
+def _is_review(region: Mapping[str, Any], config: LabelConfig) -> bool:
+    """Whether somebody said that all of the image is true as shown."""
+    choices = region["value"].get("choices")
+    if not isinstance(choices, list):
+        return False
+    tag = region.get("from_name")
+    if tag == config.review_tag:
+        return config.offers(config.review_tag, config.review_choice, choices)
+    is_meant = any(
+        isinstance(choice, str) and choice.casefold() == WHOLE_IMAGE_REVIEWED.casefold() for choice in choices
+    )
+    if is_meant:
+        has = f"is {config.review_tag!r}" if config.review_tag else "does not exist"
+        raise UnusableError(
+            "strange-control",
+            f"{WHOLE_IMAGE_REVIEWED!r} was said by the control {shown(tag)}; the one that counts {has} "
+            "in the labeling setup.",
+        )
+    return False
+
+
+def _not_painted(kind: str, config: LabelConfig) -> UnusableError:
+    return UnusableError(
+        "not-painted",
+        f"Only what was painted with the brush {config.brush_tag!r} teaches; a {SHAPES[kind]} does not. "
+        "Paint the object instead.",
     )
 
 
-def _read_brush(region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]) -> BrushRegion:
-    class_index, name = _read_label(region, config)
-    _check_frame(region, name, shape)
-    top, left, alpha = _read_mask(region, name, shape)
-    return BrushRegion(str(region.get("id", "")), class_index, _read_origin(region, name), top, left, alpha)
-
-
-def _read_label(region: Mapping[str, Any], config: LabelConfig) -> tuple[int, str]:
-    names = region["value"].get("brushlabels") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _Unusable("broken-region", "A brush region's labels are not a list of names.")
+def _read_rectangle(region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]) -> Box | None:
+    """A reviewed area in whole pixels, cut to the image; None for the model's question."""
+    value, tag = region["value"], region.get("from_name")
+    labels = value.get("rectanglelabels")
+    names = labels if isinstance(labels, list) else []
+    _check_target(region, config)
+    if tag == config.reviewed_tag and config.offers(config.reviewed_tag, config.reviewed_label, names):
+        return _read_reviewed(region, shape)
+    if tag == config.uncertain_tag and config.offers(config.uncertain_tag, config.uncertain_label, names):
+        if region.get("origin") == "manual":
+            raise UnusableError(
+                "question-by-hand",
+                f"{config.uncertain_label} is the model's question and teaches nothing. "
+                + ("Say Reviewed where all is right as shown." if config.reviewed_label else "Delete it."),
+            )
+        return None
     if not names:
-        raise _Unusable("unlabelled-region", "A brush region without a label says nothing.")
-    if len(set(names)) > 1:
-        raise _Unusable("several-labels", f"A brush region has {len(names)} labels; a pixel has one class.")
-    class_index = config.schema.index_of(names[0])
-    if class_index is None:
-        raise _Unusable("unknown-label", f"The label {names[0][:60]!r} is not in the labeling setup.")
-    return class_index, names[0]
-
-
-def _read_origin(region: Mapping[str, Any], name: str) -> Origin:
-    origin = region.get("origin") or "manual"
-    for known in ORIGINS:
-        if origin == known:
-            return known
-    raise _Unusable(
-        "unknown-origin", f"A {name} region says neither that a person nor that the model made it."
-    )
-
-
-def _check_frame(region: Mapping[str, Any], name: str, shape: tuple[int, int]) -> None:
-    """Sizes may be missing in what comes over the API; the stream's own length then has to fit."""
-    _check_rotation(region, name)
-    height, width = shape
-    seen = region.get("original_height", height), region.get("original_width", width)
-    if seen != (height, width):
-        raise _Unusable(
-            "size-mismatch",
-            f"A {name} region was painted at {_side(seen[1])} x {_side(seen[0])} pixels, "
-            f"the image has {width} x {height}.",
+        raise UnusableError(
+            "unlabelled-region", "A rectangle without a label says nothing. Choose its label, or delete it."
         )
+    raise _not_painted("rectanglelabels", config)
 
 
-def _check_rotation(region: Mapping[str, Any], name: str) -> None:
-    if region.get("image_rotation") not in (None, 0):
-        raise _Unusable(
-            "rotated-region",
-            f"A {name} region was made on a rotated picture, where strokes do not sit where they were drawn.",
-        )
-
-
-def _side(value: Any) -> str:
-    plain = isinstance(value, (int, float)) and 0 <= value <= LARGEST_SIDE_PX
-    return f"{value:g}" if plain else "?"
-
-
-def _read_mask(region: Mapping[str, Any], name: str, shape: tuple[int, int]) -> tuple[int, int, Any]:
+def _read_reviewed(region: Mapping[str, Any], shape: tuple[int, int]) -> Box:
     value = region["value"]
-    if value.get("format", "rle") != "rle" or not isinstance(value.get("rle"), list):
-        raise _Unusable("broken-rle", f"A {name} region has no brush stream.")
-    if not value["rle"]:
-        raise _Unusable("broken-rle", f"The brush stream of a {name} region is empty.")
-    try:
-        return decode_box(value["rle"], shape)
-    except RLEError as error:
-        raise _Unusable("broken-rle", f"The brush stream of a {name} region is broken: {error}.") from None
-
-
-def _offers(region: Mapping[str, Any], tag: str | None, key: str, text: str | None) -> bool:
-    """True when the region comes from `tag` and carries `text` among its labels or choices."""
-    names = region["value"].get(key)
-    return tag is not None and region.get("from_name") == tag and isinstance(names, list) and text in names
-
-
-def _read_rectangle(region: Mapping[str, Any], shape: tuple[int, int]) -> Box:
-    """Percent of the image to whole pixels, cut to the image."""
-    value = region["value"]
-    _check_rotation(region, "Reviewed")
-    if value.get("rotation") not in (None, 0):
-        raise _Unusable("rotated-rectangle", "A Reviewed rectangle is turned; draw it upright.")
+    check_rotation(region, "Reviewed")
+    if read_number(value.get("rotation"), "Reviewed", "turn") not in (None, 0, 360):
+        raise UnusableError("rotated-rectangle", "A Reviewed rectangle is turned; draw it upright.")
     x, y, width, height = (_percent(value.get(key)) for key in ("x", "y", "width", "height"))
     top, bottom = _edges(y, y + height, shape[0])
     left, right = _edges(x, x + width, shape[1])
     if bottom <= top or right <= left:
-        raise _Unusable("empty-rectangle", "A Reviewed rectangle has no pixel inside the image.")
+        raise UnusableError(
+            "empty-rectangle",
+            "A Reviewed rectangle has no pixel inside the image. Draw it larger, or delete it.",
+        )
     return Box(top, left, bottom - top, right - left)
 
 
 def _percent(value: Any) -> float:
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not plain or not -LARGEST_PCT <= value <= LARGEST_PCT:  # NaN fails too
-        raise _Unusable("broken-region", "A Reviewed rectangle has no place and size in percent.")
+        raise UnusableError("broken-region", "A Reviewed rectangle has no place and size in percent.")
     return float(value)
 
 

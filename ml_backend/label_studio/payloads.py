@@ -6,7 +6,7 @@ Unknown keys are ignored, what is needed is checked, and a `PayloadError` names 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, TypeVar
@@ -235,24 +235,27 @@ def _to_annotation(annotation: AnnotationRow, task_id: int | None, path: str) ->
         user_id=annotation.completed_by,
         updated_at=annotation.updated_at or annotation.created_at or "",
         was_cancelled=bool(annotation.was_cancelled),
-        result=_with_origins(annotation.result, annotation.parent_prediction),
+        result=_with_origins(annotation),
         lead_time_s=annotation.lead_time,
         from_prediction=annotation.parent_prediction is not None,
     )
 
 
-def _with_origins(result: Sequence[Any], parent_prediction: int | None) -> list[Any]:
+def _with_origins(annotation: AnnotationRow) -> list[Any]:
     """Mark copies of model output as such.
 
-    The browser writes an `origin` into every region. "Create annotations from predictions" copies the
-    prediction's regions as they are: no `origin`, but the annotation names its parent. Without the mark
-    they would count as painted by hand, and the model would learn from itself.
+    The browser writes an `origin` into every region, and a time that it took into the annotation. "Create
+    annotations from predictions" copies the prediction's regions as they are: without an `origin`, or with
+    one that says `manual` where a program wrote it. Without the mark they would count as painted by hand, and
+    the model would learn from itself.
     """
-    if parent_prediction is None:
-        return list(result)
+    if annotation.parent_prediction is None:
+        return list(annotation.result)
+    nobody_looked = annotation.lead_time is None
     return [
         {**region, "origin": "prediction"}
-        if isinstance(region, dict) and not region.get("origin")
+        if isinstance(region, dict)
+        and (not region.get("origin") or (nobody_looked and region.get("origin") == "manual"))
         else region
-        for region in result
+        for region in annotation.result
     ]

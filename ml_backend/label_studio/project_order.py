@@ -17,6 +17,8 @@ BACKEND_TITLE = "Brushloop"
 _VERSION_TITLE = re.compile(r"r\d{4,}-[0-9a-f]{8}")
 _NOT_FOUND = 404
 
+NO_PREDICTIONS = "Label Studio's task listing has no predictions in it"
+
 
 def is_our_title(title: str) -> bool:
     """Whether a backend of this title is Brushloop: by its first name, or by that of a model.
@@ -33,6 +35,35 @@ def list_predictions(
     connection: Connection, project_id: int, task_ids: Sequence[int]
 ) -> dict[int, tuple[HeldPrediction, ...]]:
     """What the tasks have, in one call; the listing sends all regions along, so ask for few tasks at once."""
+    try:
+        return {
+            int(row["id"]): tuple(
+                HeldPrediction(int(p["id"]), str(p.get("model_version") or ""), p.get("score"))
+                for p in row["predictions"]
+            )
+            for row in _list_with_predictions(connection, project_id, task_ids)
+        }
+    except (KeyError, TypeError, ValueError):
+        raise LabelStudioUnavailableError(NO_PREDICTIONS) from None
+
+
+def list_predicted_regions(
+    connection: Connection, project_id: int, task_id: int
+) -> tuple[Mapping[str, Any], ...]:
+    """All regions of all predictions that the task has, from anybody."""
+    try:
+        return tuple(
+            region
+            for row in _list_with_predictions(connection, project_id, [task_id])
+            for prediction in row["predictions"]
+            for region in prediction["result"] or ()
+            if isinstance(region, Mapping)
+        )
+    except (KeyError, TypeError):
+        raise LabelStudioUnavailableError(NO_PREDICTIONS) from None
+
+
+def _list_with_predictions(connection: Connection, project_id: int, task_ids: Sequence[int]) -> Any:
     wanted = {"filter": "filter:tasks:id", "operator": "in_list", "type": "Number", "value": list(task_ids)}
     params = {
         "project": int(project_id),
@@ -45,16 +76,7 @@ def list_predictions(
         "query": json.dumps({"filters": {"conjunction": "and", "items": [wanted]}}),
     }
     answer = connection.request("GET", "/api/tasks", params=params)
-    try:
-        return {
-            int(row["id"]): tuple(
-                HeldPrediction(int(p["id"]), str(p.get("model_version") or ""), p.get("score"))
-                for p in row["predictions"]
-            )
-            for row in answer["tasks"]
-        }
-    except (KeyError, TypeError, ValueError):
-        raise LabelStudioUnavailableError("Label Studio's task listing has no predictions in it") from None
+    return answer["tasks"]
 
 
 def overwrite_prediction(

@@ -149,16 +149,13 @@ def delete_of_task(connection: Connection, project_id: int, task_id: int, seq: i
     )
 
 
-def list_newest(connection: Connection, project_id: int, task_id: int) -> list[AnnotationRecord]:
-    """Each person's newest annotation of the task that was not cancelled or deleted, in the order of ids."""
+def list_living(connection: Connection, project_id: int, task_id: int) -> list[AnnotationRecord]:
+    """All annotations of the task that were not cancelled or deleted, the oldest edit first."""
     a = tables.annotation_table.c
     query = sa.select(tables.annotation_table).where(
         *_of_task(project_id, task_id), a.deleted.is_(False), a.was_cancelled.is_(False)
     )
-    newest: dict[Any, Row[Any]] = {}
-    for row in connection.execute(query.order_by(a.updated_at, a.annotation_id)):
-        newest[row.user_id] = row
-    return [_to_record(row) for row in sorted(newest.values(), key=lambda row: row.annotation_id)]
+    return [_to_record(row) for row in connection.execute(query.order_by(a.updated_at, a.annotation_id))]
 
 
 def live_ids(connection: Connection, project_id: int) -> dict[int, set[int]]:

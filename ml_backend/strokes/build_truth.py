@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from core.errors import BrushloopError
 from core.painting import Finding, Painting
-from core.schema import IGNORE_INDEX, LabelSchema
+from core.schema import IGNORE_INDEX
 from core.truth.holdout import split, summarise
-from core.truth.label_map import SentMask, build_label_map, combine_annotators
-from core.truth.readiness import count_truth, lint_painting
+from core.truth.readiness import count_truth
+from ml_backend.errors import UncheckedCopyError
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.parts import Parts
@@ -27,6 +27,8 @@ from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, predictions, tasks
 from ml_backend.storage.projects import Project, find_project
 from ml_backend.storage.tasks import StoredTask
+from ml_backend.strokes.combining import combine_paintings, to_sent_masks
+from ml_backend.strokes.copies import check_copies
 from ml_backend.strokes.effort import find_start, measure
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def build_changed(
 def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: StoredTask) -> None:
     with parts.database.read() as connection:
         task = tasks.find_task(connection, project.project_id, seen.task_id) or seen
-        newest = annotation_rows.list_newest(connection, project.project_id, task.task_id)
+        living = annotation_rows.list_living(connection, project.project_id, task.task_id)
         measured = efforts.find_measured(connection, project.project_id, task.task_id)
         version = efforts.find_newest_version(connection, project.project_id, task.task_id)
         starts = {version, *(str(known.get("model_version")) for known in measured.values())}
@@ -92,21 +94,30 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
             connection,
             project.project_id,
             task.task_id,
-            _region_ids(newest),
+            _region_ids(living),
             {str(start) for start in starts},
         )
     findings: Sequence[Finding] = ()
-    truth = TaskTruth(annotation_ids=tuple(a.annotation_id for a in newest), attempts=_count_attempts(task))
+    truth = TaskTruth(annotation_ids=tuple(a.annotation_id for a in living), attempts=_count_attempts(task))
     counts: Sequence[tuple[int, int]] = ()
     effort: dict[int, Mapping[str, Any]] = {}
     try:
-        if newest:
+        if living:
             shape = parts.images.shape(project.project_id, task.task_id, task.data)
-            paintings = [parse_painting(annotation.result, config, shape) for annotation in newest]
-            label_map, findings = combine_paintings(paintings, sent, config.schema)
-            effort = _measure_all(newest, paintings, config, sent, version, measured)
+            ours = {region.region_id for region in sent}
+            checked = check_copies(parts, project, living, ours, config, shape)
+            paintings = [parse_painting(one.result, config, shape) for one in checked.annotations]
+            people = [one.user_id for one in living]
+            known = (*checked.originals, *sent)
+            label_map, said = combine_paintings(paintings, known, config.schema, people)
+            findings = [*said, *checked.findings]
+            effort = _measure_all(checked.annotations, paintings, config, sent, version, measured)
             counts = count_truth(label_map, config.schema)
             truth = _store_maps(parts, project, config, task, label_map, truth)
+    except UncheckedCopyError as error:
+        log.warning("skip_task project=%d task=%d cause=%s", project.project_id, task.task_id, error)
+        truth = replace(truth, error=str(error))
+        findings, counts = [Finding("label-studio-unreachable", str(error))], ()
     except BrushloopError as error:
         log.warning("skip_task project=%d task=%d cause=%s", project.project_id, task.task_id, error)
         truth = replace(truth, error=str(error))
@@ -124,44 +135,18 @@ def _region_ids(annotations: Sequence[AnnotationRecord]) -> set[str]:
     }
 
 
-def combine_paintings(
-    paintings: Sequence[Painting], sent: Sequence[SentRegion], schema: LabelSchema
-) -> tuple[NDArray[np.uint8], list[Finding]]:
-    """Combine what each person painted into one image as `(H, W)` uint8, with remarks for the people."""
-    masks = _to_sent_masks(sent, schema)
-    label_maps: list[NDArray[np.uint8]] = []
-    findings: list[Finding] = []
-    for painting in paintings:
-        partial = build_label_map(painting, schema, masks)
-        label_maps.append(partial.label_map)
-        findings += lint_painting(painting, partial, schema)
-    combined, disagreement_px = combine_annotators(label_maps)
-    if disagreement_px:
-        message = f"{disagreement_px} pixels are labelled differently by different people and are not used."
-        findings.append(Finding("annotators-disagree", message))
-    return combined, list(dict.fromkeys(findings))
-
-
-def _to_sent_masks(sent: Sequence[SentRegion], schema: LabelSchema) -> dict[str, SentMask]:
-    indices = {name: index for index, name in enumerate(schema.names)}
-    return {
-        region.region_id: SentMask(indices.get(region.class_name, -1), region.top, region.left, region.mask)
-        for region in sent
-    }
-
-
 def _measure_all(
-    newest: Sequence[AnnotationRecord],
+    living: Sequence[AnnotationRecord],
     paintings: Sequence[Painting],
     config: LabelConfig,
     sent: Sequence[SentRegion],
     newest_version: str | None,
     measured: Mapping[int, Mapping[str, Any]],
 ) -> dict[int, Mapping[str, Any]]:
-    """What each person's annotation took, by its id."""
-    masks = _to_sent_masks(sent, config.schema)
+    """What each annotation took, by its id."""
+    masks = to_sent_masks(sent, config.schema)
     found: dict[int, Mapping[str, Any]] = {}
-    for annotation, painting in zip(newest, paintings, strict=True):
+    for annotation, painting in zip(living, paintings, strict=True):
         known = measured.get(annotation.annotation_id)
         start = find_start(annotation, config, sent, newest_version, known)
         found[annotation.annotation_id] = asdict(measure(annotation, painting, config, sent, masks, start))

@@ -147,7 +147,7 @@ def _is_answer(region: Any, config: LabelConfig) -> bool:
     if not isinstance(region, Mapping) or not isinstance(region.get("value"), Mapping):
         return False
     labels = region["value"].get("rectanglelabels")
-    is_reviewed = isinstance(labels, list) and config.reviewed_label in labels
-    return (
-        is_reviewed and region.get("from_name") == config.reviewed_tag and region.get("origin") in _FROM_MODEL
-    )
+    if not isinstance(labels, list) or region.get("from_name") != config.reviewed_tag:
+        return False
+    is_reviewed = config.offers(config.reviewed_tag, config.reviewed_label, labels)
+    return is_reviewed and region.get("origin") in _FROM_MODEL

@@ -47,7 +47,7 @@ def close(database: Database, truth_seq: int = 9) -> None:
 
 def test_lead_time_and_origin_come_back_with_the_annotation(database: Database) -> None:
     with database.read() as connection:
-        first, _ = annotations.list_newest(connection, 1, 10)
+        first, _ = annotations.list_living(connection, 1, 10)
     assert (first.lead_time_s, first.from_prediction) == (3.5, True)
 
 

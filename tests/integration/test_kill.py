@@ -131,7 +131,7 @@ def training_set(service_backend: Any) -> dict[int, str]:
         stamps = {
             record.annotation_id: record.updated_at
             for task in listed
-            for record in annotations.list_newest(connection, 1, task.task_id)
+            for record in annotations.list_living(connection, 1, task.task_id)
         }
         trained = annotations.list_trained(connection, 1)
     database.close()

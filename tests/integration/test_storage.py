@@ -61,9 +61,9 @@ def save(database: Database, record: AnnotationRecord, **more: Any) -> bool:
         return changed
 
 
-def newest(database: Database, task_id: int = 10) -> list[tuple[int, str]]:
+def living(database: Database, task_id: int = 10) -> list[tuple[int, str]]:
     with database.read() as connection:
-        return [(r.annotation_id, r.updated_at) for r in rows.list_newest(connection, 1, task_id)]
+        return [(r.annotation_id, r.updated_at) for r in rows.list_living(connection, 1, task_id)]
 
 
 def test_the_schema_is_the_one_that_the_tables_describe(database: Database) -> None:
@@ -97,14 +97,14 @@ def test_the_same_annotation_twice_counts_once(database: Database) -> None:
 def test_an_older_event_never_replaces_a_newer_one(database: Database) -> None:
     save(database, painted(at="05"))
     assert not save(database, painted(at="04", result=[]))
-    assert newest(database) == [(1, "05")]
+    assert living(database) == [(1, "05")]
 
 
 def test_stamps_with_and_without_microseconds_are_in_order(database: Database) -> None:
     save(database, painted(at="2026-11-22T07:20:24Z"))
     assert save(database, painted(at="2026-11-22T07:20:24.500000Z"))
     assert not save(database, painted(at="2026-11-22T07:20:24Z"))
-    assert newest(database) == [(1, "2026-11-22T07:20:24.500000Z")]
+    assert living(database) == [(1, "2026-11-22T07:20:24.500000Z")]
 
 
 def test_a_late_created_does_not_bring_a_deleted_annotation_back(database: Database) -> None:
@@ -112,14 +112,14 @@ def test_a_late_created_does_not_bring_a_deleted_annotation_back(database: Datab
     with database.write() as connection:
         assert rows.delete(connection, 1, 1, 2, now=200.0) == 10
     assert not save(database, painted(at="02"))
-    assert newest(database) == []
+    assert living(database) == []
 
 
 def test_a_deletion_that_comes_before_its_annotation_is_kept(database: Database) -> None:
     with database.write() as connection:
         assert rows.delete(connection, 1, 1, 2, now=200.0) is None
     assert not save(database, painted())
-    assert newest(database) == []
+    assert living(database) == []
 
 
 def test_only_a_listing_made_after_the_deletion_brings_an_annotation_back(database: Database) -> None:
@@ -128,21 +128,21 @@ def test_only_a_listing_made_after_the_deletion_brings_an_annotation_back(databa
         rows.delete(connection, 1, 1, 2, now=200.0)
     assert not save(database, painted(), listed_at=199.0)
     assert save(database, painted(), listed_at=201.0)
-    assert newest(database) == [(1, "01")]
+    assert living(database) == [(1, "01")]
 
 
-def test_each_persons_newest_annotation_counts_and_cancelled_ones_do_not(database: Database) -> None:
+def test_all_annotations_but_cancelled_ones_count_the_oldest_edit_first(database: Database) -> None:
     save(database, painted(1, at="01", user_id=7))
     save(database, painted(2, at="02", user_id=7))
     save(database, painted(3, at="01", user_id=8))
     save(database, painted(4, at="09", user_id=9, was_cancelled=True))
-    assert newest(database) == [(2, "02"), (3, "01")]
+    assert living(database) == [(1, "01"), (3, "01"), (2, "02")]
 
 
 def test_cancelling_an_annotation_changes_the_truth(database: Database) -> None:
     save(database, painted(at="01"))
     assert save(database, painted(at="02", was_cancelled=True, result=[]))
-    assert newest(database) == []
+    assert living(database) == []
 
 
 def test_a_skip_has_nothing_to_be_trained_on_and_is_never_pending(database: Database) -> None:
@@ -156,7 +156,7 @@ def test_a_large_annotation_comes_back_unchanged(database: Database) -> None:
     stream = np.random.default_rng(0).integers(0, 256, 50_000).tolist()
     save(database, painted(result=[{"value": {"rle": stream}, "text": "Zellkern ä"}]))
     with database.read() as connection:
-        (record,) = rows.list_newest(connection, 1, 10)
+        (record,) = rows.list_living(connection, 1, 10)
     assert list(record.result) == [{"value": {"rle": stream}, "text": "Zellkern ä"}]
 
 

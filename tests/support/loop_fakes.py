@@ -139,6 +139,12 @@ class FakeLabelStudio:
             if i in self.tasks
         }
 
+    def list_predicted_regions(self, project_id: int, task_id: int) -> tuple[Mapping[str, Any], ...]:
+        self._answer()
+        return tuple(
+            region for owner, p in self.predictions.values() if owner == task_id for region in p["result"]
+        )
+
     def overwrite_prediction(
         self, project_id: int, task_id: int, prediction_id: int, prediction: Mapping[str, Any]
     ) -> None:

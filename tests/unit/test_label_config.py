@@ -9,10 +9,12 @@ import pytest
 
 from core.schema import LabelClass
 from ml_backend.errors import LabelConfigError
-from ml_backend.label_studio.label_config import MAX_CONFIG_CHARS, find_image_address, parse_label_config
+from ml_backend.label_studio.label_config import add_background, find_image_address, parse_label_config
+from ml_backend.label_studio.setup_tags import MAX_CONFIG_CHARS
 
 IMAGE = '<Image name="image" value="$image"/>'
-BRUSH = '<BrushLabels name="brush" toName="image"><Label value="Nucleus"/></BrushLabels>'
+LABELS = '<Label value="Nucleus"/><Label value="Background"/>'
+BRUSH = f'<BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>'
 
 
 def brush(*labels: str, name: str = "b") -> str:
@@ -51,7 +53,7 @@ def test_the_setup_that_comes_with_the_project_offers_everything() -> None:
 
 
 def test_what_a_project_does_not_offer_is_none() -> None:
-    config = parse_label_config(view(IMAGE, BRUSH))
+    config = parse_label_config(view(IMAGE, brush('value="Ferrite"', 'value="Pearlite"')))
     assert config.uncertain_tag is config.uncertain_label is None
     assert config.reviewed_tag is config.reviewed_label is None
     assert config.review_tag is config.review_choice is None
@@ -79,14 +81,42 @@ def test_autofill_is_off_unless_asked_for() -> None:
 
 
 def test_an_alias_is_what_results_will_hold() -> None:
-    labels = brush('value="Zellkern" alias="Nucleus"')
-    assert parse_label_config(view(IMAGE, labels)).schema.names == ("Nucleus",)
+    labels = brush('value="Zellkern" alias="Nucleus"', 'value="Grund" alias="Background"')
+    config = parse_label_config(view(IMAGE, labels))
+    assert config.schema.names == ("Nucleus", "Background")
+    assert config.schema.background_index == 1
+    assert config.class_index("Nucleus") == config.class_index("Zellkern") == 0
+    assert config.class_index("Mitose") is None
+
+
+def test_an_alias_hides_no_role_and_no_offer() -> None:
+    config = parse_label_config(
+        view(
+            IMAGE,
+            brush('value="Background" alias="0"', 'value="Nucleus" alias="1"'),
+            '<RectangleLabels name="ask" toName="image">',
+            '<Label value="Uncertain" alias="u"/><Label value="Reviewed" alias="r"/></RectangleLabels>',
+            '<Choices name="done" toName="image"><Choice value="Whole image reviewed" alias="w"/></Choices>',
+        )
+    )
+    assert config.schema.names == ("0", "1")
+    assert config.schema.background_index == 0
+    assert (config.uncertain_label, config.reviewed_label, config.review_choice) == ("u", "r", "w")
+    assert config.offers("ask", "r", ["Reviewed"])
+    assert config.offers("ask", "r", ["r"])
+    assert not config.offers("ask", "r", ["u"])
+
+
+def test_a_value_that_is_the_alias_of_another_label_means_that_one() -> None:
+    labels = brush('value="A" alias="B"', 'value="B" alias="C"')
+    config = parse_label_config(view(IMAGE, labels))
+    assert [config.class_index(name) for name in "ABC"] == [0, 0, 1]
 
 
 def test_tags_and_attributes_are_read_in_any_case() -> None:
-    brushes = '<brushlabels name="b" toname="i"><label value="A"/></brushlabels>'
+    brushes = '<brushlabels name="b" toname="i"><label value="A"/><label value="B"/></brushlabels>'
     config = parse_label_config(f'<view><image NAME="i" Value="$img"/>{brushes}</view>')
-    assert (config.image_key, config.schema.names) == ("img", ("A",))
+    assert (config.image_key, config.schema.names) == ("img", ("A", "B"))
 
 
 def test_labels_inside_views_of_the_brush_are_found_in_their_order() -> None:
@@ -97,17 +127,38 @@ def test_labels_inside_views_of_the_brush_are_found_in_their_order() -> None:
 
 def test_labels_of_other_controls_are_not_classes() -> None:
     boxes = '<RectangleLabels name="r" toName="image"><Label value="Car"/></RectangleLabels>'
-    assert parse_label_config(view(IMAGE, boxes, BRUSH)).schema.names == ("Nucleus",)
+    assert parse_label_config(view(IMAGE, boxes, BRUSH)).schema.names == ("Nucleus", "Background")
 
 
-def test_a_brush_on_another_image_is_left_alone() -> None:
-    second = (
-        '<Image name="other" value="$other"/>'
-        '<BrushLabels name="brush2" toName="other"><Label value="Cell"/></BrushLabels>'
-    )
-    config = parse_label_config(view(IMAGE, BRUSH, second))
+def test_an_image_that_is_only_shown_is_left_alone() -> None:
+    config = parse_label_config(view(IMAGE, BRUSH, '<Image name="other" value="$other"/>'))
     assert (config.brush_tag, config.image_tag) == ("brush", "image")
-    assert config.other_brush_tags == ("brush2",)
+
+
+REVIEW_BOX = '<RectangleLabels name="ask" toName="image"><Label value="Reviewed"/></RectangleLabels>'
+REVIEW_CHOICE = '<Choices name="done" toName="image"><Choice value="Whole image reviewed"/></Choices>'
+
+
+@pytest.mark.parametrize("offer", [REVIEW_BOX, REVIEW_CHOICE])
+def test_a_single_label_takes_its_background_from_what_is_reviewed(offer: str) -> None:
+    schema = parse_label_config(view(IMAGE, brush('value="Crack"'), offer)).schema
+    assert schema.names == ("Crack", "Background")
+    assert schema.background_index == 1
+    assert [label.is_painted for label in schema.classes] == [True, False]
+
+
+def test_a_single_label_without_any_review_is_refused_with_the_mend() -> None:
+    xml = view(IMAGE, brush('value="Crack"'))
+    with pytest.raises(LabelConfigError, match='Add <Label value="Background"/>'):
+        parse_label_config(xml)
+    assert parse_label_config(add_background(xml)).schema.names == ("Background", "Crack")
+
+
+def test_an_address_may_lie_in_a_list() -> None:
+    data = {"pages": [{"scan": "a.png"}, {"scan": "b.png"}], "images[0]": "plain.png"}
+    assert find_image_address(data, "pages[1].scan") == "b.png"
+    assert find_image_address(data, "pages[2].scan") is None
+    assert find_image_address(data, "images[0]") == "plain.png"
 
 
 def test_questions_on_another_image_do_not_count() -> None:
@@ -132,6 +183,34 @@ def test_questions_on_another_image_do_not_count() -> None:
         (view(IMAGE, '<BrushLabels name="b" toName="image" value="$labels"/>'), 'name="b"'),
         (view(IMAGE, '<BrushLabels name="b" toName="image"><Label/></BrushLabels>'), "<Label>"),
         (view(IMAGE, BRUSH, BRUSH.replace("brush", "second")), 'name="second"'),
+        (
+            view(
+                IMAGE,
+                '<Image name="other" value="$other"/>',
+                BRUSH,
+                BRUSH.replace('"brush"', '"second"').replace('"image"', '"other"'),
+            ),
+            'name="second"',
+        ),
+        (
+            view(
+                IMAGE,
+                '<Image name="other" value="$other"/>',
+                BRUSH.replace('toName="image"', 'toName="image,other"'),
+            ),
+            '"other"',
+        ),
+        (view(IMAGE, BRUSH.replace("toName", 'value="$labels" toName')), "from the data of each task"),
+        (view('<Image name="image" value="$image" valueList="$pages"/>', BRUSH), "valueList"),
+        (view(f'<Repeater on="$pages">{IMAGE}{BRUSH}</Repeater>'), "<Repeater>"),
+        (
+            view(
+                '<Image name="page_{{idx}}" value="$pages[{{idx}}].page"/>',
+                BRUSH.replace('"image"', '"page_{{idx}}"'),
+            ),
+            "page_{{idx}}",
+        ),
+        (view(IMAGE, brush('value="Background"')), "what is to be found"),
         (view('<Image name="image" valueList="$pages"/>', BRUSH), '<Image name="image">'),
         (view('<Image name="image" value="fixed.png"/>', BRUSH), '<Image name="image">'),
         (view(IMAGE, BRUSH.replace('"Nucleus"', '"Nucleus" role="thing"')), 'role="thing"'),

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from core.objects.keep_apart import SAME_OBJECT_OVERLAP
 from core.painting import Box, BrushRegion, Origin, Painting
 from core.schema import LabelClass, LabelSchema
-from core.truth.label_map import PartialLabelMap, SentMask, build_label_map, combine_annotators
+from core.truth.agreement import combine_annotators, combine_versions
+from core.truth.label_map import PartialLabelMap, SentMask, build_label_map
 
 B, N, C, U = 0, 1, 2, 255
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
@@ -235,7 +236,7 @@ def test_an_untouched_prediction_teaches_nothing_by_itself() -> None:
     region = stroke(N, ["###"], name="p", origin="prediction")
     partial = label((1, 3), region, originals={"p": sent(N, ["###"])})
     assert rows(partial) == ["..."]
-    assert partial.findings == ()
+    assert codes(partial) == ["untouched-prediction"]
 
 
 def test_a_changed_prediction_teaches_added_and_erased_pixels_only() -> None:
@@ -320,7 +321,7 @@ def test_background_painted_over_a_prediction_teaches_background_and_is_reported
     predicted = stroke(N, ["##"], name="p", origin="prediction")
     partial = label((1, 3), predicted, stroke(B, ["###"]))
     assert rows(partial) == ["bbb"]
-    assert codes(partial) == ["background-over-prediction"]
+    assert codes(partial) == ["background-over-prediction", "untouched-prediction"]
 
 
 def test_background_painted_over_a_prediction_stays_background_when_the_area_is_reviewed() -> None:
@@ -328,7 +329,8 @@ def test_background_painted_over_a_prediction_stays_background_when_the_area_is_
     for reviewed in ([], [Box(0, 0, 1, 6)]):
         partial = label((1, 6), predicted, stroke(B, ["##"]), reviewed=reviewed)
         assert rows(partial) == (["bbnnbb"] if reviewed else ["bb...."])
-        assert codes(partial) == ["background-over-prediction"]
+        silent = [] if reviewed else ["untouched-prediction"]
+        assert codes(partial) == ["background-over-prediction", *silent]
 
 
 def test_background_in_a_reviewed_area_gives_way_to_what_people_painted_or_touched_up() -> None:
@@ -349,7 +351,7 @@ def test_a_stroke_of_the_models_own_background_does_not_hide_its_object() -> Non
     ground, predicted = (stroke(i, ["##"], name=f"p{i}", origin="prediction") for i in (B, N))
     partial = label((1, 3), ground, predicted, reviewed=[Box(0, 0, 1, 3)])
     assert rows(partial) == ["nnb"]
-    assert codes(partial) == []
+    assert codes(partial) == ["covered-region"]  # the Background: nothing is left of it
 
 
 def test_autofill_of_a_changed_prediction_fills_only_what_a_person_closed() -> None:
@@ -504,3 +506,56 @@ def test_300_regions_on_2048_pixels_take_well_under_a_second() -> None:
 
 def label_share(label_map: NDArray[np.uint8], class_index: int) -> float:
     return float((label_map == class_index).mean())
+
+
+def test_of_one_person_the_newer_label_counts_pixel_by_pixel() -> None:
+    older, newer = (np.array([values], np.uint8) for values in ([B, N, N, U, U], [U, C, N, N, U]))
+    combined, replaced_px = combine_versions([older, newer])
+    assert combined.tolist() == [[B, C, N, N, U]]
+    assert replaced_px == 1
+    assert older.tolist() == [[B, N, N, U, U]]
+
+
+@pytest.mark.parametrize(
+    ("region", "code"),
+    [
+        (stroke(N, [".."], name="x"), "empty-region"),
+        (stroke(N, ["++"], name="x"), "faint-mask"),
+        (stroke(N, ["##"], name="p", origin="prediction-changed"), "unchanged-prediction"),
+        (stroke(N, ["##"], name="elsewhere", origin="prediction"), "untouched-prediction"),
+        (stroke(N, ["##"], name="elsewhere", origin="prediction-changed"), "original-gone"),
+    ],
+)
+def test_a_region_that_teaches_nothing_says_why(region: BrushRegion, code: str) -> None:
+    partial = label((1, 4), region, originals={"p": sent(N, ["##"])})
+    assert rows(partial) == ["...."]
+    assert codes(partial) == [code]
+
+
+def test_the_message_about_a_faint_mask_says_how_faint_it_is() -> None:
+    (finding,) = label((1, 4), stroke(N, ["+"])).findings
+    assert "127 of 255" in finding.message
+
+
+def test_background_under_objects_alone_says_that_it_is_covered() -> None:
+    partial = label((1, 4), stroke(B, ["##"]), stroke(N, ["###"]))
+    assert rows(partial) == ["nnn."]
+    assert codes(partial) == ["covered-region"]
+
+
+def test_what_was_only_erased_is_reported_where_there_is_no_background() -> None:
+    region = stroke(1, ["#."], name="p", origin="prediction-changed")
+    partial = label((1, 3), region, schema=PHASES, originals={"p": sent(1, ["##"])})
+    assert codes(partial) == ["covered-region"]
+
+
+def test_a_reviewed_area_with_nothing_in_it_is_reported_where_there_is_no_background() -> None:
+    assert codes(label((1, 3), schema=PHASES, reviewed=[Box(0, 0, 1, 3)])) == ["nothing-reviewed"]
+    assert codes(label((1, 3), reviewed=[Box(0, 0, 1, 3)])) == []
+
+
+def test_a_gone_original_is_no_matter_where_the_area_was_reviewed() -> None:
+    changed = stroke(N, ["##"], name="elsewhere", origin="prediction-changed")
+    partial = label((1, 3), changed, reviewed=[Box(0, 0, 1, 3)])
+    assert rows(partial) == ["nnb"]
+    assert codes(partial) == []

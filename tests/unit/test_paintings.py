@@ -27,7 +27,9 @@ CONFIG = parse_label_config(
       <BrushLabels name="brush" toName="image">
         <Label value="Background"/><Label value="Nucleus"/>
       </BrushLabels>
-      <BrushLabels name="brush2" toName="other"><Label value="Cell"/></BrushLabels>
+      <Choices name="quality" toName="image" perRegion="true"><Choice value="blurry"/></Choices>
+      <PolygonLabels name="poly" toName="image"><Label value="Nucleus"/></PolygonLabels>
+      <TextArea name="note" toName="image"/>
       <MagicWand name="wand" toName="image"/>
       <RectangleLabels name="uncertain" toName="image">
         <Label value="Uncertain"/><Label value="Reviewed"/>
@@ -69,6 +71,24 @@ def rectangle(label: str, x: float, y: float, width: float, height: float, **val
         "image_rotation": 0,
         "value": {**box, **value},
     }
+
+
+def polygon(**changes: Any) -> dict[str, Any]:
+    value = {"points": [[1, 1], [50, 1], [50, 50]], "closed": True, "polygonlabels": ["Nucleus"]}
+    return {
+        "id": "p1",
+        "type": "polygonlabels",
+        "from_name": "poly",
+        "to_name": "image",
+        "origin": "manual",
+        "value": value,
+        **changes,
+    }
+
+
+def reviewed_choice(**changes: Any) -> dict[str, Any]:
+    choices = {"choices": ["Whole image reviewed"]}
+    return {"type": "choices", "from_name": "review", "to_name": "image", "value": choices, **changes}
 
 
 def codes(*regions: Any, shape: tuple[int, int] = SHAPE) -> list[str]:
@@ -165,7 +185,26 @@ def test_a_stroke_on_a_rotated_picture_is_remarked_on() -> None:
             "several-labels",
         ),
         (brush(original_width=9), "size-mismatch"),
-        (brush(original_height="tall"), "size-mismatch"),
+        (brush(original_height="tall"), "unreadable-size"),
+        (brush(original_height=[6]), "unreadable-size"),
+        (brush(original_width=float("nan")), "unreadable-size"),
+        (brush(original_width="9"), "size-mismatch"),
+        (brush(image_rotation="a quarter"), "unreadable-size"),
+        (brush(from_name="tag"), "strange-control"),
+        (brush(from_name=None), "strange-control"),
+        (brush(from_name=["brush"]), "strange-control"),
+        (brush(from_name="poly"), "strange-control"),
+        (brush(from_name="quality"), "strange-control"),
+        (brush(to_name="img"), "strange-target"),
+        (brush(to_name="other"), "strange-target"),
+        (polygon(), "not-painted"),
+        (polygon(from_name="brush"), "not-painted"),
+        (polygon(from_name="gone"), "strange-control"),
+        (rectangle("Nucleus", 0, 0, 50, 50), "not-painted"),
+        ({**rectangle("Reviewed", 0, 0, 50, 50), "to_name": "other"}, "strange-target"),
+        ({**rectangle("Uncertain", 0, 0, 50, 50), "origin": "manual"}, "question-by-hand"),
+        (reviewed_choice(from_name="gone"), "strange-control"),
+        (reviewed_choice(to_name="other"), "strange-target"),
         (brush(original_height=10**400), "size-mismatch"),
         (brush(image_rotation=90), "rotated-region"),
         (brush(origin="elsewhere"), "unknown-origin"),
@@ -193,16 +232,21 @@ def test_a_region_that_cannot_teach_becomes_a_finding_and_the_others_stay(region
     assert painting.reviewed == ()
 
 
-def test_what_belongs_to_another_image_is_passed_over() -> None:
-    assert (
-        codes(
-            brush(to_name="other"),
-            brush("Cell", from_name="brush2", to_name="other"),
-            {**rectangle("Reviewed", 0, 0, 50, 50), "to_name": "other"},
-        )
-        == []
-    )
-    assert parse_painting([brush(to_name="other")], CONFIG, SHAPE).regions == ()
+@pytest.mark.parametrize("size", [None, "8", 8.0, " 8 "])
+def test_sizes_may_be_null_or_text(size: Any) -> None:
+    assert codes(brush(original_width=size, original_height=None, image_rotation="0")) == []
+
+
+def test_what_is_said_of_a_region_besides_its_label_is_no_region() -> None:
+    same = {"id": "r1", "to_name": "image", "original_width": SHAPE[1], "original_height": SHAPE[0]}
+    mask = {"format": "rle", "rle": square()}
+    choice = {**same, "from_name": "quality", "type": "choices", "value": {**mask, "choices": ["blurry"]}}
+    note = {**same, "from_name": "note", "type": "textarea", "value": {**mask, "text": ["see left"]}}
+    gone = {**same, "from_name": "gone", "type": "rating", "value": {**mask, "rating": 3}}
+    wand = {**same, "from_name": "wand", "type": "magicwand", "value": mask}
+    painting = parse_painting([brush(), choice, note, gone, wand], CONFIG, SHAPE)
+    assert painting.findings == ()
+    assert len(painting.regions) == 1
 
 
 def test_controls_that_mean_nothing_here_are_passed_over() -> None:

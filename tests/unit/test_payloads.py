@@ -193,6 +193,9 @@ def test_copies_of_model_output_are_marked_as_predictions() -> None:
         "result": [{"id": "a"}, {"id": "b", "origin": "manual"}],
     }
     (annotation,) = parse_webhook(event("ANNOTATIONS_CREATED", annotation=[copied])).annotations
+    assert [region["origin"] for region in annotation.result] == ["prediction", "prediction"]
+    touched = {**copied, "lead_time": 3.5}  # somebody worked on it: by hand may be true
+    (annotation,) = parse_webhook(event("ANNOTATION_CREATED", annotation=touched)).annotations
     assert [region["origin"] for region in annotation.result] == ["prediction", "manual"]
     assert "origin" not in copied["result"][0]  # type: ignore[index]
 

@@ -14,7 +14,14 @@ import core.truth.label_map
 from core.painting import BrushRegion, Finding, Origin, Painting
 from core.schema import LabelClass, LabelSchema
 from core.truth.label_map import build_label_map
-from core.truth.readiness import ADVISED_OBJECTS, LINT_CODES, assess, count_truth, lint_painting
+from core.truth.readiness import (
+    ADVISED_OBJECTS,
+    LINT_CODES,
+    assess,
+    count_truth,
+    lint_label_map,
+    lint_painting,
+)
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 
@@ -37,7 +44,8 @@ def lint(
     *regions: BrushRegion, schema: LabelSchema = SCHEMA, findings: tuple[Finding, ...] = ()
 ) -> list[str]:
     painting = Painting((120, 120), regions, findings=findings)
-    found = lint_painting(painting, build_label_map(painting, schema, {}), schema)
+    partial = build_label_map(painting, schema, {})
+    found = (*lint_painting(painting, partial, schema), *lint_label_map(partial.label_map, schema))
     assert all(finding.code in LINT_CODES and finding.message for finding in found)
     return [finding.code for finding in found]
 
@@ -48,7 +56,7 @@ def lint(
 def test_each_painted_object_class_needs_its_pixels() -> None:
     readiness = assess([(900, 0), (5000, 7), (4999, 3)], SCHEMA, 5000)
     assert not readiness.ready
-    assert readiness.missing == "Cell needs 1 more pixels (4999 of 5000)."
+    assert readiness.missing.startswith("Cell needs 1 more pixels (4999 of 5000), about 1 object as large")
     assert assess([(900, 0), (5000, 7), (5000, 3)], SCHEMA, 5000).ready
 
 
@@ -144,7 +152,8 @@ def test_long_thin_strokes_in_an_object_class_are_scribbles() -> None:
     assert lint(ground, region(1, scribble)) == ["scribble"]
     assert lint(ground, region(1, whole)) == []
     assert lint(region(0, scribble)) == []
-    assert lint(ground, region(1, scribble, origin="prediction")) == ["background-over-prediction"]
+    predicted = region(1, scribble, origin="prediction")
+    assert lint(ground, predicted) == ["background-over-prediction", "untouched-prediction"]
 
 
 def test_an_outline_is_a_scribble_unless_autofill_fills_it() -> None:

@@ -22,7 +22,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def newest(bench: Bench, task_id: int) -> list[tuple[int, str]]:
     with bench.parts.database.read() as connection:
-        return [(r.annotation_id, r.updated_at) for r in annotations.list_newest(connection, 1, task_id)]
+        return [(r.annotation_id, r.updated_at) for r in annotations.list_living(connection, 1, task_id)]
 
 
 def test_an_annotation_whose_webhook_never_arrived_is_found(bench: Bench) -> None:

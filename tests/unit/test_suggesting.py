@@ -27,7 +27,7 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
 from ml_backend.storage import candidates, predictions, tables
-from ml_backend.strokes.build_truth import combine_paintings
+from ml_backend.strokes.combining import combine_paintings
 
 
 @pytest.fixture(autouse=True)
