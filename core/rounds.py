@@ -7,7 +7,7 @@ only the ones that its sampler draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,4 +81,3 @@ class RoundSettings:
     device: str = "cpu"
     encoder: str = ""
     base: Path | None = None
-    extra: dict[str, Any] = field(default_factory=dict)

@@ -53,7 +53,6 @@ class Settings(BaseSettings):
     device: str = "auto"  # for trainings and predictions alike
     encoder: str = ""  # of timm's, for networks that start over
     encoder_weights: Literal["random", "pretrained"] = "random"
-    pretrain_on_pool: bool = False
     keep_models: int = Field(default=10, ge=1)  # versions whose files are kept, the current one apart
 
     # What is sent back

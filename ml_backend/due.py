@@ -19,19 +19,15 @@ from ml_backend.label_studio.label_config import find_config
 from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
-from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync", "pretrain"]
+JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
 
 QUIET_S = 2.0
 """So long after somebody asked a model for a prediction, the next question may follow."""
-
-SMALLEST_POOL = 8
-"""With fewer images, base weights of a project's own would know those and little else."""
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
@@ -65,18 +61,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         due.append("round")
     elif project.current_version is not None:
         due += _find_review(connection, project, project.current_version, settings, now)
-    elif settings.pretrain_on_pool and not unbuilt and _can_pretrain(connection, project, settings, now):
-        due.append("pretrain")
     return due
-
-
-def _can_pretrain(connection: Connection, project: Project, settings: Settings, now: float) -> bool:
-    """Whether a project without a model has a pool and no base weights of its own, and nobody waits."""
-    if settings.encoder or Artifacts(settings.data_dir, project.folder).base.exists():
-        return False
-    if is_training(connection, project.project_id, now) or now - reviews.last_asked(connection) < QUIET_S:
-        return False
-    return len(scorings.list_never(connection, project.project_id, SMALLEST_POOL)) >= SMALLEST_POOL
 
 
 def has_credential(project: Project, settings: Settings) -> bool:

@@ -58,7 +58,6 @@ class Queue:
         "rank": "quick",
         "sync": "quick",
         "score": "scores",
-        "pretrain": "pretraining",
     }
 
     def __init__(self, settings: Settings, jobs: Mapping[JobKind, Job]) -> None:

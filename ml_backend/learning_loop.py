@@ -29,7 +29,7 @@ from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
-from ml_backend.rounds import pool_pretraining, publishing, troubles
+from ml_backend.rounds import publishing, troubles
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.status import overview
 from ml_backend.storage import models, rounds
@@ -154,10 +154,6 @@ class LearningLoop:
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Have Label Studio hold one prediction of ours for each task that is owed; how many were sent."""
         return self._pusher.push_due(self._get(project_id), should_stop)
-
-    def pretrain(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> bool:
-        """Make base weights from the project's unlabelled images, until something else comes first."""
-        return pool_pretraining.pretrain_pool(self.parts, project_id, should_stop)
 
     # Review: the new model looks at what nobody opened, and Label Studio shows people what teaches most.
 

@@ -65,7 +65,6 @@ class Worker:
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
             "rank": self._job("rank", lambda project_id: loop.rank(project_id)),
             "sync": self._job("sync", loop.sync_project_order),
-            "pretrain": self._job("pretrain", lambda project_id: _pretrain(loop, project_id, stop)),
         }
         self.queue = Queue(loop.parts.settings, jobs)
 
@@ -139,11 +138,6 @@ class Worker:
 def _score(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
     step_back()
     loop.score(project_id, stop.is_set)
-
-
-def _pretrain(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
-    step_back()
-    loop.pretrain(project_id, stop.is_set)
 
 
 def main() -> None:

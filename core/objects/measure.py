@@ -69,13 +69,11 @@ class ObjectLimits:
 
 @dataclass(frozen=True)
 class ObjectStats:
-    """One object: `centroid` is (row, column) in pixels."""
+    """One object of a label map."""
 
-    instance: int
     class_index: int
     area_px: int
     box: Box
-    centroid: tuple[float, float]
 
 
 def label_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> NDArray[np.int32]:
@@ -139,23 +137,22 @@ def count_objects(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[in
 
 
 def object_stats(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[ObjectStats, ...]:
-    """Measure the objects of a label map; `instance` is the number that `label_objects` gives.
+    """Measure the objects of a label map, in the order in which `label_objects` numbers them.
 
     Examples
     --------
     >>> import numpy as np
     >>> stats, = object_stats(np.array([[0, 1, 1]], np.uint8), LabelSchema.of("Background", "A"))
-    >>> stats.area_px, stats.box, stats.centroid
-    (2, Box(top=0, left=1, height=1, width=2), (0.0, 1.5))
+    >>> stats.area_px, stats.box
+    (2, Box(top=0, left=1, height=1, width=2))
     """
     found: list[ObjectStats] = []
     for class_index in _present(label_map, schema):
         mask = (label_map == class_index).astype(np.uint8)
-        _, _, stats, centroids = cv2.connectedComponentsWithStats(mask, connectivity=8)
-        for (left, top, width, height, area), (x, y) in zip(stats[1:], centroids[1:], strict=True):
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        for left, top, width, height, area in stats[1:]:
             box = Box(int(top), int(left), int(height), int(width))
-            number = len(found) + 1
-            found.append(ObjectStats(number, class_index, int(area), box, (float(y), float(x))))
+            found.append(ObjectStats(class_index, int(area), box))
     return tuple(found)
 
 

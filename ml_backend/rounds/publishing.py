@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,7 +13,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
-from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.rounds.encoder_weights import find_encoder_base
@@ -80,7 +78,7 @@ def write_spec(
             n_threads=settings.training_threads,
             device=settings.device,
             encoder=settings.encoder,
-            base=_find_base(artifacts, settings),
+            base=find_encoder_base(settings),
         ),
         now=parts.clock(),
         halvings=halvings,
@@ -93,13 +91,6 @@ def count_halvings(parts: Parts, lease: Lease) -> int:
     with parts.database.read() as connection:
         before = rounds.list_interrupted(connection, lease.project.project_id, requests, before=lease.number)
     return sum(stored.trouble == "memory" for stored in before)
-
-
-def _find_base(artifacts: Artifacts, settings: Settings) -> Path | None:
-    """Base weights that are not the shipped ones, for a round that starts over."""
-    if settings.encoder:
-        return find_encoder_base(settings)
-    return artifacts.base if artifacts.base.exists() else None
 
 
 def _to_example(

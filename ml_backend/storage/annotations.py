@@ -229,15 +229,6 @@ def oldest_pending(connection: Connection, project_id: int, now: float) -> float
     return now if oldest is None else float(oldest)
 
 
-def list_trained(connection: Connection, project_id: int) -> dict[int, int]:
-    """Annotations of the training set, each with the round that last settled it."""
-    a = tables.annotation_table.c
-    query = sa.select(a.annotation_id, a.trained_round).where(
-        a.project_id == project_id, a.deleted.is_(False), a.trained_round.is_not(None)
-    )
-    return {row.annotation_id: row.trained_round for row in connection.execute(query)}
-
-
 def _find(connection: Connection, project_id: int, annotation_id: int) -> _Known | None:
     a = tables.annotation_table.c
     query = sa.select(

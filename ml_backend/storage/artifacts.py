@@ -4,7 +4,6 @@
 
     data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
                                      truth/<task>-<seq>.npy  (3, H, W) uint8: all truth, training, hold-out
-                                     base/                   own weights that a first round starts from
                                      pictures/<version>/     PNGs, made when somebody asks
                                      scratch/                what a killed process left half-done
 """
@@ -31,7 +30,6 @@ class Artifacts:
         self.root = data_dir / "projects" / folder
         self.models = self.root / "models"
         self.truth = self.root / "truth"
-        self.base = self.root / "base"
         self.pictures = self.root / "pictures"
         self.scratch = self.root / "scratch"
 
@@ -92,6 +90,7 @@ class Artifacts:
             for path in _entries(folder):
                 if path.name not in keep and _age_s(path, now) > ORPHAN_LIFE_S:
                     _remove(path)
+        _remove(self.root / "base")  # earlier versions could adapt base weights to a project
 
     def remove(self) -> None:
         """Drop everything of the project."""

@@ -68,13 +68,6 @@ def migrate(database: Database, data_dir: Path) -> None:
             _migrate(connection)
 
 
-def open_database(data_dir: Path, database_url: str | None = None) -> Database:
-    """Connect, and bring the schema up to date."""
-    database = connect_database(data_dir, database_url)
-    migrate(database, data_dir)
-    return database
-
-
 def _sqlite(path: Path) -> Engine:
     engine = sa.create_engine(f"sqlite:///{path}", pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW)
 

@@ -65,13 +65,6 @@ def get_model(connection: Connection, project_id: int, model_version: str) -> St
     return model
 
 
-def list_models(connection: Connection, project_id: int) -> list[StoredModel]:
-    """Newest first."""
-    m = tables.models.c
-    query = sa.select(*_COLUMNS).where(m.project_id == project_id).order_by(m.round.desc())
-    return [StoredModel(*row) for row in connection.execute(query)]
-
-
 def list_known_versions(connection: Connection, project_id: int) -> set[str]:
     """Every version that a round of the project ever published, also those whose files are gone."""
     m, r = tables.models.c, tables.rounds.c

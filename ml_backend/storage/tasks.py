@@ -37,10 +37,6 @@ class StoredTask:
     truth: Mapping[str, Any] | None
     was_postponed: bool = False
 
-    @property
-    def is_built(self) -> bool:
-        return self.built_seq >= self.truth_seq
-
 
 def _to_task(row: Row[Any]) -> StoredTask:
     truth = json.loads(row.truth) if row.truth else None

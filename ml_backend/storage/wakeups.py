@@ -21,13 +21,6 @@ def take(connection: Connection, project_id: int, kind: str, now: float, lost_af
     return connection.execute(taken).rowcount == 1
 
 
-def renew(connection: Connection, project_id: int, kind: str, now: float) -> None:
-    """The job is still at work: nobody shall take it for lost."""
-    w = tables.wakeups
-    still = sa.update(w).where(w.c.project_id == project_id, w.c.kind == kind).values(sent_at=now)
-    connection.execute(still)
-
-
 def clear(connection: Connection, project_id: int | None = None, kind: str | None = None) -> None:
     """The job has arrived; without arguments, forget all that were sent."""
     w = tables.wakeups

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from stored_rows import open_database
 
 from ml_backend.ports import AnnotationRecord
 from ml_backend.storage import annotations, efforts, projects, tasks
-from ml_backend.storage.database import Database, open_database
+from ml_backend.storage.database import Database
 from ml_backend.storage.efforts import OpenEffort
 
 pytestmark = pytest.mark.integration

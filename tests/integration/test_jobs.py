@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from huey.registry import Message
+from stored_rows import open_database
 
 from ml_backend.jobs import JsonSerializer, Queue
 from ml_backend.storage import projects, rounds, wakeups
-from ml_backend.storage.database import open_database
 
 pytestmark = pytest.mark.integration
 

@@ -15,6 +15,7 @@ import pytest
 from fake_label_studio import FakeServer
 from painted import SIDE_PX
 from stack import Stack, children_of, is_alive, running_stack, wait_until
+from stored_rows import list_trained
 
 from core.rle import decode
 from ml_backend.bootstrap import connect
@@ -133,7 +134,7 @@ def training_set(service_backend: Any) -> dict[int, str]:
             for task in listed
             for record in annotations.list_living(connection, 1, task.task_id)
         }
-        trained = annotations.list_trained(connection, 1)
+        trained = list_trained(connection, 1)
     database.close()
     used = Counter(annotation_id for task in listed for annotation_id in task.truth["annotation_ids"])
     assert set(used.values()) == {1}

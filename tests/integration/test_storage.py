@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from stored_rows import list_trained, open_database
 
 from ml_backend.errors import NotFoundError
 from ml_backend.ports import AnnotationRecord, SentRegion
@@ -27,7 +28,7 @@ from ml_backend.storage import (
     tasks,
     wakeups,
 )
-from ml_backend.storage.database import Database, open_database
+from ml_backend.storage.database import Database
 from ml_backend.storage.models import StoredModel
 
 pytestmark = pytest.mark.integration
@@ -172,7 +173,7 @@ def test_a_round_settles_only_what_it_saw(database: Database) -> None:
         tasks.settle_task(connection, 1, seen, round_number=4, used=[1])
     with database.read() as connection:
         assert rows.count(connection, 1) == rows.AnnotationCounts(received=2, trained=1, pending=1)
-        assert rows.list_trained(connection, 1) == {1: 4}
+        assert list_trained(connection, 1) == {1: 4}
         assert tasks.has_unsettled(connection, 1, attempted_seq=0)
         assert tasks.sum_counts(connection, 1) == {0: (3, 1)}
 
@@ -186,7 +187,7 @@ def test_an_annotation_of_a_person_who_painted_again_leaves_the_training_set(dat
             (seen,) = tasks.list_truth(connection, 1)
             tasks.settle_task(connection, 1, seen, number, [record.annotation_id])
     with database.read() as connection:
-        assert rows.list_trained(connection, 1) == {2: 2}
+        assert list_trained(connection, 1) == {2: 2}
         assert rows.count(connection, 1).pending == 0
 
 
@@ -249,7 +250,7 @@ def test_a_project_with_another_creation_time_inherits_nothing(database: Databas
         assert other.folder != again.folder
     with database.read() as connection:
         assert rows.count(connection, 1).received == 0
-        assert models.list_models(connection, 1) == []
+        assert models.list_known_versions(connection, 1) == set()
 
 
 def test_a_late_message_about_a_project_that_is_gone_is_refused(database: Database) -> None:

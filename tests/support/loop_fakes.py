@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from painted import LABEL_CONFIG, make_picture, paint_all
+from stored_rows import open_database
 
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
@@ -25,7 +26,6 @@ from ml_backend.ports import (
     TaskSummary,
 )
 from ml_backend.rounds.round_process import train_here
-from ml_backend.storage.database import open_database
 from ml_backend.training import OnProgress, TrainedRound, TrainingSpec
 
 CREATED = "1795331929"

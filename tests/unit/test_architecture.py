@@ -66,7 +66,6 @@ FLOORS: dict[str, set[str]] = {
         "core.pretraining.shapes",
         "core.pretraining.looks",
         "core.pretraining.pretrain",
-        "core.pretraining.pool_pretraining",
     },
     "a round": {
         "core.training.beginning",
@@ -154,7 +153,6 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.strokes.build_truth",
         "ml_backend.rounds.publishing",
         "ml_backend.suggestions.predictors",
-        "ml_backend.rounds.pool_pretraining",
         "ml_backend.suggestions.answers",
         "ml_backend.suggestions.suggesting",
         "ml_backend.suggestions.push",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from core.network.base_weights import load_base, save_base
 from core.network.checkpoint import Checkpoint
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics
@@ -80,3 +82,13 @@ def test_a_network_that_no_base_was_made_for_has_none_behind_it() -> None:
 
 def test_a_share_of_nothing_changes_nothing() -> None:
     assert keep_of_base(_from("base"), LEARNT, 1, 0.0) is LEARNT
+
+
+def test_base_weights_of_an_older_network_give_way_to_the_shipped_ones(tmp_path: Path) -> None:
+    save_base(tmp_path / "base", build_architecture(3, 2, (4, 6)), {}, {})
+    schema, image = LabelSchema.of("Background", "Cell"), np.zeros((96, 80, 1), np.uint8)
+    label_map = np.zeros(image.shape[:2], np.uint8)
+    opened = open_positions(Example("a", image, label_map, label_map), True, np.random.default_rng(0))
+    beginning = begin(None, schema, [opened], np.random.default_rng(0), base=tmp_path / "base")
+    assert beginning.origin == "base"
+    assert torch.equal(beginning.weights["head.weight"], load_base()["head.weight"])

@@ -59,7 +59,7 @@ def test_the_newest_versions_keep_their_files_and_all_keep_their_rows(bench: Ben
     assert folders(bench) == versions[3:]
     assert bench.loop.versions(1) == versions[:2:-1]
     with bench.parts.database.read() as connection:
-        assert len(models.list_models(connection, 1)) == 6
+        assert all(models.find_model(connection, 1, version) for version in versions)
 
 
 def test_the_current_version_and_its_parent_stay_however_old(bench: Bench) -> None:
@@ -74,6 +74,16 @@ def test_a_kill_between_the_row_and_the_files_leaves_nothing_behind(bench: Bench
     drop(bench, 1)  # and the process ends before it sweeps
     assert drop(bench, 1) == []
     assert folders(bench) == versions[1:]
+
+
+def test_base_weights_that_an_earlier_version_adapted_to_the_project_are_removed(bench: Bench) -> None:
+    publish_empty(bench, range(1, 2))
+    with bench.parts.database.read() as connection:
+        base = bench.parts.artifacts(get_project(connection, 1)).root / "base"
+    base.mkdir()
+    (base / "weights.safetensors").write_bytes(b"0")
+    folders(bench)
+    assert not base.exists()
 
 
 def test_going_back_to_a_version_without_files_is_a_conflict_and_changes_nothing(bench: Bench) -> None:

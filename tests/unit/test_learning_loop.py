@@ -16,12 +16,13 @@ import torch
 from loop_fakes import CREATED, Bench, area, make_bench
 from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
 from PIL import Image
+from stored_rows import list_trained
 
 from core.errors import TrainingError
 from core.schema import IGNORE_INDEX
 from ml_backend.due import find_due
 from ml_backend.errors import LabelConfigError, NotFoundError
-from ml_backend.storage import annotations, projects, rounds, tasks
+from ml_backend.storage import projects, rounds, tasks
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +187,7 @@ def test_after_a_round_every_annotation_is_in_the_training_set_once(bench: Bench
     assert bench.trainer.last_keys == ["1", "2"]
     assert bench.status()["annotations"] == {"received": 3, "trained": 3, "pending": 0}
     with bench.parts.database.read() as connection:
-        assert annotations.list_trained(connection, 1) == {100: 1, 200: 1, 555: 1}
+        assert list_trained(connection, 1) == {100: 1, 200: 1, 555: 1}
 
 
 def test_what_arrives_during_a_round_waits_for_the_next_one(bench: Bench) -> None:

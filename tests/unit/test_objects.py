@@ -72,9 +72,8 @@ def test_stats_fit_the_numbers_of_the_objects() -> None:
     instances = label_objects(label_map, SCHEMA)
     stats = object_stats(label_map, SCHEMA)
     assert [s.class_index for s in stats] == [1, 1, 2]
-    assert [s.area_px for s in stats] == [int((instances == s.instance).sum()) for s in stats] == [2, 1, 2]
+    assert [s.area_px for s in stats] == np.bincount(instances.ravel())[1:].tolist() == [2, 1, 2]
     assert stats[2].box == Box(0, 0, 2, 1)
-    assert stats[0].centroid == (0.0, 2.5)
     assert object_areas(label_map, SCHEMA) == ((), (2, 1), (2,))
 
 
