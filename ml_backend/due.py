@@ -26,9 +26,6 @@ JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync"
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
 
-QUIET_S = 2.0
-"""So long after somebody asked a model for a prediction, the next question may follow."""
-
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
 JITTER = 0.2
@@ -93,9 +90,9 @@ def _find_review(
     """What the current model still owes the pool, and Label Studio."""
     project_id, review = project.project_id, reviews.get_review(connection, project.project_id)
     due: list[JobKind] = []
-    is_planned = review.planned_version == version or settings.score_tasks_per_round == 0
+    scores_tasks = settings.score_tasks_per_round > 0
     if (
-        (not is_planned or _is_scoring_due(connection, project_id, now))
+        (not review.is_planned(version, scores_tasks) or _is_scoring_due(connection, project_id, now))
         and (review.score_retry_at or 0.0) <= now
         and not is_training(connection, project_id, now)
     ):
@@ -103,11 +100,20 @@ def _find_review(
     if is_rankable(connection, project, version, settings, now):
         due.append("rank")
     if has_credential(project, settings) and (review.keep_retry_at or 0.0) <= now:
-        is_ranked = is_planned and review.ranked_version == version
-        is_sent = is_ranked and not predictions.count_due_pushes(connection, project_id, now)
+        is_sent = is_ranking_sent(connection, project_id, version, settings, now)
         if review.kept_version != version or (is_sent and review.settled_version != version):
             due.append("sync")
     return due
+
+
+def is_ranking_sent(
+    connection: Connection, project_id: int, version: str, settings: Settings, now: float
+) -> bool:
+    """Whether the version's scores are diverse, and Label Studio has all that are due."""
+    review = reviews.get_review(connection, project_id)
+    if not review.is_ranked(version, settings.score_tasks_per_round > 0):
+        return False
+    return not predictions.count_due_pushes(connection, project_id, now)
 
 
 def is_rankable(
@@ -119,7 +125,7 @@ def is_rankable(
     done what the ranking owes.
     """
     project_id, review = project.project_id, reviews.get_review(connection, project.project_id)
-    is_planned = review.planned_version == version or settings.score_tasks_per_round == 0
+    is_planned = review.is_planned(version, settings.score_tasks_per_round > 0)
     if not is_planned or review.ranked_version == version or scorings.has_any(connection, project_id):
         return False
     return not (

@@ -18,7 +18,7 @@ from ml_backend.due import JobKind, find_due
 from ml_backend.jobs import Queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
-from ml_backend.review.scoring import step_back
+from ml_backend.priority import step_back_thread
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.round_process import ProcessTrainer
 from ml_backend.storage import rounds, wakeups
@@ -136,7 +136,7 @@ class Worker:
 
 
 def _score(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:
-    step_back()
+    step_back_thread()
     loop.score(project_id, stop.is_set)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ml_backend.due import is_ranking_sent
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_gone
-from ml_backend.storage import models, predictions, reviews
+from ml_backend.storage import models, reviews
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project
 
@@ -85,9 +86,9 @@ def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStud
         review = reviews.get_review(connection, project_id)
         values: dict[str, Any] = {"leased_by": None, "leased_until": None}
         if problem is None:
-            is_planned = review.planned_version == version or parts.settings.score_tasks_per_round == 0
-            is_ranked = is_planned and review.ranked_version == version
-            is_sent = is_ranked and not predictions.count_due_pushes(connection, project_id, now)
+            is_sent = version is not None and is_ranking_sent(
+                connection, project_id, version, parts.settings, now
+            )
             settled = version if is_sent else review.settled_version
             values |= {"kept_version": version, "settled_version": settled}
             values |= {"keep_retry_at": None, "keep_attempts": 0}
@@ -98,4 +99,4 @@ def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStud
     if problem is None:
         log.info("sync_project_order project=%d model_version=%s", project_id, version)
     else:
-        log.warning("postpone_order project=%d cause=%s", project_id, problem)
+        log.warning("postpone_sync project=%d cause=%s", project_id, problem)

@@ -7,12 +7,9 @@ share the work: each leases one task at a time. It steps aside for a training, a
 from __future__ import annotations
 
 import logging
-import os
 import random
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from sqlalchemy import Connection
 
@@ -30,8 +27,6 @@ from ml_backend.suggestions.suggesting import Suggester
 
 log = logging.getLogger(__name__)
 
-LOWER_PRIORITY = 10
-"""Nice value of the thread that scores, the same as a training's."""
 SLICE_S = 10.0
 """Length of one job: then other projects, and other workers, get their turn."""
 QUIET_S, PAUSE_S = 2.0, 0.25
@@ -155,9 +150,3 @@ def plan_scoring(
     )  # fmt: skip
     log.info("plan_scoring project=%d model_version=%s tasks=%d", project_id, version, len(chosen))
     return chosen
-
-
-def step_back() -> None:
-    """Lower the priority of this thread, and of those that torch starts for it; Linux counts by thread."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER_PRIORITY)

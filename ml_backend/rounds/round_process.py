@@ -19,7 +19,6 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,16 +30,13 @@ from core.training.optimiser import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.ports import ImageSource
+from ml_backend.priority import step_back_process
 from ml_backend.rounds import troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
 
 log = logging.getLogger(__name__)
 
-LOWER_PRIORITY = 10
-"""Nice value of a training: the web answers first on a machine that trains on all cores."""
-FIRST_TO_KILL = "500"
-"""Where memory runs out, the kernel takes the training and not the service (0 is usual, 1000 the most)."""
 POLL_S = 0.2
 STOP_GRACE_S = 15.0
 """How long a child that was asked to stop may take, before it is killed: one step and the checks after it."""
@@ -50,7 +46,7 @@ ImageFactory = Callable[[Settings], ImageSource]
 
 
 class ProcessTrainer:
-    """Carries out orders in child processes; implements `training.Trainer`.
+    """Carries out specifications in child processes; implements `training.Trainer`.
 
     `image_factory` is called in the child.
     """
@@ -160,7 +156,9 @@ def _do_nothing() -> None:
 def _run_child(
     pipe: Connection[Any, Any], settings: Settings, image_factory: ImageFactory, spec: TrainingSpec
 ) -> None:
-    _step_back()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)  # the worker decides, and tells us by the pipe
+    step_back_process()
     stop = threading.Event()
     threading.Thread(target=_obey, args=(pipe, stop), daemon=True).start()
     try:
@@ -181,15 +179,6 @@ def _run_child(
 def _send_ending(pipe: Connection[Any, Any], error: BaseException) -> None:
     ending = troubles.judge(error)
     pipe.send(("ended", ending.state, ending.cause, ending.trouble))
-
-
-def _step_back() -> None:
-    """Leave the processor, and in need the memory, to those that answer people."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)  # the worker decides, and tells us by the pipe
-    os.nice(LOWER_PRIORITY)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)
 
 
 def _obey(pipe: Connection[Any, Any], stop: threading.Event) -> None:

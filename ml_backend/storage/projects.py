@@ -69,6 +69,12 @@ def list_projects(connection: Connection) -> list[Project]:
     return [Project(*row) for row in connection.execute(query)]
 
 
+def still_exists(connection: Connection, project: Project) -> bool:
+    """Whether the project is there as it was read: its id may have been given to another one meanwhile."""
+    known = find_project(connection, project.project_id)
+    return known is not None and known.folder == project.folder
+
+
 def remember_project(connection: Connection, project_id: int, created_s: int | None) -> Project | None:
     """Find the project, or make its row; another creation time means that the id was given out again.
 

@@ -27,6 +27,14 @@ class Review:
     leased_by: str | None = None
     leased_until: float | None = None
 
+    def is_planned(self, version: str, scores_tasks: bool) -> bool:
+        """Whether it is settled which tasks the version scores; none where nothing is scored."""
+        return self.planned_version == version or not scores_tasks
+
+    def is_ranked(self, version: str, scores_tasks: bool) -> bool:
+        """Whether the version's scores are diverse."""
+        return self.is_planned(version, scores_tasks) and self.ranked_version == version
+
 
 _COLUMNS = [tables.reviews.c[field.name] for field in fields(Review)]
 

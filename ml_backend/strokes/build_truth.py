@@ -25,7 +25,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, predictions, tasks
-from ml_backend.storage.projects import Project, find_project
+from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.combining import combine_paintings, to_sent_masks
 from ml_backend.strokes.copies import check_copies
@@ -199,9 +199,8 @@ def _save(
     effort: Mapping[int, Mapping[str, Any]],
 ) -> None:
     with parts.database.write() as connection:
-        known = find_project(connection, project.project_id)
-        if known is None or known.folder != project.folder:
-            return  # the project was replaced while we read
+        if not still_exists(connection, project):
+            return  # another project got its id while we read
         if task.was_postponed and truth.error is None:
             task = tasks.revive_task(connection, project.project_id, task, parts.clock())
         record = [asdict(finding) for finding in findings]

@@ -22,9 +22,8 @@ from ml_backend.strokes.build_truth import TaskTruth
 
 def fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:
     """Of all that an answer depends on, its task and model version apart."""
-    settings = parts.settings
-    knobs = [settings.regions, settings.send_background, settings.max_questions, settings.acquisition]
-    told = json.dumps([dict(task.data), repr(config), knobs, truth.maps], sort_keys=True, default=str)
+    settings = asdict(suggestion_settings(parts, ask_when_sure=False))  # that depends on the model alone
+    told = json.dumps([dict(task.data), repr(config), settings, truth.maps], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

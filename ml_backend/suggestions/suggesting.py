@@ -28,7 +28,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
-from ml_backend.storage.projects import Project, find_project
+from ml_backend.storage.projects import Project, find_project, still_exists
 from ml_backend.strokes.build_truth import TaskTruth
 from ml_backend.suggestions.answers import (
     fingerprint,
@@ -210,8 +210,7 @@ class Suggester:
             [to_region_record(region, checkpoint.schema) for region in suggestion.regions],
         )
         with self.parts.database.write() as connection:
-            known = find_project(connection, project.project_id)
-            if known is not None and known.folder == project.folder:
+            if still_exists(connection, project):
                 now = self.parts.clock()
                 tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
                 predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
@@ -238,8 +237,7 @@ class Suggester:
         log.warning("miss_deadline project=%d tasks=%d", project.project_id, len(late))
         with self.parts.database.write() as connection:
             now = self.parts.clock()
-            known = find_project(connection, project.project_id)
-            if known is not None and known.folder == project.folder:
+            if still_exists(connection, project):
                 tasks.remember_tasks(connection, project.project_id, [(t.task_id, t.data) for t in late], now)
                 ids = [task.task_id for task in late]
                 predictions.enqueue_pushes(connection, project.project_id, ids, now, is_open=True)
@@ -250,8 +248,7 @@ class Suggester:
         if not ids:
             return
         with self.parts.database.write() as connection:
-            known = find_project(connection, project.project_id)
-            if known is not None and known.folder == project.folder:
+            if still_exists(connection, project):
                 due_at = self.parts.clock() + TIDY_AFTER_S
                 predictions.enqueue_pushes(connection, project.project_id, ids, due_at, is_open=False)
 

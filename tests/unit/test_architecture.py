@@ -98,6 +98,7 @@ FLOORS: dict[str, set[str]] = {
         "ml_backend.ports",
         "ml_backend.logs",
         "ml_backend.moments",
+        "ml_backend.priority",
         "ml_backend.suggestions.single_flight",
     },
     "outside languages": {

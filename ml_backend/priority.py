@@ -1,0 +1,27 @@
+"""Who steps back where processors or memory are short: what people do not wait for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+LOWER_PRIORITY = 10
+"""Nice value of trainings and scoring: the web answers first on a machine that computes on all cores."""
+
+FIRST_TO_KILL = "500"
+"""Where memory runs out, the kernel takes the training and not the service (0 is usual, 1000 the most)."""
+
+
+def step_back_process() -> None:
+    """Leave the processor, and in need the memory, to the processes that answer people."""
+    os.nice(LOWER_PRIORITY)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)
+
+
+def step_back_thread() -> None:
+    """Lower the priority of this thread, and of those that torch starts for it; Linux counts by thread."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWER_PRIORITY)
