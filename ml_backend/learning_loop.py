@@ -22,12 +22,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from core.errors import RoundCancelledError
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
-from ml_backend.ports import TaskRecord
+from ml_backend.ports import ProjectView, TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds import publishing, troubles
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
@@ -171,25 +173,43 @@ class LearningLoop:
 
     # Look and steer.
 
+    # Each answer is read in one transaction: what it says was true at one moment.
+
     def projects(self) -> list[dict[str, Any]]:
         """All known projects with their status in short."""
         with self.parts.database.read() as connection:
             known = list_projects(connection)
-        return [overview.describe_in_short(self.parts, project) for project in known]
+            return [overview.describe_in_short(self.parts, connection, project) for project in known]
 
     def status(self, project_id: int) -> dict[str, Any]:
-        return overview.describe(self.parts, self._get(project_id))
+        with self.parts.database.read() as connection:
+            return overview.describe(self.parts, connection, get_project(connection, project_id))
 
     def rounds(self, project_id: int, limit: int | None = None) -> list[dict[str, Any]]:
         """The reports, newest first; all of them, or as many as `limit`."""
         with self.parts.database.read() as connection:
             get_project(connection, project_id)
-            return [stored.to_record() for stored in rounds.list_rounds(connection, project_id, limit)]
+            return _read_reports(connection, project_id, limit)
 
-    def round_outcomes(self, project_id: int) -> dict[str, int]:
-        """How many rounds ended in which way, without reading their reports."""
+    def view(self, project_id: int, n_tasks: int) -> ProjectView:
+        """Everything that a page shows of a project, of one moment; `n_tasks` are ranked."""
         with self.parts.database.read() as connection:
-            return rounds.count_outcomes(connection, project_id)
+            return self._view(connection, get_project(connection, project_id), None, n_tasks)
+
+    def views(self, n_rounds: int) -> list[ProjectView]:
+        """All projects with their newest reports, of one moment."""
+        with self.parts.database.read() as connection:
+            return [self._view(connection, known, n_rounds, 0) for known in list_projects(connection)]
+
+    def _view(
+        self, connection: Connection, project: Project, n_rounds: int | None, n_tasks: int
+    ) -> ProjectView:
+        return ProjectView(
+            status=overview.describe(self.parts, connection, project),
+            rounds=_read_reports(connection, project.project_id, n_rounds),
+            outcomes=rounds.count_outcomes(connection, project.project_id),
+            tasks=overview.rank(connection, project, n_tasks) if n_tasks else [],
+        )
 
     def versions(self, project_id: int | None = None) -> list[str]:
         """Model versions that one can go back to, newest first: of one project, or of all."""
@@ -226,7 +246,8 @@ class LearningLoop:
 
     def ranked_tasks(self, project_id: int, limit: int = 100) -> list[dict[str, Any]]:
         """The tasks that the current model looked at, least sure first."""
-        return overview.rank(self.parts, self._get(project_id), limit)
+        with self.parts.database.read() as connection:
+            return overview.rank(connection, get_project(connection, project_id), limit)
 
     def picture(self, project_id: int, task_id: int, kind: PictureKind) -> bytes:
         """A PNG of what the model thinks of an image, or of its truth."""
@@ -242,3 +263,7 @@ class LearningLoop:
         if config is None:
             raise LabelConfigError(str(problem))
         return project, config
+
+
+def _read_reports(connection: Connection, project_id: int, limit: int | None) -> list[dict[str, Any]]:
+    return [stored.to_record() for stored in rounds.list_rounds(connection, project_id, limit)]

@@ -14,6 +14,19 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class ProjectView:
+    """What is told of a project: all of it was true at one moment.
+
+    `outcomes` counts rounds by how they ended; `rounds` are reports, newest first.
+    """
+
+    status: Mapping[str, Any]
+    rounds: Sequence[Mapping[str, Any]]
+    outcomes: Mapping[str, int]
+    tasks: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class AnnotationRecord:
     """One submitted annotation as Label Studio keeps it; `result` is its JSON list of regions.
 

@@ -47,14 +47,13 @@ class _View:
     repeat: Repeat | None  # the last rounds were interrupted
 
 
-def describe(parts: Parts, project: Project) -> dict[str, Any]:
-    """The status document of a project."""
-    with parts.database.read() as connection:
-        view = _read_view(parts, connection, project)
-        model = models.find_model(connection, project.project_id, project.current_version)
-        n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
-        n_tasks = tasks.count_tasks(connection, project.project_id)
-        settled = reviews.get_review(connection, project.project_id).settled_version
+def describe(parts: Parts, connection: Connection, project: Project) -> dict[str, Any]:
+    """The status document of a project, as `connection` sees it: the same transaction read `project`."""
+    view = _read_view(parts, connection, project)
+    model = models.find_model(connection, project.project_id, project.current_version)
+    n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
+    n_tasks = tasks.count_tasks(connection, project.project_id)
+    settled = reviews.get_review(connection, project.project_id).settled_version
     state = _find_state(view)
     return {
         "project": project.project_id,
@@ -86,10 +85,9 @@ def describe(parts: Parts, project: Project) -> dict[str, Any]:
     }
 
 
-def describe_in_short(parts: Parts, project: Project) -> dict[str, Any]:
+def describe_in_short(parts: Parts, connection: Connection, project: Project) -> dict[str, Any]:
     """One entry of the list of projects."""
-    with parts.database.read() as connection:
-        view = _read_view(parts, connection, project)
+    view = _read_view(parts, connection, project)
     return {
         "project": project.project_id,
         "title": project.title,
@@ -99,10 +97,9 @@ def describe_in_short(parts: Parts, project: Project) -> dict[str, Any]:
     }
 
 
-def rank(parts: Parts, project: Project, limit: int) -> list[dict[str, Any]]:
+def rank(connection: Connection, project: Project, limit: int) -> list[dict[str, Any]]:
     """The tasks that the current model looked at, least sure first."""
-    with parts.database.read() as connection:
-        ranked = predictions.rank_tasks(connection, project.project_id, project.current_version, limit)
+    ranked = predictions.rank_tasks(connection, project.project_id, project.current_version, limit)
     return [
         {"task": task.task_id, "score": task.score, "regions": json.loads(task.regions)} for task in ranked
     ]

@@ -57,8 +57,8 @@ def dashboard_routes(loop: Loop) -> Blueprint:
 
     @routes.get(PROJECT)
     def project(project_id: int) -> ResponseReturnValue:
-        status = loop.status(project_id)
-        reports = list(loop.rounds(project_id))
+        view = loop.view(project_id, SHOWN_TASKS)
+        status, reports = view.status, list(view.rounds)
         return render_template(
             "project.html",
             root="../",
@@ -68,7 +68,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             n_rounds=len(reports),
             trends=to_trends(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
-            tasks=list(loop.ranked_tasks(project_id, SHOWN_TASKS)),
+            tasks=list(view.tasks),
             chart=(WIDTH, HEIGHT),
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from ml_backend.label_studio.payloads import WebhookEvent
-from ml_backend.ports import TaskRecord
+from ml_backend.ports import ProjectView, TaskRecord
 
 PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
 
@@ -39,8 +39,12 @@ class Loop(Protocol):
         """The reports, newest first."""
         ...
 
-    def round_outcomes(self, project_id: int) -> Mapping[str, int]:
-        """How many rounds ended in which way, in the words of `metrics.round_outcome`."""
+    def view(self, project_id: int, n_tasks: int) -> ProjectView:
+        """Everything that a page shows of a project, of one moment; `n_tasks` are ranked."""
+        ...
+
+    def views(self, n_rounds: int) -> Sequence[ProjectView]:
+        """All projects with their newest reports, of one moment."""
         ...
 
     def versions(self, project_id: int | None) -> Sequence[str]: ...

@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from core.errors import BrushloopError
+from ml_backend.ports import ProjectView
 from ml_backend.web.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,9 @@ class _ProjectGauges(Collector):
             "Agreement of what was sent with what was submitted, in the last round",
             labels=["project"],
         )
-        for project, status, reports, outcomes in self._read():
+        for view in self._read():
+            status, reports = view.status, view.rounds
+            project = str(status["project"])
             for kind, count in status["annotations"].items():
                 annotations.add_metric([project, kind], count)
             for kind, count in status["pool"].items():
@@ -106,7 +109,7 @@ class _ProjectGauges(Collector):
                 state.add_metric([project, name], status["state"] == name)
             if status["training"]:
                 progress.add_metric([project], status["training"]["progress"])
-            for outcome, count in outcomes.items():
+            for outcome, count in view.outcomes.items():
                 rounds.add_metric([project, outcome], count)
             last: Mapping[str, Any] = next((r["effort"] for r in reports if r.get("effort")), {})
             for kind in EFFORT_KINDS:
@@ -116,21 +119,13 @@ class _ProjectGauges(Collector):
                 corrective.add_metric([project], last["corrective_dice"]["mean"])
         yield from (annotations, pool, state, progress, rounds, effort, corrective)
 
-    def _read(
-        self,
-    ) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]], Mapping[str, int]]]:
+    def _read(self) -> Sequence[ProjectView]:
         try:
-            for project in self._loop.projects():
-                project_id = project["project"]
-                yield (
-                    str(project_id),
-                    self._loop.status(project_id),
-                    self._loop.rounds(project_id, NEWEST_ROUNDS),
-                    self._loop.round_outcomes(project_id),
-                )
+            return self._loop.views(NEWEST_ROUNDS)
         except BrushloopError as error:
             # The counters of this process are still worth showing.
             log.warning("left out project gauges error=%r", str(error))
+            return ()
 
 
 def round_outcome(report: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from ml_backend.config import Settings
 from ml_backend.errors import NotFoundError
 from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.ports import ProjectView
 from ml_backend.web.app import create_app
 from ml_backend.web.prometheus import round_outcome
 
@@ -210,9 +212,17 @@ class FakeLoop:
         self._look_up(project_id)
         return make_rounds()[:limit]
 
-    def round_outcomes(self, project_id: int) -> Counter[str]:
-        self._look_up(project_id)
-        return Counter(map(round_outcome, make_rounds()))
+    def view(self, project_id: int, n_tasks: int) -> ProjectView:
+        return ProjectView(
+            status=self.status(project_id),
+            rounds=self.rounds(project_id),
+            outcomes=Counter(map(round_outcome, make_rounds())),
+            tasks=self.ranked_tasks(project_id, n_tasks),
+        )
+
+    def views(self, n_rounds: int) -> list[ProjectView]:
+        found = [self.view(project["project"], 0) for project in self.projects()]
+        return [replace(view, rounds=view.rounds[:n_rounds]) for view in found]
 
     def versions(self, project_id: int | None) -> list[str]:
         if self.failure:
