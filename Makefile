@@ -19,12 +19,18 @@ LABEL_STUDIO := $(LABEL_STUDIO_VENV)/.installed
 endif
 export LABEL_STUDIO_VENV
 
+# Python compiles each module once, whatever the shell says: processes are started by the hundred.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Idle threads of torch sleep instead of burning the cores that the others need.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 TEST_PACKAGES := chromium redis-server postgresql
 
-.PHONY: help setup up check lint test bench e2e constraints system-packages clean
+# As many processes as cores and memory carry; what shares a server stays together.
+SIDE_BY_SIDE := -n auto --dist loadgroup
+
+.PHONY: help setup up check lint test thorough bench e2e constraints system-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,7 +49,10 @@ check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no
 	$(BIN)/pytest tests/unit brushloop core ml_backend simulation
 
 test: lint $(LABEL_STUDIO) system-packages  ## everything that CI runs, with real servers and a real browser
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
+
+thorough: lint $(LABEL_STUDIO) system-packages  ## also kills by the dozen and much fuzz, with branch coverage: an hour
+	$(BIN)/pytest $(SIDE_BY_SIDE) --thorough --cov --cov-report=term-missing:skip-covered --cov-report=html:test-artifacts/coverage
 
 e2e: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## the real Label Studio in a real browser
 	$(BIN)/pytest tests/e2e
@@ -59,23 +68,18 @@ constraints: $(INSTALLED) $(LABEL_STUDIO)  ## write what is installed now into b
 	$(BIN)/python .ci/freeze.py $(LABEL_STUDIO_VENV)/bin/python > constraints-label-studio.txt
 
 clean:  ## remove the environments and what tools left behind; .brushloop (your data) stays
-	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info test-artifacts
+	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info test-artifacts .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A fresh Debian has no module venv: it is in a package of its own.
-define create_venv
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; name yours with make PYTHON=/path/to/python" >&2; exit 1; }
-	@test -x $(1)/bin/pip || $(PYTHON) -m venv $(1) 2>/dev/null \
-		|| { .ci/system-packages python3-venv && $(PYTHON) -m venv --clear $(1); }
+# Ours is installed from this checkout, so each clone has its own; Label Studio's holds nothing of it and is
+# shared (SHARE_ENVIRONMENTS=0: not even that).
+define make_environment
+@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; name yours with make PYTHON=/path/to/python" >&2; exit 1; }
+@$(PYTHON) .ci/environment.py
 endef
 
-$(INSTALLED): pyproject.toml constraints.txt
-	$(call create_venv,$(VENV))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	@touch $@
+$(INSTALLED): pyproject.toml constraints.txt .ci/environment.py
+	$(make_environment) $(VENV) constraints.txt -- -e ".[dev]"
 
-.venv-label-studio/.installed: constraints-label-studio.txt
-	$(call create_venv,.venv-label-studio)
-	.venv-label-studio/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints-label-studio.txt label-studio setuptools
-	@touch $@
+.venv-label-studio/.installed: constraints-label-studio.txt .ci/environment.py
+	$(make_environment) --shared label-studio .venv-label-studio constraints-label-studio.txt -- label-studio setuptools

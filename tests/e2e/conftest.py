@@ -10,13 +10,21 @@ from label_studio_browser import open_browser
 from playwright.sync_api import Browser
 from running_services import RealLabelStudio, launch_label_studio
 
+LABEL_STUDIO_S = 300
+"""All tests with the real Label Studio, on a quiet core."""
+
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("e2e")
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        item.add_marker("e2e")
+        if "label_studio" in getattr(item, "fixturenames", ()):
+            # Who shares the server stays in its process; together they take longest, so they begin.
+            item.add_marker(pytest.mark.xdist_group("label_studio"))
+            item.add_marker(pytest.mark.slow(about_s=LABEL_STUDIO_S))
 
 
 @pytest.fixture(scope="session")

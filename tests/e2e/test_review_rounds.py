@@ -22,8 +22,8 @@ from bench.fake_label_studio import paint_objects
 from core.synthetic import make_image
 from ml_backend.label_studio.client import LabelStudioClient
 
-N_IMAGES, SHAPE, N_OBJECTS = 12, (128, 128), 8
-N_ROUNDS, MAX_SUBMITS = 3, 6
+N_IMAGES, SHAPE, N_OBJECTS = 10, (128, 128), 8
+N_ROUNDS, MAX_SUBMITS = 2, 5
 SETTINGS = {
     "MIN_PIXELS_PER_CLASS": "200",
     "QUIET_TIME_S": "0.5",
@@ -39,7 +39,7 @@ THEIRS = {"result": [], "score": 0.001, "model_version": "another-model"}
 
 @dataclass
 class Review:
-    """One project with twelve images, and what is asked of the two servers about it."""
+    """One project with ten images, and what is asked of the two servers about it."""
 
     label_studio: RealLabelStudio
     backend: Backend

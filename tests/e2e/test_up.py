@@ -11,8 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
+from services import free_port
 
-from ml_backend.command.child_process import find_free_port
 from ml_backend.command.demo_project import N_IMAGES, TITLE
 from ml_backend.command.local_label_studio import HOST, load_login
 from ml_backend.config import child_environment
@@ -23,8 +24,11 @@ DOWN_TIMEOUT_S = 60
 GONE_TIMEOUT_S = 10
 
 
+pytestmark = [pytest.mark.slow(about_s=80), pytest.mark.xdist_group("up")]
+
+
 def test_one_command_starts_a_connected_demo_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
-    ports = find_free_port(HOST, 28080), find_free_port(HOST, 29090)
+    ports = free_port(), free_port()
     log = tmp_path / "up.log"
     up = start_up(tmp_path / "data", ports, log)
     try:

@@ -7,7 +7,7 @@ import pytest
 from bench import Options
 from bench.pool import run
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.thorough, pytest.mark.slow(about_s=60)]
 
 
 def test_two_small_pools_are_measured_side_by_side() -> None:

@@ -13,9 +13,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from compose import ROOT, load_compose
+from services import free_port
 
 from bench.fake_label_studio import FakeLabelStudio, run_fake
-from ml_backend.command.child_process import ChildProcess, find_free_port
+from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 
 pytestmark = pytest.mark.integration
@@ -67,9 +68,10 @@ def databases(servers, values, request):
     return {"postgres": urlsplit(database_url).netloc.split("@")[1], "redis": urlsplit(redis_url).netloc}
 
 
+@pytest.mark.slow(about_s=25)
 def test_the_services_of_the_compose_file_learn_together(databases, values, tmp_path):
     fake = FakeLabelStudio({PROJECT: 96})
-    port = find_free_port("127.0.0.1", 19390)
+    port = free_port()
     children: list[ChildProcess] = []
     with run_fake(fake) as address:
         hosts = {**databases, "label-studio": urlsplit(address).netloc, "web": f"127.0.0.1:{port}"}

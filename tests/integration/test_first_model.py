@@ -29,6 +29,7 @@ USEFUL_DICE = 0.6
 
 
 @pytest.mark.integration
+@pytest.mark.slow(about_s=30)
 @pytest.mark.parametrize("name", sorted(SETS))
 def test_a_dozen_painted_objects_make_a_useful_first_model(name: str) -> None:
     painted = paint(SETS[name]["pool"], N_OBJECTS, np.random.default_rng(0))

@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from services import free_port
 
 from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
-from ml_backend.command.child_process import ChildProcess, find_free_port
+from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 
 pytestmark = pytest.mark.integration
@@ -31,7 +32,7 @@ class Service:
 
     def __init__(self, fake: FakeLabelStudio, backend: Any, folder: Path) -> None:
         self.fake, self.folder = fake, folder
-        self.port = find_free_port(HOST, 19290)
+        self.port = free_port()
         self.environment = child_environment(
             {
                 **backend.environment(),
@@ -40,7 +41,7 @@ class Service:
                 "BASIC_AUTH_USER": AUTH[0],
                 "BASIC_AUTH_PASS": AUTH[1],
                 "MIN_PIXELS_PER_CLASS": "500",
-                "ROUND_BUDGET_S": "12",
+                "ROUND_BUDGET_S": "4",
                 "ROUND_WARM_BUDGET_S": "2",
                 "QUIET_TIME_S": "0.5",
             },
@@ -116,6 +117,7 @@ def run_service(backend: Any, folder: Path) -> Iterator[Service]:
             service.http.close()
 
 
+@pytest.mark.slow(about_s=50)
 def test_webhooks_become_a_model_that_predicts_and_a_restart_keeps_it(service_backend, tmp_path):
     with run_service(service_backend, tmp_path) as service:
         fake = service.fake
@@ -156,6 +158,7 @@ def test_webhooks_become_a_model_that_predicts_and_a_restart_keeps_it(service_ba
         assert later["annotations"]["trained"] == 4
 
 
+@pytest.mark.slow(about_s=25)
 def test_a_missed_webhook_is_found_and_the_model_can_be_steered(service_backend, tmp_path):
     with run_service(service_backend, tmp_path) as service:
         fake = service.fake

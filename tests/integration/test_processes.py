@@ -30,6 +30,7 @@ def rounds(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow(about_s=70)
 def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: Stack) -> None:
     """One story, because starting processes takes longer than the rest of it."""
     # Two workers, ten submits: the rounds never overlap, and nothing is trained twice.
@@ -70,6 +71,7 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
     assert stack.wait_until_trained()["last_error"] is None
 
 
+@pytest.mark.slow(about_s=65)
 def test_what_happens_to_a_training_happens_to_nothing_else(stack: Stack) -> None:
     stack.environment["ROUND_BUDGET_S"] = stack.environment["ROUND_WARM_BUDGET_S"] = "60"
     worker = stack.start_worker()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from services import free_port
 
-from ml_backend.command.child_process import ChildProcess, find_free_port
+from ml_backend.command.child_process import ChildProcess
 from ml_backend.command.local_label_studio import (
     HOST,
     Login,
@@ -56,7 +57,7 @@ class RealLabelStudio:
 
 def launch_label_studio(folder: Path) -> RealLabelStudio:
     """Start the server with prediction validation switched on, and wait for it."""
-    port = find_free_port(HOST, 18080)
+    port = free_port()
     login = load_login(folder / "login.json")
     process = start_label_studio(
         find_label_studio(Settings().label_studio_venv),
@@ -121,7 +122,7 @@ class Backend:
 @contextmanager
 def run_backend(label_studio: RealLabelStudio, folder: Path, **settings: str) -> Iterator[Backend]:
     """Start web and worker by the command that people use; they end with the block."""
-    port = find_free_port(HOST, 19090)
+    port = free_port()
     url = f"http://{HOST}:{port}"
     environment = child_environment(
         {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from core.asking.suggestion import build_suggestion
@@ -81,6 +82,7 @@ def _two_phases(rng: np.random.Generator) -> Picture:
     return _noisy(np.array([70.0, 150.0])[truth], rng), truth
 
 
+@pytest.mark.slow(about_s=30)
 def test_a_class_of_one_percent_of_the_pixels_is_learnt_beside_a_common_one() -> None:
     schema, rng = LabelSchema.of("Background", "Cell", "Crystal"), np.random.default_rng(0)
     pictures = [_discs_with_a_rare_kind(rng) for _ in range(4)]

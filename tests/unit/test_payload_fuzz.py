@@ -8,14 +8,17 @@ import time
 import pytest
 from damaged_payloads import post_many
 
-N_PAYLOADS = 10_000
-LIMIT_S = 60.0
+LIMIT_S = 0.006
+"""Of this process, for each payload: others may need the cores too."""
 
 
-@pytest.mark.timeout(300)
-def test_ten_thousand_mutated_payloads_get_a_typed_answer(client, recorded):
-    started = time.process_time()  # others may need the cores too
-    statuses, slowest = post_many(client, recorded, N_PAYLOADS, random.Random(20261122))
-    assert time.process_time() - started < LIMIT_S
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "n_payloads", [1_000, pytest.param(10_000, marks=[pytest.mark.thorough, pytest.mark.slow(about_s=40)])]
+)
+def test_thousands_of_mutated_payloads_get_a_typed_answer(client, recorded, n_payloads):
+    started = time.process_time()
+    statuses, slowest = post_many(client, recorded, n_payloads, random.Random(20261122))
+    assert time.process_time() - started < LIMIT_S * n_payloads
     assert slowest < 5
-    assert min(statuses.values()) > 20, f"the mutations are too tame or too wild: {statuses}"
+    assert min(statuses.values()) > n_payloads / 500, f"the mutations are too tame or too wild: {statuses}"

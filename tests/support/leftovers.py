@@ -1,0 +1,58 @@
+"""What a session of tests leaves behind: processes, temporary files, changed environment variables."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+SESSION = "BRUSHLOOP_TEST_SESSION"
+"""Every process inherits it from the session that started it, also one whose parent is gone."""
+
+NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_")
+"""How variables begin that pytest sets, and torch when it is imported or first trains."""
+
+PATIENCE_S = 15.0
+"""A fork server or a browser's helper ends a moment after the one that it served."""
+
+
+def find_processes(session: str) -> dict[int, str]:
+    """Command lines of the living processes of a session, without this one and those above it."""
+    wanted = f"{SESSION}={session}".encode()
+    above = _ancestors(os.getpid())
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has ended meanwhile, or is somebody else's
+        if wanted in environment and int(entry.name) not in above:
+            found[int(entry.name)] = command.strip()
+    return found
+
+
+def wait_for_processes(session: str, patience_s: float = PATIENCE_S) -> dict[int, str]:
+    """The processes that are still there when patience ends; none as soon as there are none."""
+    deadline = time.monotonic() + patience_s
+    while (left := find_processes(session)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
+
+
+def changed_variables(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the variables that were added, removed or changed."""
+    names = {name for name in (*before, *now) if before.get(name) != now.get(name)}
+    return sorted(name for name in names if not name.startswith(NOT_OURS))
+
+
+def _ancestors(pid: int) -> set[int]:
+    found = set()
+    while pid:
+        found.add(pid)
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
