@@ -33,6 +33,10 @@ class PixelStatistics:
         return len(self.mean)
 
 
+ONCE_CUT = ((2, 1), (4, 3))
+"""Channels of an image and of its network where networks were published that never saw the last channel."""
+
+
 def conform_channels(image: NDArray[Any], n_channels: int) -> NDArray[Any]:
     """Give an image the channels that a network reads.
 
@@ -41,7 +45,9 @@ def conform_channels(image: NDArray[Any], n_channels: int) -> NDArray[Any]:
     image : (H, W, C) array
         A view of it is returned where nothing has to change.
     n_channels : int
-        A grey image is repeated; an image with alpha loses it; else the mean of the channels is repeated.
+        A grey image is repeated; another one with too few channels gets empty ones. A network that reads less
+        than the image has, because nobody painted in such images yet, sees the mean of the channels; one that
+        reads 3 of 4 or 1 of 2 sees the first ones, as it did when such images came without their last.
 
     Examples
     --------
@@ -53,8 +59,10 @@ def conform_channels(image: NDArray[Any], n_channels: int) -> NDArray[Any]:
     found = image.shape[2]
     if found == n_channels:
         return image
-    if found in (2, 4):  # the last channel is alpha
-        return conform_channels(image[..., :-1], n_channels)
+    if (found, n_channels) in ONCE_CUT:
+        return image[..., :n_channels]
+    if 1 < found < n_channels:
+        return np.pad(image, ((0, 0), (0, 0), (0, n_channels - found)))
     grey = image if found == 1 else image.mean(-1, keepdims=True)
     return np.repeat(grey, n_channels, axis=2)
 

@@ -9,7 +9,7 @@ layer at full resolution keeps the borders sharp.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,17 +171,48 @@ def conform_channels(weights: Mapping[str, Tensor], in_channels: int) -> Weights
     Each new channel gets an equal part of the old channels' sum, so an image whose channels are all
     equal is answered as before.
     """
+
+    def share(kernel: Tensor) -> Tensor:
+        return kernel.sum(1, keepdim=True).repeat(1, in_channels, 1, 1, 1) / in_channels
+
+    return _change_readers(weights, share, in_channels)
+
+
+def widen_channels(weights: Mapping[str, Tensor], in_channels: int) -> Weights:
+    """Let the first layer read more input channels, keeping its answer to the images that it knows.
+
+    What read grey images reads the mean of all channels; what read several goes on reading them, and has no
+    opinion of those that come behind.
+    """
+
+    def pad(kernel: Tensor) -> Tensor:
+        return F.pad(kernel, (0,) * 6 + (0, in_channels - kernel.shape[1]))
+
+    if _channels_of(weights) == 1:
+        return conform_channels(weights, in_channels)
+    return _change_readers(weights, pad, in_channels)
+
+
+READERS = {"encoder.0.first.weight": FOLD_PX**2, "entry.weight": 1, "detail.weight": 1}
+"""Layers that read the image, by name, and the pixels that are folded into one of theirs."""
+
+
+def _change_readers(
+    weights: Mapping[str, Tensor], change: Callable[[Tensor], Tensor], in_channels: int
+) -> Weights:
+    """Change each kernel `(out, channels, of a fold, h, w)` that does not read `in_channels` already."""
     adapted = copy_weights(weights)
-    readers = {"encoder.0.first.weight": FOLD_PX**2, "entry.weight": 1, "detail.weight": 1}
-    for name, folded_px in readers.items():
-        if name not in weights:
-            continue
-        flat = weights[name]
-        kernel = flat.reshape(len(flat), -1, folded_px, *flat.shape[2:])  # (out, channels, of a fold, 3, 3)
-        if kernel.shape[1] != in_channels:
-            shared = kernel.sum(1, keepdim=True) / in_channels
-            adapted[name] = shared.repeat(1, in_channels, 1, 1, 1).flatten(1, 2).contiguous()
+    for name, folded_px in READERS.items():
+        if name in weights:
+            flat = weights[name]
+            kernel = flat.reshape(len(flat), -1, folded_px, *flat.shape[2:])
+            if kernel.shape[1] != in_channels:
+                adapted[name] = change(kernel).flatten(1, 2).contiguous()
     return adapted
+
+
+def _channels_of(weights: Mapping[str, Tensor]) -> int:
+    return int(weights["detail.weight"].shape[1])
 
 
 class Block(nn.Module):

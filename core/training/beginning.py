@@ -23,6 +23,7 @@ from core.network.unet import (
     conform_channels,
     conform_classes,
     initial_weights,
+    widen_channels,
 )
 from core.schema import LabelSchema
 from core.training.round_report import Origin
@@ -66,7 +67,7 @@ def begin(
     `widths` or an `encoder` of timm's are for a network that starts over; one that goes on stays what it is.
     The folder `base` holds other base weights than the shipped ones, for both.
     """
-    found = max(natural_channels(opened.example.image.shape[2]) for opened in examples)
+    found = max(opened.example.image.shape[2] for opened in examples)
     if start is None:
         if encoder:
             architecture = build_timm_architecture(encoder, found, len(schema))
@@ -77,12 +78,12 @@ def begin(
         if weights is not None:
             return Beginning("base", architecture, weights, statistics, None, weights)
         return Beginning("fresh", architecture, initial_weights(architecture, rng), statistics, None)
-    # An image that brings colour to a grey project widens the input; grey images are repeated.
+    # An image that brings more channels widens the input: no image loses one.
     in_channels = max(start.architecture["in_channels"], found)
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
     weights = conform_classes(start.weights, start.schema.names, schema.names)
-    weights = conform_channels(weights, in_channels)
-    statistics = widen(start.statistics, in_channels)
+    weights = widen_channels(weights, in_channels)
+    statistics = widen(start.statistics, examples, in_channels)
     behind = _find_base(architecture, schema, base)
     return Beginning("warm", architecture, weights, statistics, start.fingerprint, behind)
 
@@ -129,11 +130,6 @@ def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest
     return {name: torch.lerp(tensor, base[name], share) for name, tensor in weights.items()}
 
 
-def natural_channels(n_channels: int) -> int:
-    """Channels that carry an image: without the alpha of grey + alpha and of RGB + alpha."""
-    return {2: 1, 4: 3}.get(n_channels, n_channels)
-
-
 def measure(examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
     """Statistics of the annotated pixels of the opened images, from their candidate positions."""
     samples = []
@@ -144,9 +140,12 @@ def measure(examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics
     return measure_pixels(samples, n_channels)
 
 
-def widen(statistics: PixelStatistics, n_channels: int) -> PixelStatistics:
-    """Statistics for more channels than before: the mean of the old ones for each."""
+def widen(statistics: PixelStatistics, examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
+    """Statistics for more channels than before; grey ones are repeated, further ones measured."""
     if statistics.n_channels == n_channels:
         return statistics
-    mean, std = float(np.mean(statistics.mean)), float(np.mean(statistics.std))
-    return PixelStatistics((mean,) * n_channels, (std,) * n_channels)
+    if statistics.n_channels == 1:
+        return PixelStatistics(statistics.mean * n_channels, statistics.std * n_channels)
+    added = measure(examples, n_channels)
+    known = statistics.n_channels
+    return PixelStatistics(statistics.mean + added.mean[known:], statistics.std + added.std[known:])

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from core.errors import ImageError
 from ml_backend.label_studio.image_frame import ImageLimits, turn
@@ -19,17 +20,19 @@ CHANNEL_AXES = "SCIQ"
 """tifffile's letters for samples, channels, and pages of which nobody says what they are."""
 
 MAX_CHANNELS = 64
-OPENCV_CHANNELS = 4
 UNCOMPRESSED = 1
 DEFLATE = (8, 32946)
 PHOTOMETRIC_WHITE_IS_ZERO, PHOTOMETRIC_RGB, PHOTOMETRIC_PALETTE = 0, 2, 3
+UNSPECIFIED, ALPHA_SAMPLES = 0, (1, 2)
+"""TIFF's ExtraSamples: a channel like the others; associated and unassociated alpha."""
+GREYS_OR_COLOURS, COLOUR_AND_ONE, DEEP_BITS = (1, 3), 4, 16
+PILLOW_MODES = ("LA", "RGBA", "RGBX", "RGBa", "CMYK")
 
 
 def read_tiff(path: Path, limits: ImageLimits) -> NDArray[Any]:
     """Decode the first picture of a TIFF to `(H, W, C)`; sizes are checked before pixels are read.
 
-    What libtiff can hold is read by OpenCV, whose decoders stay inside their buffers; what has more than
-    four channels by tifffile.
+    All channels are kept except those that the file itself calls alpha.
     """
     with tifffile.TiffFile(path) as tiff:
         if not tiff.series:
@@ -37,17 +40,47 @@ def read_tiff(path: Path, limits: ImageLimits) -> NDArray[Any]:
         series = tiff.series[0]
         page = series.keyframe
         kept = _kept_axes(series)
-        axes = "".join(letter for letter, _ in kept)
         shape = dict(kept)
         n_channels = prod(size for letter, size in kept if letter not in "YX")
         limits.check_shape(shape["Y"], shape["X"], n_channels, series.dtype.itemsize)
         if page.photometric == PHOTOMETRIC_PALETTE:
             pixels = _read_palette(path, page)
-        elif page.compression != UNCOMPRESSED and axes in ("YX", "YXS") and n_channels <= OPENCV_CHANNELS:
-            pixels = _read_with_opencv(path, (shape["Y"], shape["X"]))
         else:
-            pixels = _read_with_tifffile(series, kept)
+            pixels = _read(path, series, kept, n_channels)
+            pixels = _without_alpha(pixels, page)
         return turn(_finish(pixels, page), int(page.tags.valueof("Orientation", 1)))
+
+
+def _read(path: Path, series: Any, kept: list[tuple[str, int]], n_channels: int) -> NDArray[Any]:
+    """What libtiff can hold is read by it: its decoders stay inside their buffers. The rest is tifffile's."""
+    page, shape = series.keyframe, dict(kept)
+    axes = "".join(letter for letter, _ in kept)
+    is_deflated = page.compression in DEFLATE and not _is_plain(page, n_channels)
+    if page.compression == UNCOMPRESSED or axes not in ("YX", "YXS") or is_deflated:
+        return _read_with_tifffile(series, kept)
+    size = (shape["Y"], shape["X"])
+    pixels = _read_with_opencv(path, size) if _is_plain(page, n_channels) else _read_with_pillow(path, size)
+    if pixels.shape[2] != n_channels:
+        raise ImageError(f"a TIFF of {n_channels} channels is not supported with {page.compression!s}")
+    return pixels
+
+
+def _is_plain(page: Any, n_channels: int) -> bool:
+    """Whether OpenCV gives all channels as stored: of others it drops some, or multiplies by alpha."""
+    if n_channels == COLOUR_AND_ONE:
+        is_kept = page.bitspersample == DEEP_BITS or tuple(page.extrasamples) == (UNSPECIFIED,)
+        return bool(page.photometric == PHOTOMETRIC_RGB and is_kept)
+    return n_channels in GREYS_OR_COLOURS and not page.extrasamples
+
+
+def _without_alpha(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
+    """The channels that the file does not call alpha; what it says nothing of is a channel."""
+    extra = tuple(int(kind) for kind in page.extrasamples)
+    if pixels.shape[2] != page.samplesperpixel or not extra:
+        return pixels
+    first_extra = pixels.shape[2] - len(extra)
+    kept = [*range(first_extra), *(first_extra + i for i, k in enumerate(extra) if k not in ALPHA_SAMPLES)]
+    return pixels if len(kept) == pixels.shape[2] or not kept else pixels[:, :, kept]
 
 
 def _kept_axes(series: Any) -> list[tuple[str, int]]:
@@ -98,6 +131,14 @@ def _read_with_opencv(path: Path, size: tuple[int, int]) -> NDArray[Any]:
     return pixels[:, :, order]
 
 
+def _read_with_pillow(path: Path, size: tuple[int, int]) -> NDArray[Any]:
+    """Grey or colour of 8 bits with one more channel, as stored."""
+    with Image.open(path, formats=("TIFF",)) as image:
+        if image.mode not in PILLOW_MODES or image.size != size[::-1]:
+            raise ImageError("a TIFF of several channels in this compression is not supported: use Deflate")
+        return np.asarray(image)
+
+
 def _read_palette(path: Path, page: Any) -> NDArray[Any]:
     """OpenCV turns a palette into colour by itself."""
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -107,9 +148,7 @@ def _read_palette(path: Path, page: Any) -> NDArray[Any]:
 
 
 def _finish(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
-    """Drop alpha, spread single bits, and refuse what is neither 8 nor 16 bits."""
-    if page.photometric == PHOTOMETRIC_RGB and pixels.shape[2] == 4 and page.extrasamples:
-        pixels = pixels[:, :, :3]
+    """Spread single bits, and refuse what is neither 8 nor 16 bits."""
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype not in (np.uint8, np.uint16):

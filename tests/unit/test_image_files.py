@@ -79,6 +79,89 @@ def test_alpha_is_dropped_without_blending(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.tif", LIMITS), COLOUR)
 
 
+EXTRA = "unspecified"
+ALPHA = ["assocalpha", "unassalpha"]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("n_channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("is_planar", [False, True])
+def test_every_channel_of_a_tiff_is_kept_as_stored(
+    tmp_path: Path, n_channels: int, kind: Any, compression: str | None, is_planar: bool
+) -> None:
+    pixels = RNG.integers(0, np.iinfo(kind).max, (20, 30, n_channels), kind)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        pixels.transpose(2, 0, 1) if is_planar else pixels,
+        photometric="minisblack",
+        planarconfig="separate" if is_planar else "contig",
+        compression=compression,
+    )
+    assert np.array_equal(read_image(tmp_path / "a.tif", LIMITS), pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("photometric", "extra", "kept"),
+    [
+        ("minisblack", ["unassalpha"], [0]),
+        ("minisblack", [EXTRA, "unassalpha"], [0, 1]),
+        ("minisblack", ["assocalpha", EXTRA], [0, 2]),
+        ("rgb", [EXTRA], [0, 1, 2, 3]),
+        ("rgb", ["unassalpha"], [0, 1, 2]),
+        ("rgb", ["assocalpha"], [0, 1, 2]),
+        ("rgb", ["unassalpha", EXTRA], [0, 1, 2, 4]),
+        ("rgb", [EXTRA, EXTRA], [0, 1, 2, 3, 4]),
+    ],
+)
+def test_only_what_a_tiff_calls_alpha_is_dropped(
+    tmp_path: Path, photometric: str, extra: list[str], kept: list[int], kind: Any, compression: str | None
+) -> None:
+    n_channels = len(extra) + (3 if photometric == "rgb" else 1)
+    pixels = RNG.integers(0, np.iinfo(kind).max, (20, 30, n_channels), kind)
+    options = {"photometric": photometric, "planarconfig": "contig", "extrasamples": extra}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, **options)
+    assert np.array_equal(read_image(tmp_path / "a.tif", LIMITS), pixels[:, :, kept])
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(("mode", "n_kept"), [("LA", 1), ("RGBA", 3), ("RGBX", 4), ("CMYK", 4)])
+def test_channels_of_a_compressed_tiff_of_pillow_are_neither_lost_nor_blended(
+    tmp_path: Path, mode: str, n_kept: int, compression: str
+) -> None:
+    pixels = RNG.integers(0, 256, (20, 30, len(mode)), np.uint8)
+    image = Image.frombytes(mode, (30, 20), pixels.tobytes())
+    image.save(tmp_path / "a.tif", compression=compression)
+    assert np.array_equal(read_image(tmp_path / "a.tif", LIMITS), pixels[:, :, :n_kept])
+
+
+def test_sixteen_bits_with_alpha_of_opencv_keep_their_colours(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 65536, (20, 30, 4), np.uint16)
+    cv2.imwrite(str(tmp_path / "a.tif"), pixels[:, :, [2, 1, 0, 3]])
+    assert np.array_equal(read_image(tmp_path / "a.tif", LIMITS)[:, :, :3], pixels[:, :, :3])
+
+
+def test_channels_that_cannot_be_read_are_refused_and_not_left_out(tmp_path: Path) -> None:
+    """LZW of two 16-bit channels: what is at hand would give one of them, and in silence."""
+    pixels = RNG.integers(0, 256, (20, 30, 2), np.uint8)
+    Image.frombytes("LA", (30, 20), pixels.tobytes()).save(tmp_path / "a.tif", compression="tiff_lzw")
+    raw = (tmp_path / "a.tif").read_bytes()
+    bits = struct.pack("<HHIHH", 258, 3, 2, 8, 8)
+    assert bits in raw
+    (tmp_path / "a.tif").write_bytes(raw.replace(bits, struct.pack("<HHIHH", 258, 3, 2, 16, 16)))
+    with pytest.raises(ImageError):
+        read_image(tmp_path / "a.tif", LIMITS)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_alpha_of_what_browsers_show_is_alpha(tmp_path: Path, name: str) -> None:
+    pixels = np.concatenate([COLOUR, np.full((20, 30, 1), 200, np.uint8)], axis=2)
+    Image.fromarray(pixels).save(tmp_path / name, lossless=True, exact=True)
+    assert np.array_equal(read_image(tmp_path / name, LIMITS), COLOUR)
+
+
 @pytest.mark.parametrize("name", ["p.png", "p.gif", "p.bmp", "p.tif"])
 def test_a_palette_becomes_colour(tmp_path: Path, name: str) -> None:
     image = Image.fromarray(COLOUR).quantize(16)

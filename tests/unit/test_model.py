@@ -14,6 +14,7 @@ from core.network.unet import (
     initial_weights,
     receptive_margin_px,
     stride_of,
+    widen_channels,
 )
 
 TINY = (4, 6, 8)
@@ -66,6 +67,23 @@ def test_a_network_widened_to_colour_answers_grey_images_as_before() -> None:
     weights = _random_weights(grey)
     x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     wide = _logits(build_architecture(3, 2, TINY), conform_channels(weights, 3), x.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(wide, _logits(grey, weights, x))
+
+
+@pytest.mark.parametrize(("few", "many"), [(2, 3), (3, 4), (3, 7)])
+def test_a_network_that_gets_more_channels_goes_on_reading_the_ones_it_knows(few: int, many: int) -> None:
+    narrow = build_architecture(few, 2, TINY)
+    weights = _random_weights(narrow)
+    x = torch.randn(1, many, 8, 8, generator=torch.Generator().manual_seed(3))
+    wide = _logits(build_architecture(many, 2, TINY), widen_channels(weights, many), x)
+    torch.testing.assert_close(wide, _logits(narrow, weights, x[:, :few]))
+
+
+def test_a_grey_network_that_gets_more_channels_answers_grey_images_as_before() -> None:
+    grey = build_architecture(1, 2, TINY)
+    weights = _random_weights(grey)
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    wide = _logits(build_architecture(4, 2, TINY), widen_channels(weights, 4), x.repeat(1, 4, 1, 1))
     torch.testing.assert_close(wide, _logits(grey, weights, x))
 
 

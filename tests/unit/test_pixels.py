@@ -9,7 +9,7 @@ from core.network.pixels import PixelStatistics, conform_channels, measure_pixel
 from core.threads import torch_threads
 
 
-@pytest.mark.parametrize(("found", "wanted"), [(1, 3), (2, 1), (4, 3), (3, 1), (5, 2)])
+@pytest.mark.parametrize(("found", "wanted"), [(1, 3), (2, 2), (2, 1), (4, 4), (4, 3), (3, 1), (5, 2)])
 def test_an_image_gets_the_channels_that_the_network_reads(found: int, wanted: int) -> None:
     image = np.full((2, 3, found), 7, np.uint8)
     conformed = conform_channels(image, wanted)
@@ -17,9 +17,18 @@ def test_an_image_gets_the_channels_that_the_network_reads(found: int, wanted: i
     assert (conformed == 7).all()
 
 
-def test_alpha_is_left_out() -> None:
-    image = np.dstack([np.full((2, 2, 3), 9, np.uint8), np.zeros((2, 2, 1), np.uint8)])
-    assert (conform_channels(image, 3) == 9).all()
+@pytest.mark.parametrize(("found", "wanted"), [(2, 3), (2, 5), (3, 4), (3, 5), (4, 5)])
+def test_an_image_with_fewer_channels_keeps_them_in_their_places(found: int, wanted: int) -> None:
+    image = np.random.default_rng(0).integers(1, 255, (2, 3, found), np.uint8)
+    conformed = conform_channels(image, wanted)
+    assert np.array_equal(conformed[..., :found], image)
+    assert not conformed[..., found:].any()
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(2, 1), (4, 3)])
+def test_models_from_before_the_last_channel_was_kept_answer_as_before(found: int, wanted: int) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (2, 3, found), np.uint8)
+    assert np.array_equal(conform_channels(image, wanted), image[..., :wanted])
 
 
 def test_an_image_without_a_channel_axis_is_refused() -> None:

@@ -349,6 +349,34 @@ def test_grey_and_colour_images_train_one_model() -> None:
     assert _train(source, grey_start).checkpoint.architecture["in_channels"] == 3
 
 
+def _told_by_the_last_channel(seed: int, n_channels: int) -> Example:
+    """Noise in all channels but the last one, which alone shows the class: left and right in turns."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(80, 120, (SIDE, SIDE, n_channels), np.uint8)
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[:, :: 2 * 16] = 1
+    truth = np.maximum.reduce([np.roll(truth, shift, axis=1) for shift in range(16)])
+    image[..., -1] += truth * np.uint8(60)
+    return Example(f"{n_channels}-{seed}", image, truth, np.full_like(truth, IGNORE_INDEX))
+
+
+@pytest.mark.parametrize("n_channels", [2, 4, 5])
+def test_no_channel_of_an_image_is_lost(n_channels: int) -> None:
+    source = Images([_told_by_the_last_channel(seed, n_channels) for seed in range(3)])
+    checkpoint = _train(source, settings=replace(QUICK, max_steps=40)).checkpoint
+    assert checkpoint.architecture["in_channels"] == n_channels
+    unseen = _told_by_the_last_channel(9, n_channels)
+    assert _accuracy(checkpoint, unseen, unseen.train_map) > 0.9
+
+
+def test_a_model_of_colours_learns_a_fourth_channel_and_keeps_what_it_knew_of_three() -> None:
+    start = _train(Images([_example(seed, kind="tissue") for seed in range(3)])).checkpoint
+    wider = _train(Images([_told_by_the_last_channel(seed, 4) for seed in range(3)]), start).checkpoint
+    assert wider.architecture["in_channels"] == 4
+    assert wider.statistics.mean[:3] == start.statistics.mean
+    assert wider.statistics.mean[3] == pytest.approx(130, abs=5)
+
+
 def test_a_round_on_a_busy_machine_takes_longer_to_make_the_fewest_steps() -> None:
     settings = RoundSettings(budget_s=0.6, warm_budget_s=0.6, n_threads=1)
     changed = _train(_draft_images(), settings=settings).report.changed
