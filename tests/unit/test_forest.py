@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesClassifier
 
 from core.learners.forest import (
     FEWEST_PIXELS_PER_CLASS,
@@ -41,7 +41,7 @@ def forest() -> Forest:
 
 def test_probabilities_are_those_of_scikit_learn(forest: Forest) -> None:
     rows, labels = truth(1500)
-    theirs = RandomForestClassifier(10, min_samples_leaf=SMALLEST_LEAF_PX, random_state=7).fit(rows, labels)
+    theirs = ExtraTreesClassifier(10, min_samples_leaf=SMALLEST_LEAF_PX, random_state=7).fit(rows, labels)
     asked = truth(3000, seed=1)[0]
     expected = np.zeros((len(asked), N_CLASSES))
     expected[:, theirs.classes_] = theirs.predict_proba(asked)
