@@ -1,9 +1,10 @@
-"""Imports point down: the floors of both packages, and what no file may do."""
+"""Imports point down: the floors of the packages, what is private to a wing, and what no file may do."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -12,199 +13,112 @@ ROOT = Path(__file__).parents[2]
 
 FLOORS: dict[str, set[str]] = {
     # core: values and functions
-    "words of the core": {
+    "values": {
         "core.errors",
-        "core.network.device",
-        "core.schema",
         "core.painting",
         "core.prediction",
         "core.rounds",
-        "core.network.pixels",
+        "core.schema",
+        "core.synthetic",
         "core.threads",
         "core.tiles",
-        "core.synthetic",
     },
-    "brush streams": {"core.rle._kernels", "core.rle._bytes", "core.rle._header", "core.rle.stream"},
-    "strokes become truth": {
-        "core.truth.claims",
-        "core.objects.keep_apart",
-        "core.objects.components",
-        "core.objects.split_blobs",
-        "core.truth.agreement",
-        "core.truth.silence",
-        "core.truth.label_map",
-        "core.objects.measure",
-        "core.truth.corrections",
-        "core.truth.holdout",
-        "core.truth.readiness",
-    },
-    "the network": {
-        "core.network.unet",
-        "core.network.outputs",
-        "core.network.timm_network",
-        "core.training.loss",
-        "core.training.outlines",
-        "core.training.augmentation",
-        "core.training.sampling",
-        "core.training.metrics",
-        "core.network.uncertainty",
-        "core.training.calibration",
-        "core.network.checkpoint",
-        "core.network.embedding",
-        "core.network.encoder",
-        "core.network.inference",
-    },
-    "learners beside it": {
-        "core.learners._feature_kernels",
-        "core.learners._forest_kernels",
-        "core.learners.forest",
-        "core.learners.pixel_features",
-    },
-    "base weights": {
-        "core.network.base_weights",
-        "core.pretraining.convert_encoder",
-        "core.pretraining.shapes",
-        "core.pretraining.looks",
-        "core.pretraining.pretrain",
-    },
-    "a round": {
-        "core.training.beginning",
-        "core.training.evaluation",
-        "core.training.optimiser",
-        "core.training.round_report",
-        "core.training.consolidation",
-        "core.training.stopping",
-        "core.training.trainer",
-    },
-    "a suggestion": {
-        "core.asking.acquisition",
-        "core.asking.diversity",
-        "core.network.predict",
-        "core.asking.region_grid",
-        "core.asking.regions",
-        "core.objects.of_prediction",
-        "core.asking.suggestion",
-    },
-    "a simulation": {
-        "simulation.brush",
-        "simulation.perception",
-        "simulation.annotator",
-        "simulation.learning_curves",
-    },
+    "streams, objects, learners": {"core.rle", "core.objects", "core.learners"},
+    "truth, networks, questions": {"core.truth", "core.network", "core.asking"},
+    "a round": {"core.training"},
+    "base weights": {"core.pretraining"},
+    "what stands on the core alone": {"brushloop", "simulation"},
     # ml_backend: the service around it
     "words of the service": {
         "ml_backend.config",
         "ml_backend.errors",
-        "ml_backend.ports",
         "ml_backend.logs",
         "ml_backend.moments",
+        "ml_backend.ports",
         "ml_backend.priority",
-        "ml_backend.suggestions.single_flight",
     },
-    "outside languages": {
-        "ml_backend.label_studio.admin",
-        "ml_backend.label_studio.addresses",
-        "ml_backend.label_studio.downloads",
-        "ml_backend.label_studio.file_kinds",
-        "ml_backend.label_studio.image_cache",
-        "ml_backend.label_studio.image_files",
-        "ml_backend.label_studio.image_frame",
-        "ml_backend.label_studio.images",
-        "ml_backend.label_studio.tiff_files",
-        "ml_backend.label_studio.client",
-        "ml_backend.label_studio.connection",
-        "ml_backend.label_studio.label_config",
-        "ml_backend.label_studio.setup_tags",
-        "ml_backend.label_studio.brush_regions",
-        "ml_backend.label_studio.paintings",
-        "ml_backend.label_studio.payloads",
-        "ml_backend.label_studio.project_order",
-        "ml_backend.label_studio.results",
-        "ml_backend.label_studio.rows",
-        "ml_backend.storage.annotations",
-        "ml_backend.storage.artifacts",
-        "ml_backend.storage.candidates",
-        "ml_backend.storage.row_leases",
-        "ml_backend.storage.database",
-        "ml_backend.storage.efforts",
-        "ml_backend.storage.models",
-        "ml_backend.storage.predictions",
-        "ml_backend.storage.projects",
-        "ml_backend.storage.reviews",
-        "ml_backend.storage.rounds",
-        "ml_backend.storage.scorings",
-        "ml_backend.storage.tables",
-        "ml_backend.storage.tasks",
-        "ml_backend.storage.upserts",
-        "ml_backend.storage.wakeups",
-    },
-    "parts of the loop": {
-        "ml_backend.training",
-        "ml_backend.parts",
-        "ml_backend.status.advice",
-        "ml_backend.strokes.effort",
-        "ml_backend.rounds.encoder_weights",
-        "ml_backend.rounds.lease",
-        "ml_backend.rounds.troubles",
-        "ml_backend.due",
-        "ml_backend.strokes.recording",
-        "ml_backend.strokes.reconcile",
-        "ml_backend.strokes.combining",
-        "ml_backend.strokes.copies",
-        "ml_backend.strokes.build_truth",
-        "ml_backend.rounds.publishing",
-        "ml_backend.suggestions.predictors",
-        "ml_backend.suggestions.answers",
-        "ml_backend.suggestions.suggesting",
-        "ml_backend.suggestions.push",
-        "ml_backend.review.score_choice",
-        "ml_backend.review.scoring",
-        "ml_backend.review.ranking",
-        "ml_backend.review.label_studio_order",
-        "ml_backend.suggestions.pictures",
-        "ml_backend.status.overview",
-    },
+    "outside languages": {"ml_backend.label_studio", "ml_backend.storage"},
+    "what the wings share": {"ml_backend.parts", "ml_backend.training"},
+    "strokes": {"ml_backend.strokes"},
+    "rounds": {"ml_backend.rounds"},
+    "answers, and what is due": {"ml_backend.due", "ml_backend.suggestions"},
+    "review and status": {"ml_backend.review", "ml_backend.status"},
     "the loop": {"ml_backend.learning_loop"},
-    "the web": {
-        "ml_backend.web.api_routes",
-        "ml_backend.web.app",
-        "ml_backend.web.auth",
-        "ml_backend.web.bodies",
-        "ml_backend.web.charts",
-        "ml_backend.web.dashboard",
-        "ml_backend.web.thread_places",
-        "ml_backend.web.label_studio_routes",
-        "ml_backend.web.loop",
-        "ml_backend.web.prometheus",
-        "ml_backend.web.server",
-    },
-    "composition": {"ml_backend.jobs", "ml_backend.rounds.round_process", "ml_backend.bootstrap"},
+    "web and queue": {"ml_backend.web", "ml_backend.jobs"},
+    "composition": {"ml_backend.bootstrap"},
     "processes": {"ml_backend.worker", "ml_backend.wsgi"},
-    "the command": {
-        "ml_backend.command.child_process",
-        "ml_backend.command.service_client",
-        "ml_backend.status.status_view",
-        "ml_backend.command.demo_project",
-        "ml_backend.command.local_label_studio",
-        "ml_backend.command.setup_project",
-        "ml_backend.command.local_stack",
-        "simulation.arm",
-        "simulation.command",
-        "simulation.ground_truth",
-        "simulation.journal",
-        "simulation.plots",
-        "simulation.report",
-        "simulation.settings",
-        "simulation.study",
-        "simulation.summary",
-        "simulation.visits",
-        "ml_backend.command.cli",
-        "ml_backend._wsgi",
-    },
-    # brushloop: what people import
-    "the public face": {"brushloop.model"},
+    "the command": {"ml_backend.command", "ml_backend._wsgi"},
 }
-"""From the bottom up. A file may import from its own floor and those below; nobody imports in a circle."""
+"""Boxes from the bottom up: a wing (a package inside `core` or `ml_backend`), or a file beside the wings.
+
+A box imports from its own floor and those below. Files inside a wing are not listed here.
+"""
+
+OPEN: dict[str, set[str]] = {
+    "core.asking": {"acquisition", "diversity", "regions", "suggestion"},
+    "core.network": {
+        "base_weights",
+        "checkpoint",
+        "device",
+        "encoder",
+        "inference",
+        "outputs",
+        "pixels",
+        "predict",
+        "timm_network",
+        "unet",
+    },
+    "core.objects": {"components", "keep_apart", "measure", "of_prediction"},
+    "core.rle": {"__init__"},
+    "core.training": {"metrics", "optimiser", "outlines", "stopping", "trainer"},
+    "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness"},
+    "ml_backend.command": {"cli"},
+    "ml_backend.label_studio": {
+        "admin",
+        "client",
+        "connection",
+        "images",
+        "label_config",
+        "paintings",
+        "payloads",
+        "project_order",
+        "results",
+    },
+    "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
+    "ml_backend.rounds": {"lease", "publishing", "round_process", "troubles"},
+    "ml_backend.status": {"overview", "status_view"},
+    "ml_backend.storage": {
+        "annotations",
+        "artifacts",
+        "candidates",
+        "database",
+        "efforts",
+        "models",
+        "predictions",
+        "projects",
+        "reviews",
+        "rounds",
+        "row_leases",
+        "scorings",
+        "tables",
+        "tasks",
+        "wakeups",
+    },
+    "ml_backend.strokes": {"build_truth", "effort", "reconcile", "recording"},
+    "ml_backend.suggestions": {"pictures", "push", "suggesting"},
+    "ml_backend.web": {"app", "server"},
+    "simulation": {"command"},
+}
+"""The files of a wing that others may import; all others are private to it, and may change with it alone."""
+
+MOST_ARROWS = {"core": 40, "ml_backend": 105}
+"""Arrows between the boxes of a package; the map stays readable as long as they are few."""
+
+TWINS = {
+    "errors.py": "the root of each package's own errors, where `except` looks for it",
+    "rounds.py": "the values that a round takes and gives, and the rows that remember it",
+}
+"""Files with equal names, and why; `from x import rounds` should say one thing."""
 
 STRANGERS = [
     ("ml_backend.storage", "ml_backend.label_studio", "a table knows nothing of Label Studio's JSON"),
@@ -266,6 +180,7 @@ MODULES = find_modules()
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 INITS = sorted(name for name in MODULES if name.endswith(".__init__"))
 FILES = sorted(name for name in MODULES if name not in INITS and not name.startswith(GENERATED))
+SOURCES = [*FILES, *sorted(FACES)]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS.values()) for name in names}
 
 
@@ -283,7 +198,16 @@ def find_imports(name: str) -> set[str]:
 
 
 def find_own_imports(name: str) -> set[str]:
-    return {imported for imported in find_imports(name) if imported in MODULES and imported != name}
+    """The files of ours that a file imports; a package's face counts as a file."""
+    named = find_imports(name)
+    faces = {f"{imported}.__init__" for imported in named} & set(FACES)
+    return {imported for imported in named | faces if imported in MODULES and imported != name}
+
+
+def find_box(name: str) -> str:
+    """The wing that a file is in, or the file itself where it stands beside the wings."""
+    package, *rest = name.split(".")
+    return package if package in ("simulation", "brushloop") else f"{package}.{rest[0]}"
 
 
 def find_calls(name: str) -> set[str]:
@@ -291,18 +215,67 @@ def find_calls(name: str) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute | ast.Name)}
 
 
-def test_every_file_is_on_a_floor_and_every_listed_file_exists() -> None:
-    assert set(FILES) == set(FLOOR_OF)
+def _is_open(name: str) -> bool:
+    """Whether files outside its box may import a file; one without a wing is open to all."""
+    wing, _, file = name.rpartition(".")
+    return file in OPEN.get(wing, ()) or name == find_box(name)
 
 
-def test_no_file_is_on_two_floors() -> None:
+def find_arrows() -> dict[str, set[str]]:
+    """Which boxes each box imports."""
+    arrows: dict[str, set[str]] = {box: set() for box in FLOOR_OF}
+    for name in SOURCES:
+        arrows[find_box(name)] |= {find_box(other) for other in find_own_imports(name)} - {find_box(name)}
+    return arrows
+
+
+ARROWS = find_arrows()
+
+
+def test_every_box_is_on_a_floor_and_every_listed_box_exists() -> None:
+    assert {find_box(name) for name in FILES} == set(FLOOR_OF)
+
+
+def test_no_box_is_on_two_floors() -> None:
     assert sum(len(names) for names in FLOORS.values()) == len(FLOOR_OF)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_imports_point_down(name: str) -> None:
-    upward = {other for other in find_own_imports(name) if FLOOR_OF.get(other, -1) > FLOOR_OF[name]}
+    own_floor = FLOOR_OF[find_box(name)]
+    upward = {other for other in find_own_imports(name) if FLOOR_OF[find_box(other)] > own_floor}
     assert not upward, f"{name} is on a floor below {', '.join(sorted(upward))}"
+
+
+def test_boxes_do_not_import_in_a_circle() -> None:
+    tuple(graphlib.TopologicalSorter(ARROWS).static_order())
+
+
+@pytest.mark.parametrize("package", sorted(MOST_ARROWS))
+def test_the_arrows_between_the_boxes_of_a_package_are_few(package: str) -> None:
+    arrows = [(one, other) for one, others in ARROWS.items() for other in others]
+    n_inside = sum(one.startswith(f"{package}.") and other.startswith(f"{package}.") for one, other in arrows)
+    assert n_inside <= MOST_ARROWS[package]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_private_to_a_wing_is_imported_inside_it_alone(name: str) -> None:
+    outside = {other for other in find_own_imports(name) if find_box(other) != find_box(name)}
+    private = {other for other in outside if not _is_open(other)}
+    assert not private, f"{name} imports {', '.join(sorted(private))}: list it as open, or ask its wing"
+
+
+@pytest.mark.parametrize("wing", sorted(OPEN))
+def test_what_is_open_is_used_outside_its_wing(wing: str) -> None:
+    used = {other for name in SOURCES if find_box(name) != wing for other in find_own_imports(name)}
+    assert {f"{wing}.{file}" for file in OPEN[wing]} <= used
+
+
+def test_files_with_equal_names_have_a_reason() -> None:
+    paths = defaultdict(set)
+    for name in FILES:
+        paths[MODULES[name].name].add(name)
+    assert {file for file, names in paths.items() if len(names) > 1} == set(TWINS)
 
 
 def test_nothing_imports_in_a_circle() -> None:
