@@ -18,6 +18,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Without any package there, this installs what they depend on.
 RUN pip install -c constraints.txt ".[postgres,redis]"
 
+COPY brushloop brushloop
 COPY core core
 COPY ml_backend ml_backend
 COPY simulation simulation

@@ -16,7 +16,7 @@ from label_studio_sdk.converter.brush import decode_rle
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
-from running_services import Backend, RealLabelStudio, run_backend
+from running_services import AUTH, Backend, RealLabelStudio, run_backend
 
 from core.painting import PAINTED_ALPHA
 from core.schema import IGNORE_INDEX
@@ -59,6 +59,7 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     artifacts: Path,
 ) -> None:
     folder, truths = images
+    pictures = artifacts / "first-ten-minutes"
     backend.command("setup", "--title", "Nuclei", "--images", str(folder))
     project_id, tasks = find_tasks(label_studio, "Nuclei")
     annotator = Annotator(browser, label_studio.url)
@@ -67,18 +68,20 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     # A person paints some nuclei and some background, and submits.
     annotator.open_task(project_id, tasks[0])
     assert annotator.regions() == [], "nobody has taught the model anything yet"
+    annotator.save_picture(pictures / "1-opened.jpg")
     paint(annotator, truths[0])
-    annotator.save_picture(artifacts / "1-painted.png")
+    annotator.save_picture(pictures / "2-painted.jpg")
     annotator.submit()
 
     # A round makes a model of it.
     status = backend.wait_until_learnt(project_id, 1)
     assert status["readiness"]["ready"]
     assert "Nucleus" in backend.command("status", str(project_id))
+    annotator.save_page(f"{backend.url}/projects/{project_id}", pictures / "3-learnt.jpg", AUTH)
 
     # The next task opens with a pre-annotation and questions.
     annotator.open_task(project_id, tasks[1])
-    annotator.save_picture(artifacts / "2-suggested.png")
+    annotator.save_picture(pictures / "4-suggested.jpg")
     shown = annotator.regions()
     assert {region.origin for region in shown} == {"prediction"}
     assert [region.label for region in shown if region.type == "brushregion"] == ["Nucleus"]
@@ -101,7 +104,7 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     annotator.stroke([erased, (erased[0], erased[1] + 3)])
     annotator.select_region(questions[0])
     annotator.press(REVIEWED_KEY)
-    annotator.save_picture(artifacts / "3-corrected.png")
+    annotator.save_picture(pictures / "5-corrected.jpg")
     submitted = annotator.submit()
     assert annotator.script_errors == []
 
@@ -110,6 +113,7 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     assert origins[sent_id] == "prediction-changed"
     backend.wait_until_learnt(project_id, 2)
     corrected = find_brush_alpha(submitted["result"], sent_id)
+    annotator.save_page(f"{backend.url}/projects/{project_id}", pictures / "6-learnt-again.jpg", AUTH)
     expected = expect_truth(sent, corrected, box)
     assert ((expected == NUCLEUS) & ~sent).any(), "something was added"
     assert ((expected == BACKGROUND) & sent).any(), "something was erased"

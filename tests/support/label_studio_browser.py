@@ -114,6 +114,20 @@ class Annotator:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
 
+    def save_page(self, url: str, path: Path, credentials: tuple[str, str]) -> None:
+        """Open another address beside the task, and keep a picture of it."""
+        user, password = credentials
+        browser = self.page.context.browser
+        assert browser is not None
+        page = browser.new_page(viewport=WINDOW, http_credentials={"username": user, "password": password})
+        try:
+            page.goto(url)
+            page.wait_for_load_state("load")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=path)
+        finally:
+            page.close()
+
     # What a hand does.
 
     def press(self, key: str) -> None:
