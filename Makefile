@@ -30,7 +30,7 @@ TEST_PACKAGES := chromium redis-server postgresql
 # As many processes as cores and memory carry; what shares a server stays together.
 SIDE_BY_SIDE := -n auto --dist loadgroup
 
-.PHONY: help setup up check lint test thorough bench e2e constraints system-packages clean
+.PHONY: help setup up check lint test thorough bench e2e docs pictures constraints system-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,13 @@ thorough: lint $(LABEL_STUDIO) system-packages  ## also kills by the dozen and m
 e2e: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## the real Label Studio in a real browser
 	$(BIN)/pytest tests/e2e
 
+docs: $(INSTALLED)  ## build the documentation site into site/; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictures anew, with the end-to-end test
+	$(BIN)/pytest tests/e2e/test_loop.py
+	cp test-artifacts/first-ten-minutes/*.jpg docs/pictures/first-ten-minutes/
+
 bench: $(INSTALLED)  ## run a benchmark: make bench NAME=rle (ARGS="--data DIR --json FILE")
 	$(BIN)/python -m bench $(NAME) $(ARGS)
 
@@ -68,7 +75,7 @@ constraints: $(INSTALLED) $(LABEL_STUDIO)  ## write what is installed now into b
 	$(BIN)/python .ci/freeze.py $(LABEL_STUDIO_VENV)/bin/python > constraints-label-studio.txt
 
 clean:  ## remove the environments and what tools left behind; .brushloop (your data) stays
-	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info test-artifacts .coverage*
+	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info test-artifacts .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Ours is installed from this checkout, so each clone has its own; Label Studio's holds nothing of it and is

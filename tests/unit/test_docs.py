@@ -72,22 +72,55 @@ def test_the_architecture_can_be_read_at_one_sitting() -> None:
     assert len(ARCHITECTURE.read_text()) < 8000
 
 
-def test_every_make_target_that_the_readme_uses_exists() -> None:
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")],
+    key=lambda path: path.relative_to(ROOT).as_posix(),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_a_page_links_to_exists(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    near = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert not [target for target in near if not (page.parent / target).exists()]
+
+
+def test_every_make_target_that_the_documents_use_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    used = set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", README.read_text()))
+    pages = [*PAGES, *(ROOT / ".github").rglob("*.yml")]
+    texts = [re.sub(r"#.*", "", path.read_text()) for path in pages]
+    used = {
+        target
+        for text in texts
+        for target in re.findall(r"(?:^\s*(?:run: |- run: )?|`)make ([a-z][a-z0-9-]*)", text, re.MULTILINE)
+    }
     assert used
     assert used <= targets
 
 
-def test_every_command_that_the_readme_uses_exists() -> None:
-    used = set(re.findall(r"\bbrushloop ([a-z]+)\b", README.read_text()))
+GUIDES = "\n".join(
+    path.read_text()
+    for path in [
+        README,
+        ROOT / "docs" / "first-ten-minutes.md",
+        *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ]
+)
+
+
+def test_every_command_that_the_guides_use_exists() -> None:
+    used = set(re.findall(r"\bbrushloop ([a-z]+)\b", GUIDES)) - {"import"}
     assert used <= set(commands.commands)
 
 
-@pytest.mark.parametrize("line", re.findall(r"^brushloop .+$", README.read_text(), re.MULTILINE))
-def test_every_option_that_the_readme_uses_exists(line: str) -> None:
-    _, name, *words = line.split()
-    known = {option for parameter in commands.commands[name].params for option in parameter.opts}
+@pytest.mark.parametrize("line", re.findall(r"^brushloop .+$", GUIDES, re.MULTILINE))
+def test_every_option_that_the_guides_use_exists(line: str) -> None:
+    _, name, *words = line.split("#")[0].split()
+    known = {
+        option
+        for parameter in commands.commands[name].params
+        for option in [*parameter.opts, *parameter.secondary_opts]
+    }
     assert {word for word in words if word.startswith("--")} <= known
 
 
