@@ -130,3 +130,19 @@ def test_every_command_explains_itself(name: str) -> None:
     assert answer.exit_code == 0
     explanation = answer.output.split("\n\n")[1].strip()
     assert explanation.endswith(".")
+
+
+def test_the_version_is_said_alike_everywhere() -> None:
+    project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    released = re.search(r"^## \[(\d.+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    described = re.search(r"^  version: (.+)$", (ROOT / "docs" / "openapi.yaml").read_text(), re.MULTILINE)
+    assert project
+    assert {match and match[1] for match in (released, cited, described)} == {project[1]}
+
+
+def test_workflows_try_every_python_that_is_promised() -> None:
+    promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    tried = re.search(r"python: \[(.+)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert tried
+    assert re.findall(r"3\.\d+", tried[1]) == promised
