@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 PROC = Path("/proc")
 WORKER_MODULE = "ml_backend.worker"
@@ -24,33 +27,22 @@ def peaks_by_role(root_pid: int) -> dict[str, int]:
 
 def _roles(root_pid: int) -> dict[int, str]:
     """Role of a process and of all below it: what a worker starts, trains."""
-    children: dict[int, list[int]] = {}
-    for path in PROC.glob("[0-9]*/stat"):
-        text = _read(path)
-        if text:
-            # The name, in brackets, may hold spaces and brackets itself.
-            children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-    roles, waiting = {}, [(root_pid, "web")]
+    roles, waiting = {}, [(psutil.Process(root_pid), "web")]
     while waiting:
-        pid, role = waiting.pop()
-        roles[pid] = role
-        for child in children.get(pid, ()):
-            is_worker = WORKER_MODULE in _read(PROC / str(child) / "cmdline")
-            below = "training" if role in ("worker", "training") else "worker" if is_worker else role
-            waiting.append((child, below))
+        process, role = waiting.pop()
+        roles[process.pid] = role
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            for child in process.children():
+                is_worker = WORKER_MODULE in " ".join(child.cmdline())
+                below = "training" if role in ("worker", "training") else "worker" if is_worker else role
+                waiting.append((child, below))
     return roles
 
 
 def _peak_bytes(pid: int) -> int:
-    for line in _read(PROC / str(pid) / "status").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
+    """The most that the process ever held; psutil tells only what it holds now."""
+    with suppress(OSError):
+        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
     return 0
-
-
-def _read(path: Path) -> str:
-    """Empty when the process has ended meanwhile."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

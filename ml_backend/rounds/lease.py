@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -149,10 +150,13 @@ def _machine() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When the process started, in the kernel's ticks; empty when there is none or it is a zombie."""
+    """When the process started, in seconds since boot; empty when there is none or it is a zombie."""
+    # psutil counts from the boot time that it read last. Both change where somebody sets the clock, and
+    # their difference does not.
+    booted = psutil.boot_time()
     try:
-        # The second field is the program's name in brackets and may hold blanks, so count from its end.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        is_over = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return "" if is_over else f"{process.create_time() - booted:.2f}"
+    except psutil.NoSuchProcess:
         return ""
-    return "" if fields[0] in "ZX" else fields[19]

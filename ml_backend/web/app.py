@@ -141,7 +141,11 @@ def _refuse_http(error: HTTPException) -> Response | WerkzeugResponse:
 def _last_resort(error: Exception) -> Response:
     document = error_document("something went wrong here; the log has the cause under this id")
     log.error(
-        "failed method=%s path=%r id=%s", request.method, request.path[:200], document["id"], exc_info=error
+        "fail_request method=%s path=%r id=%s",
+        request.method,
+        request.path[:200],
+        document["id"],
+        exc_info=error,
     )
     return _to_response(500, document)
 
@@ -149,7 +153,7 @@ def _last_resort(error: Exception) -> Response:
 def _answer(status: int, message: str) -> Response:
     document = error_document(message)
     log.warning(
-        "refused method=%s path=%r status=%d id=%s error=%r",
+        "refuse_request method=%s path=%r status=%d id=%s error=%r",
         request.method,
         request.path[:200],
         status,

@@ -46,9 +46,9 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
             )
         except LabelConfigError as error:
             # Label Studio shows people the status alone, so the cause has to be in this log.
-            log.warning("refused label config project=%d cause=%r", wanted.project_id, str(error))
+            log.warning("refuse_label_config project=%d cause=%r", wanted.project_id, str(error))
             raise
-        log.info("connected project=%d model_version=%s", wanted.project_id, version)
+        log.info("connect project=%d model_version=%s", wanted.project_id, version)
         return jsonify(model_version=version)
 
     @routes.post("/predict")
@@ -66,7 +66,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
         metrics.predicted_tasks.labels("answered").inc(answered)
         metrics.predicted_tasks.labels("empty").inc(len(results) - answered)
         log.info(
-            "answered predict project=%d tasks=%d with_prediction=%d seconds=%.2f place=%s",
+            "answer_predict project=%d tasks=%d with_prediction=%d seconds=%.2f place=%s",
             wanted.project_id,
             len(results),
             answered,
@@ -80,7 +80,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
         event = parse_webhook(read_object())
         loop.record(event)
         metrics.webhooks.labels("other" if event.kind == "ignored" else event.action).inc()
-        log.info("recorded action=%r project=%d", event.action, event.project.project_id)
+        log.info("record_event project=%d action=%r", event.project.project_id, event.action)
         # No key `job`: Label Studio would keep it as a training job's id.
         return jsonify(status="ignored" if event.kind == "ignored" else "recorded"), 201
 
@@ -103,7 +103,7 @@ def to_results(
     results: list[Mapping[str, Any] | list[Any]] = []
     for task, suggestion in zip(wanted.tasks, padded, strict=False):
         if suggestion is not None and not is_sendable(suggestion):
-            log.error("left out a prediction that Label Studio would choke on task=%d", task.task_id)
+            log.error("skip_prediction task=%d cause=unfit_for_label_studio", task.task_id)
             suggestion = None
         results.append([] if suggestion is None else suggestion)
     return results

@@ -124,7 +124,7 @@ class _ProjectGauges(Collector):
             return self._loop.views(NEWEST_ROUNDS)
         except BrushloopError as error:
             # The counters of this process are still worth showing.
-            log.warning("left out project gauges error=%r", str(error))
+            log.warning("skip_gauges cause=%r", str(error))
             return ()
 
 

@@ -60,11 +60,11 @@ def serve(
     )
     server.channel_class = _Channel
     _stop_on_signals(server, stop)
-    log.info("serving address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
+    log.info("start_server address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
     while not stop.is_set():
         _step(server)
     _drain(server)
-    log.info("stopped serving")
+    log.info("stop_server")
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
@@ -75,7 +75,9 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
         document = error_document(
             f"{refused.reason}: {refused.body}" if refused.code < 500 else refused.reason
         )
-        log.warning("refused status=%d id=%s error=%r", refused.code, document["id"], document["error"])
+        log.warning(
+            "refuse_request status=%d id=%s error=%r", refused.code, document["id"], document["error"]
+        )
         body = json.dumps(document).encode()
         self.status = f"{refused.code} {refused.reason}"
         self.response_headers.append(("Content-Type", "application/json"))

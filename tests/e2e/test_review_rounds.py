@@ -7,10 +7,10 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from cutting_proxy import CuttingProxy, cutting_proxy
 from numpy.typing import NDArray
@@ -213,4 +213,4 @@ def test_a_worker_killed_in_the_middle_of_a_push_ends_in_the_same_state(review: 
 def find_worker(backend: Backend) -> list[int]:
     """The worker below the web process; its own children go with it."""
     below = children_of(backend.process.pid)
-    return [pid for pid in below if b"ml_backend.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in below if "ml_backend.worker" in " ".join(psutil.Process(pid).cmdline())]

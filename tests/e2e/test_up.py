@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from services import free_port
+from stack import children_of, is_alive
 
 from ml_backend.command.demo_project import N_IMAGES, TITLE
 from ml_backend.command.local_label_studio import HOST, load_login
@@ -34,7 +35,7 @@ def test_one_command_starts_a_connected_demo_and_ctrl_c_ends_all_of_it(tmp_path:
     try:
         wait_until_told(up, log, "Brushloop is up")
         check_demo(tmp_path / "data", ports, log.read_text())
-        started = find_descendants(up.pid)
+        started = children_of(up.pid)
         assert len(started) >= 3, "Label Studio, the web process and its worker"
     finally:
         up.send_signal(signal.SIGINT)
@@ -84,15 +85,6 @@ def wait_until_told(up: subprocess.Popen[bytes], log: Path, words: str) -> None:
 def wait_until_gone(pids: list[int]) -> None:
     """The fork server that trains for the worker ends a moment after it, by itself."""
     deadline = time.monotonic() + GONE_TIMEOUT_S
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+    while left := [pid for pid in pids if is_alive(pid)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-
-
-def find_descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that they started."""
-    found: list[int] = []
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            found += [int(child), *find_descendants(int(child))]
-    return found

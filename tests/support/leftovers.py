@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
+
+import psutil
 
 SESSION = "BRUSHLOOP_TEST_SESSION"
 """Every process inherits it from the session that started it, also one whose parent is gone."""
@@ -19,17 +20,14 @@ PATIENCE_S = 15.0
 
 def find_processes(session: str) -> dict[int, str]:
     """Command lines of the living processes of a session, without this one and those above it."""
-    wanted = f"{SESSION}={session}".encode()
     above = _ancestors(os.getpid())
     found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
+    for process in psutil.process_iter():
         try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            if process.environ().get(SESSION) == session and process.pid not in above:
+                found[process.pid] = " ".join(process.cmdline())
+        except psutil.Error:  # noqa: PERF203 - each process stands for itself
             continue  # it has ended meanwhile, or is somebody else's
-        if wanted in environment and int(entry.name) not in above:
-            found[int(entry.name)] = command.strip()
     return found
 
 
@@ -48,11 +46,4 @@ def changed_variables(before: Mapping[str, str], now: Mapping[str, str]) -> list
 
 
 def _ancestors(pid: int) -> set[int]:
-    found = set()
-    while pid:
-        found.add(pid)
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-    return found
+    return {pid, *(parent.pid for parent in psutil.Process(pid).parents())}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from fake_label_studio import TOKEN, FakeServer, fake_label_studio
 from services import free_port
 
@@ -141,20 +142,18 @@ def wait_until(
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes below one, in Linux's process table."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError, IndexError):
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                found += [int(entry.name), *children_of(int(entry.name))]
-    return found
+    """Processes below one."""
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie that nobody collected does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -159,6 +160,10 @@ MAY_READ_ENVIRONMENT = {
 
 MAY_PRINT: set[str] = set()
 
+LOG_CALLS = {f"log.{level}" for level in ("debug", "info", "warning", "error", "exception")}
+LOG_LINE = re.compile(r"(?![a-z]+(ed|ing)(_| |$))[a-z]+(_[a-z]+)*( [a-z_]+=\S+)*")
+"""`verb_noun key=value key=value`: what was done, not what is or was."""
+
 FACES = {
     "core.rle.__init__": "`from core import rle; rle.decode(...)` reads as the field speaks",
     "brushloop.__init__": "what people import",
@@ -299,6 +304,18 @@ def test_the_core_knows_nothing_of_the_world_outside(name: str) -> None:
     roots = {imported.split(".")[0] for imported in find_imports(name)}
     assert "ml_backend" not in roots
     assert not roots & CLOSED_TO_CORE
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("ml_backend.")])
+def test_log_lines_begin_with_a_verb_and_go_on_with_keys_and_values(name: str) -> None:
+    lines = [
+        node.args[0].value
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in LOG_CALLS
+        if isinstance(node.args[0], ast.Constant)
+    ]
+    odd = [line for line in lines if not LOG_LINE.fullmatch(str(line))]
+    assert not odd
 
 
 @pytest.mark.parametrize("name", FILES)

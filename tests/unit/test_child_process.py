@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stack import is_alive
 
 from ml_backend.command.child_process import ChildProcess, find_free_port, keep_running
 from ml_backend.config import child_environment
@@ -36,15 +37,6 @@ def start(command: list[str], folder: Path) -> ChildProcess:
     child = ChildProcess("the child", command, child_environment({}), folder / "logs" / "child.log")
     wait_for(lambda: "ready" in child.last_lines())
     return child
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state != "Z"
 
 
 def test_a_taken_port_gives_way_to_the_next_free_one() -> None:

@@ -61,7 +61,7 @@ def test_setup_with_an_unusable_label_config_gets_422_and_the_log_has_the_cause(
     assert answer.status_code == 422
     assert "<Image" in answer.json["error"]
     assert any(
-        "refused label config project=1" in r.getMessage() and "<Image" in r.getMessage()
+        "refuse_label_config project=1" in r.getMessage() and "<Image" in r.getMessage()
         for r in caplog.records
     )
     assert request["body"]["access_token"] not in caplog.text
