@@ -49,6 +49,7 @@ class Settings(BaseSettings):
         default=8.0, gt=0
     )  # the same for a round that goes on from the current model
     round_steps: int | None = Field(default=None, ge=1)  # instead of seconds, for comparisons
+    learners: Literal["all", "quick", "network"] = "all"
     training_threads: int | None = Field(default=None, ge=1)
     device: str = "auto"  # for trainings and predictions alike
     encoder: str = ""  # of timm's, for networks that start over

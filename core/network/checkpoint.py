@@ -20,16 +20,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from core.errors import BrushloopError, CheckpointError
+from core.network.mixture import Share, network_weight
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics
+from core.network.quick import check_learners
 from core.network.unet import build_network, copy_weights
 from core.objects.measure import ObjectLimits
 from core.schema import LabelSchema
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
 
-FORMAT = 2
+FORMAT = 3
 """Raised when an older reader could not understand a newer record."""
+
+WITHOUT_LEARNERS = 2
+"""The format of records from before there were learners beside the network; they are read as ever."""
+
+LEARNER = "learner"
+"""Name prefix of the tensors of a learner beside the network: `learner.NAME.TENSOR`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,9 @@ class Checkpoint:
     Attributes
     ----------
     architecture : what `core.network.unet.build_network` builds, as plain JSON values
-    temperature : divisor of the logits, from the hold-out
+    temperature : divisor of the network's logits, from the hold-out
+    learners : tensors of the quick learners, by name
+    shares : what the quick learners count; the rest is the network's
     limits : object sizes per class, in the order of the schema
     is_draft : made from too little truth for a hold-out; nothing checked it
     taught : names of the classes of which pixels were seen, by this model or those it goes back to; None in
@@ -59,6 +69,8 @@ class Checkpoint:
     seed: int = 0
     taught: tuple[str, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    learners: Mapping[str, Weights] = field(default_factory=dict)
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.architecture["n_classes"] != len(self.schema):
@@ -69,11 +81,18 @@ class Checkpoint:
             object.__setattr__(self, "limits", (ObjectLimits(),) * len(self.schema))
         if len(self.limits) != len(self.schema):
             raise ValueError(f"{len(self.limits)} object limits for {len(self.schema)} classes")
+        if set(self.shares) != set(self.learners):
+            raise ValueError(f"shares of {sorted(self.shares)} for the learners {sorted(self.learners)}")
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal sha256 of the weights; its first digits name the model version."""
-        return hashlib.sha256(_weight_bytes(self.weights)).hexdigest()
+        return hashlib.sha256(_weight_bytes(self)).hexdigest()
+
+    @property
+    def network_weight(self) -> float:
+        """What the network counts in an answer, 0..1."""
+        return network_weight(self.shares)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -91,7 +110,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        weights = _weight_bytes(checkpoint.weights)
+        weights = _weight_bytes(checkpoint)
         record = {**_to_record(checkpoint), "weights_sha256": hashlib.sha256(weights).hexdigest()}
         (unfinished / WEIGHTS_FILE).write_bytes(weights)
         (unfinished / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -115,21 +134,38 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raw = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder.name}: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in (WITHOUT_LEARNERS, FORMAT):
         raise CheckpointError(f"the record of {folder.name} is not of format {FORMAT}")
     if hashlib.sha256(raw).hexdigest() != record.get("weights_sha256"):
         raise CheckpointError(f"the weights of {folder.name} are not the ones of its record")
     try:
         checkpoint = _from_record(record, load(raw))
         build_network(checkpoint.architecture).load_state_dict(checkpoint.weights)
+        check_learners(checkpoint.learners, len(checkpoint.schema))
     except (BrushloopError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {folder.name} does not fit together: {error}") from error
     return checkpoint
 
 
-def _weight_bytes(weights: Weights) -> bytes:
-    """The safetensors file of some weights; the same weights always give the same bytes."""
-    return bytes(save(copy_weights(dict(sorted(weights.items())))))
+def _weight_bytes(checkpoint: Checkpoint) -> bytes:
+    """The safetensors file of a checkpoint; the same weights always give the same bytes."""
+    tensors = dict(checkpoint.weights)
+    for learner, own in checkpoint.learners.items():
+        tensors |= {f"{LEARNER}.{learner}.{name}": tensor for name, tensor in own.items()}
+    return bytes(save(copy_weights(dict(sorted(tensors.items())))))
+
+
+def _split_learners(tensors: Mapping[str, torch.Tensor]) -> tuple[Weights, dict[str, Weights]]:
+    """The network's weights, and the tensors of each learner beside it."""
+    weights: Weights = {}
+    learners: dict[str, Weights] = {}
+    for path, tensor in tensors.items():
+        if path.startswith(f"{LEARNER}."):
+            _, learner, name = path.split(".", 2)
+            learners.setdefault(learner, {})[name] = tensor
+        else:
+            weights[path] = tensor
+    return weights, learners
 
 
 def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -145,15 +181,17 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "seed": checkpoint.seed,
         "taught": None if checkpoint.taught is None else list(checkpoint.taught),
         "extra": dict(checkpoint.extra),
+        "shares": {name: share.to_record() for name, share in checkpoint.shares.items()},
     }
 
 
-def _from_record(record: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Checkpoint:
+def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
     statistics, taught = record["statistics"], record.get("taught")
+    weights, learners = _split_learners(tensors)
     return Checkpoint(
         schema=LabelSchema.from_records(record["schema"]),
         architecture=record["architecture"],
-        weights=dict(weights),
+        weights=weights,
         statistics=PixelStatistics(tuple(statistics["mean"]), tuple(statistics["std"])),
         temperature=float(record["temperature"]),
         limits=tuple(ObjectLimits.from_record(limit) for limit in record["limits"]),
@@ -162,4 +200,6 @@ def _from_record(record: Mapping[str, Any], weights: Mapping[str, torch.Tensor])
         seed=int(record["seed"]),
         taught=None if taught is None else tuple(taught),
         extra=record["extra"],
+        learners=learners,
+        shares={name: Share(**share) for name, share in record.get("shares", {}).items()},
     )

@@ -13,14 +13,19 @@ from torch import Tensor
 
 from core.errors import ImageError, RoundCancelledError
 from core.network import uncertainty
+from core.network.batch import to_batch
 from core.network.checkpoint import Checkpoint
 from core.network.device import Compute, choose_compute
 from core.network.embedding import EmbeddingMean
-from core.network.inference import infer_logits, infer_with_features, load_network, to_batch
+from core.network.encoder import STRIDE
+from core.network.feature_maps import FeatureMaps, KeepsNothing, MapStore
+from core.network.inference import infer_logits, infer_with_features, load_network
+from core.network.mixture import HEAD, calibrated
+from core.network.quick import QuickLearners
 from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
-from core.tiles import TILE_PX, cut_tiles
+from core.tiles import TILE_PX, Tile, cut_tiles
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes of (N, C, H, W) that the samples of test-time augmentation are mirrored along."""
@@ -62,6 +67,8 @@ class Predictor:
         Probabilities then differ in the third digit.
     tile_px : int
         Side of a tile; memory grows with it, the maps of the whole image apart.
+    store : MapStore, optional
+        Where the encoder's maps are kept, for models with a learner that reads them.
     """
 
     def __init__(
@@ -71,12 +78,15 @@ class Predictor:
         *,
         compute: Compute | None = None,
         tile_px: int = TILE_PX,
+        store: MapStore | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.n_threads = n_threads
         self.compute = compute or choose_compute()
         self.tile_px = tile_px
-        self._network = load_network(checkpoint, self.compute)
+        self._network = load_network(checkpoint, self.compute) if _runs_network(checkpoint) else None
+        self._maps = FeatureMaps(checkpoint.statistics, store or KeepsNothing(), self.compute.device)
+        self._quick = QuickLearners(checkpoint.learners, self._maps, n_threads)
 
     def predict(
         self,
@@ -114,27 +124,75 @@ class Predictor:
             raise ImageError(f"an image is (H, W, C) and not empty, got {image.shape}")
         architecture, shape = self.checkpoint.architecture, (image.shape[0], image.shape[1])
         maps = _empty_prediction(
-            shape, keep_details, len(self.checkpoint.schema) if keep_probabilities else 0
+            shape,
+            keep_details,
+            len(self.checkpoint.schema) if keep_probabilities else 0,
+            self._network is not None,
         )
-        stride, margin = stride_of(architecture), receptive_margin_px(architecture)
         seen = EmbeddingMean()
         with torch_threads(self.n_threads), torch.inference_mode():
-            for tile in cut_tiles(shape, margin, stride, self.tile_px):
+            for tile in cut_tiles(
+                shape, receptive_margin_px(architecture), stride_of(architecture), self.tile_px
+            ):
                 if should_stop is not None and should_stop():
                     raise RoundCancelledError("the prediction was asked to stop")
-                batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
-                rows, columns = tile.core_in_read
-                first, deepest = infer_with_features(self._network, batch, self.compute)
-                seen.add(deepest, (rows, columns), batch.shape[-1])
-                logits = sample_logits(self._logits, batch, n_augmentations, first)[:, :, rows, columns]
-                _write(maps, tile.core, logits, self.checkpoint.temperature)
+                logits = self._ask_network(image, tile, n_augmentations, seen)
+                samples, weights = self._mix(image, tile, logits)
+                _write(maps, tile.core, samples, weights)
+                if maps.outline is not None and logits is not None:
+                    maps.outline[tile.core] = torch.sigmoid(logits[:, -1]).mean(0).numpy()
         return replace(maps, embedding=seen.embedding())
 
+    def _ask_network(
+        self, image: NDArray[Any], tile: Tile, n_augmentations: int, seen: EmbeddingMean
+    ) -> Tensor | None:
+        """The network's logits `(S, n_classes + 1, h, w)`, or None where it is not run; `seen` grows."""
+        stride = stride_of(self.checkpoint.architecture)
+        if self._network is None:
+            self._see_with_encoder(image, tile, seen)
+            return None
+        batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
+        rows, columns = tile.core_in_read
+        first, deepest = infer_with_features(self._network, batch, self.compute)
+        seen.add(deepest, (rows, columns), batch.shape[-1])
+        # Looked at for its outlines alone, one look is enough.
+        n_looks = n_augmentations if self.checkpoint.network_weight else 1
+        return sample_logits(self._logits, batch, n_looks, first)[:, :, rows, columns]
+
+    def _see_with_encoder(self, image: NDArray[Any], tile: Tile, seen: EmbeddingMean) -> None:
+        rows, columns = (slice(part.start // STRIDE * STRIDE, part.stop) for part in tile.core)
+        deepest = torch.from_numpy(self._maps.window(image, (rows, columns))[-1])
+        height, width = (size * STRIDE for size in deepest.shape[1:])
+        seen.add(deepest[None].float(), (slice(0, height), slice(0, width)), width)
+
+    def _mix(self, image: NDArray[Any], tile: Tile, logits: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Probabilities `(S, n_classes, h, w)` of a tile's core, and what each of the samples counts."""
+        checkpoint, samples, weights = self.checkpoint, [], []
+        if logits is not None and checkpoint.network_weight:
+            samples.append(torch.softmax(logits[:, :-1] / checkpoint.temperature, dim=1))
+            weights += [checkpoint.network_weight / len(logits)] * len(logits)
+        for name, share in checkpoint.shares.items():
+            if share.weight:
+                own = self._quick.logits(name, image, tile.core)
+                samples.append(calibrated(own, share.temperature, axis=0)[None])
+                weights.append(share.weight)
+        return torch.cat(samples), torch.tensor(weights)
+
     def _logits(self, batch: Tensor) -> Tensor:
+        assert self._network is not None, "only asked where it is run"  # noqa: S101
         return infer_logits(self._network, batch, self.compute)
 
 
-def _empty_prediction(shape: tuple[int, int], keep_details: bool, n_kept: int) -> Prediction:
+def _runs_network(checkpoint: Checkpoint) -> bool:
+    """Whether the network is run: its outlines keep objects apart even where it counts nothing."""
+    if checkpoint.network_weight or HEAD not in checkpoint.learners:
+        return True
+    return bool(checkpoint.taught) and checkpoint.schema.background_index is not None
+
+
+def _empty_prediction(
+    shape: tuple[int, int], keep_details: bool, n_kept: int, has_outline: bool
+) -> Prediction:
     def detail() -> NDArray[np.float16]:
         return np.empty(shape, np.float16) if keep_details else np.broadcast_to(np.float16(np.nan), shape)
 
@@ -146,28 +204,26 @@ def _empty_prediction(shape: tuple[int, int], keep_details: bool, n_kept: int) -
         expected_entropy=detail(),
         mutual_information=detail(),
         margin=detail(),
-        outline=np.empty(shape, np.float16),
+        outline=np.empty(shape, np.float16) if has_outline else None,
         probabilities=np.empty((n_kept, *shape), np.float16) if n_kept else None,
     )
 
 
-def _write(maps: Prediction, core: tuple[slice, slice], logits: Tensor, temperature: float) -> None:
-    """Write what the samples `(S, n_classes + 1, h, w)` of one tile say into the maps of the image."""
-    probabilities = torch.softmax(logits[:, :-1] / temperature, dim=1)
-    mean = probabilities.mean(0)
+def _write(maps: Prediction, core: tuple[slice, slice], probabilities: Tensor, weights: Tensor) -> None:
+    """Write what the samples `(S, n_classes, h, w)` of one tile say into the maps of the image."""
+    mean = uncertainty.mean_of(probabilities, weights)
     best = mean.topk(min(2, mean.shape[0]), dim=0)
     maps.label_map[core] = best.indices[0].numpy()
     maps.runner_up[core] = best.indices[-1].numpy()  # the class itself where there is only one
     maps.confidence[core] = best.values[0].numpy()
-    predictive = uncertainty.predictive_entropy(probabilities)
+    predictive = uncertainty.predictive_entropy(probabilities, weights)
     maps.predictive_entropy[core] = predictive.numpy()
     if maps.margin.flags.writeable:
         # One sample cannot disagree with itself.
-        expected = uncertainty.expected_entropy(probabilities) if len(probabilities) > 1 else predictive
-        maps.margin[core] = uncertainty.margin(probabilities).numpy()
+        is_alone = len(probabilities) == 1
+        expected = predictive if is_alone else uncertainty.expected_entropy(probabilities, weights)
+        maps.margin[core] = uncertainty.margin(probabilities, weights).numpy()
         maps.expected_entropy[core] = expected.numpy()
         maps.mutual_information[core] = (predictive - expected).clamp_min(0).numpy()
-    if maps.outline is not None:
-        maps.outline[core] = torch.sigmoid(logits[:, -1]).mean(0).numpy()
     if maps.probabilities is not None:
         maps.probabilities[:, core[0], core[1]] = mean.numpy()

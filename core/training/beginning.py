@@ -46,8 +46,11 @@ def choose_start(current: Checkpoint | None, is_draft: bool) -> Checkpoint | Non
     """Return the model to go on from, or None to start over.
 
     A draft learnt from everything, also from what is now held out. The first round with a hold-out must
-    not start from it, or the hold-out would check a model that has seen it.
+    not start from it, or the hold-out would check a model that has seen it. A model whose network was
+    never taught has nothing to go on from either: its other learners start from nothing in every round.
     """
+    if current is not None and current.taught == ():
+        return None
     if current is not None and current.is_draft and not is_draft:
         return None
     return current

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from core.errors import ImageError
 from core.network.checkpoint import Checkpoint
 from core.network.device import EXACT, Compute
+from core.network.feature_maps import FeatureMaps
 from core.network.inference import infer_image, load_network
+from core.network.mixture import NETWORK, Share, mix_logits
+from core.network.quick import QuickLearners
 from core.rounds import Example, ExampleSource, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.tiles import Slices
 from core.training.metrics import Counts, bootstrap_interval, count_pixels, dice, iou, resample_units
 
 BLOCK_PX = 64
@@ -44,12 +49,19 @@ FORGIVEN_DICE = 0.1
 class HeldOutBlock:
     """A window of the image `key` with held-out truth.
 
-    `label_map` says `IGNORE_INDEX` outside the block proper.
+    `label_map` says `IGNORE_INDEX` outside the block proper, which is the part `window` of the `whole` image.
     """
 
     key: str
     image: NDArray[Any]
     label_map: NDArray[np.uint8]
+    whole: NDArray[Any]
+    window: Slices
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Classes of the annotated pixels."""
+        return np.asarray(self.label_map[self.label_map != IGNORE_INDEX])
 
 
 @dataclass(frozen=True)
@@ -108,35 +120,102 @@ def open_held_out(
     return [blocks[i] for i in kept], skipped
 
 
+def ask_learners(
+    checkpoint: Checkpoint,
+    blocks: Sequence[HeldOutBlock],
+    schema: LabelSchema,
+    compute: Compute = EXACT,
+    maps: FeatureMaps | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """What each learner of a model says of the annotated pixels of held-out blocks: `{name: (n, C)}` logits.
+
+    Classes are matched to the schema by name. One that the model does not know gets minus infinity, so it
+    is never answered. `maps` are those of images standardised as the model is.
+    """
+    rows = [checkpoint.schema.index_of(name) for name in schema.names]
+    found: dict[str, NDArray[np.float32]] = {}
+    if checkpoint.network_weight or not checkpoint.learners:
+        network = load_network(checkpoint, compute)
+        found[NETWORK] = _ask(
+            blocks, rows, lambda block: infer_image(checkpoint, network, block.image, compute), _annotated
+        )
+    maps = maps or FeatureMaps(checkpoint.statistics)
+    quick = QuickLearners(checkpoint.learners, maps)
+    for name in checkpoint.learners:
+        found[name] = _ask(
+            blocks, rows, partial(_ask_quick, quick, name), lambda block: _annotated(block)[_proper(block)]
+        )
+    return found
+
+
 def score_blocks(
     checkpoint: Checkpoint,
     blocks: Sequence[HeldOutBlock],
     schema: LabelSchema,
     compute: Compute = EXACT,
+    maps: FeatureMaps | None = None,
 ) -> HeldOutScore:
-    """Let a model answer for held-out blocks; its classes are matched to the schema by name.
+    """Let a model answer for held-out blocks, as `ask_learners` does."""
+    return score_logits(checkpoint, ask_learners(checkpoint, blocks, schema, compute, maps), blocks, schema)
 
-    A class that the model does not know gets minus infinity, so it is never answered.
-    """
-    network, n_classes = load_network(checkpoint, compute), len(schema)
-    rows = [checkpoint.schema.index_of(name) for name in schema.names]
-    counts, logits, labels = [], [], []
-    for block in blocks:
-        own = infer_image(checkpoint, network, block.image, compute)  # (C_own, h, w)
-        answer = np.full((n_classes, *own.shape[1:]), -np.inf, np.float32)
-        for index, row in enumerate(rows):
-            if row is not None:
-                answer[index] = own[row]
-        counts.append(count_pixels(answer.argmax(0).astype(np.uint8), block.label_map, n_classes))
-        annotated = block.label_map != IGNORE_INDEX
-        logits.append(answer[:, annotated].T)
-        labels.append(block.label_map[annotated])
+
+def score_logits(
+    checkpoint: Checkpoint,
+    logits: Mapping[str, NDArray[np.float32]],
+    blocks: Sequence[HeldOutBlock],
+    schema: LabelSchema,
+) -> HeldOutScore:
+    """Score what the learners of a model said, mixed as the model mixes them."""
+    n_classes = len(schema)
     if not blocks:
         nothing = np.zeros((0, n_classes), np.float32)
         none = np.zeros(0, np.intp)
         return HeldOutScore(np.zeros((0, n_classes, 3), np.int64), none, nothing, np.zeros(0, np.uint8))
+    shares = dict(checkpoint.shares)
+    if checkpoint.network_weight:
+        shares[NETWORK] = Share(checkpoint.network_weight, checkpoint.temperature)
+    mixed = mix_logits(logits, shares)
+    ends = np.cumsum([len(block.labels) for block in blocks])[:-1]
+    answers = np.split(mixed.argmax(1).astype(np.uint8), ends)
+    counts = [count_pixels(a, block.labels, n_classes) for a, block in zip(answers, blocks, strict=True)]
     _, images = np.unique([block.key for block in blocks], return_inverse=True)
-    return HeldOutScore(np.stack(counts), images, np.concatenate(logits), np.concatenate(labels))
+    labels = np.concatenate([block.labels for block in blocks])
+    return HeldOutScore(np.stack(counts), images, mixed, labels)
+
+
+def _ask(
+    blocks: Sequence[HeldOutBlock],
+    rows: Sequence[int | None],
+    answer: Callable[[HeldOutBlock], NDArray[np.float32]],
+    chosen: Callable[[HeldOutBlock], NDArray[np.bool_]],
+) -> NDArray[np.float32]:
+    """Logits `(n, C)` at the `chosen` pixels of what a learner answers, `(C_own, h, w)` for each block."""
+    logits = [np.full((0, len(rows)), -np.inf, np.float32)]
+    for block in blocks:
+        own, where = answer(block), chosen(block)
+        values = np.full((int(where.sum()), len(rows)), -np.inf, np.float32)
+        for index, row in enumerate(rows):
+            if row is not None:
+                values[:, index] = own[row][where]
+        logits.append(values)
+    return np.concatenate(logits)
+
+
+def _ask_quick(quick: QuickLearners, name: str, block: HeldOutBlock) -> NDArray[np.float32]:
+    return np.asarray(quick.logits(name, block.whole, block.window).numpy())
+
+
+def _annotated(block: HeldOutBlock) -> NDArray[np.bool_]:
+    return np.asarray(block.label_map != IGNORE_INDEX)
+
+
+def _proper(block: HeldOutBlock) -> Slices:
+    """Where the block proper lies in its own window."""
+    rows, columns = (
+        slice(min(part.start, CONTEXT_PX), min(part.start, CONTEXT_PX) + part.stop - part.start)
+        for part in block.window
+    )
+    return rows, columns
 
 
 def is_worse(old: HeldOutScore, new: HeldOutScore, shared: Sequence[int], rng: np.random.Generator) -> bool:
@@ -180,7 +259,9 @@ def _cut_blocks(example: Example) -> list[HeldOutBlock]:
             label_map = np.full(window.shape[:2], IGNORE_INDEX, np.uint8)
             row, column = top - first[0], left - first[1]
             label_map[row : row + proper.shape[0], column : column + proper.shape[1]] = proper
-            blocks.append(HeldOutBlock(example.key, window, label_map))
+            bottom, right = (start + size for start, size in zip((top, left), proper.shape, strict=True))
+            place = (slice(top, bottom), slice(left, right))
+            blocks.append(HeldOutBlock(example.key, window, label_map, image, place))
     return blocks
 
 

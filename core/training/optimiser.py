@@ -45,6 +45,7 @@ class Recipe:
     ema : decay of the smoothed weights, reached gradually
     outline_share : weight of the outlines' loss against that of the classes
     base_share : of the base weights that a result goes back to, while few objects are painted
+    head_steps : of the head on the encoder's maps
     """
 
     widths: tuple[int, ...] = DEFAULT_WIDTHS
@@ -59,6 +60,7 @@ class Recipe:
     ema: float = 0.98
     outline_share: float = 0.5
     base_share: float = 0.3
+    head_steps: int = 300
     shares: Shares = field(default_factory=Shares)
     augmentation: Augmentation = field(default_factory=Augmentation)
 

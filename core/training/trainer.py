@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
+from core.network.feature_maps import FeatureMaps, KeptInMemory, MapStore
+from core.network.mixture import NETWORK, QUICK, Share
 from core.network.outputs import Weights
 from core.network.unet import build_network
 from core.objects.measure import learn_limits
@@ -19,24 +22,15 @@ from core.rounds import ExampleSource, ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from core.threads import torch_threads
 from core.training.beginning import Beginning, begin, choose_start, keep_of_base
-from core.training.calibration import fit_temperature
+from core.training.candidate import Judges, settle
+from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.training.loss import class_weights
 from core.training.optimiser import Optimised, Recipe, optimise, thin_out
+from core.training.quick_learners import train_quick
 from core.training.round_report import Origin, RoundReport, RoundResult
 from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.truth.holdout import has_enough_held_out
-
-OPTIMISATION_SHARE = 0.93
-"""Share of a round's budget after which optimisation ends; checking the model needs the rest."""
-
-FEWEST_STEPS = 50
-"""A round makes at least so many steps, on a slow or busy machine too: ten of them teach no new class."""
-
-FEWEST_STEPS_EVER, LONGEST_FACTOR = 10, 3.0
-"""It takes at most this many times its budget for them, and never makes fewer than the first."""
-
-ALMOST_DONE = 0.95
 
 Progress = Callable[[float, float], None]
 """Called with the share of the round that is done, 0..1, and the seconds that are left."""
@@ -53,6 +47,7 @@ def train_round(
     should_finish: Callable[[], bool] = lambda: False,
     on_progress: Progress = lambda done, eta_s: None,
     recipe: Recipe | None = None,
+    store: MapStore | None = None,
 ) -> RoundResult:
     """Train on a project's annotated images and say whether the result may become the current model.
 
@@ -70,6 +65,8 @@ def train_round(
         Asked before every step.
     should_finish : callable
         Asked before every step: training ends there, and what it gave is checked and judged as it is.
+    store : MapStore, optional
+        Where the encoder's maps of annotated images are kept from round to round.
 
     Raises
     ------
@@ -86,8 +83,8 @@ def train_round(
     """
     began = now()
     recipe, compute = recipe or Recipe(), choose_compute(settings.device)
-    draw, initial, patches, hold_out, chance = map(
-        np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(5)
+    draw, initial, patches, hold_out, chance, quick_draw, stacking = map(
+        np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(7)
     )
     summaries = source.summaries()
     pixels = _check_truth(summaries, schema)
@@ -99,36 +96,68 @@ def train_round(
     # A class that the model never saw takes as long to learn as the first ones did, or it costs the others.
     is_warm = start is not None and painted <= known
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
-    clock = _Clock(now, began, budget_s, settings.max_steps)
+    has_network = NETWORK in settings.learners
+    clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
 
     with torch_threads(settings.n_threads):
         examples, skipped = _open_examples(source, summaries, draw)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
         beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
-        network = build_network(beginning.architecture)
-        network.load_state_dict(beginning.weights)
-        optimised = optimise(
-            network,
+        maps = FeatureMaps(beginning.statistics, store or KeptInMemory(), compute.device)
+        learners, held_back = train_quick(
+            set(settings.learners) & set(QUICK),
             examples,
-            schema,
-            beginning.statistics,
-            class_weights(pixels, schema.background_index),
-            recipe,
-            patches,
-            peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
-            progress=lambda steps: 1.0 if steps and should_finish() else clock.progress(steps),
+            len(schema),
+            maps,
+            quick_draw,
+            pace=clock.quick_pace(),
             should_stop=should_stop,
-            on_step=lambda done: on_progress(done, clock.eta_s(done)),
-            compute=compute,
+            n_threads=torch.get_num_threads(),
+            needs_folds=is_draft,
+            n_steps=clock.head_steps(recipe.head_steps),
         )
+        optimised = Optimised(beginning.weights, ())
+        if has_network:
+            network = build_network(beginning.architecture)
+            network.load_state_dict(beginning.weights)
+            optimised = optimise(
+                network,
+                examples,
+                schema,
+                beginning.statistics,
+                class_weights(pixels, schema.background_index),
+                recipe,
+                patches,
+                peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
+                progress=lambda steps: 1.0 if steps and should_finish() else clock.progress(steps),
+                should_stop=should_stop,
+                on_step=lambda done: on_progress(done, clock.eta_s(done)),
+                compute=compute,
+            )
         n_objects = sum(sum(summary.class_objects) for summary in summaries)
-        weights = keep_of_base(beginning, optimised.weights, n_objects, recipe.base_share)
-        checkpoint = _to_checkpoint(
-            beginning, weights, schema, examples, is_draft, settings.seed, known | painted
+        weights = keep_of_base(
+            beginning, optimised.weights, n_objects, recipe.base_share if has_network else 0.0
         )
-        new = score_blocks(checkpoint, blocks, schema, compute.exact)
-        checkpoint = replace(checkpoint, temperature=fit_temperature(new.logits, new.labels))
-        old = score_blocks(current, blocks, schema, compute.exact) if current is not None else None
+        checkpoint = replace(
+            _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
+            taught=tuple(n for n in schema.names if n in (known | painted if has_network else known)),
+            learners=learners,
+            shares={name: Share(0.0) for name in learners},
+        )
+        checkpoint, new = settle(
+            checkpoint,
+            optimised.weights,
+            Judges(blocks, held_back),
+            schema,
+            compute.exact,
+            maps,
+            stacking,
+            has_network=has_network,
+        )
+        old = None
+        if current is not None:
+            seen = maps if current.statistics == maps.statistics else FeatureMaps(current.statistics, store)
+            old = score_blocks(current, blocks, schema, compute.exact, seen)
 
     promoted, reason = judge(current, old, checkpoint, new, chance)
     on_progress(1.0, 0.0)
@@ -138,7 +167,7 @@ def train_round(
             "annotated_images": len(summaries),
             "pixels": dict(zip(schema.names, pixels, strict=True)),
         },
-        changed=_changes(optimised, old, new),
+        changed=_changes(optimised, checkpoint, old, new),
         held_out=new.to_record(schema, chance),
         previous_held_out=old.to_record(schema, chance) if old is not None else {},
         loss_curve=thin_out(optimised.losses),
@@ -181,30 +210,6 @@ def judge(
     if is_worse(old, new, shared, rng):
         return False, f"It is worse than the current model beyond chance: {numbers}."
     return True, f"It is not worse than the current model: {numbers}."
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Turns steps or seconds into the share of the optimisation that is done."""
-
-    now: Callable[[], float]
-    began: float
-    budget_s: float
-    max_steps: int | None
-
-    def progress(self, steps: int) -> float:
-        if self.max_steps is not None:
-            return steps / max(self.max_steps, 1)
-        spent = (self.now() - self.began) / (self.budget_s * OPTIMISATION_SHARE)
-        if steps >= FEWEST_STEPS or (steps >= FEWEST_STEPS_EVER and spent >= LONGEST_FACTOR):
-            return spent
-        return min(spent, ALMOST_DONE)
-
-    def eta_s(self, done: float) -> float:
-        elapsed = self.now() - self.began
-        if self.max_steps is None:
-            return max(self.budget_s - elapsed, 0.0)
-        return elapsed * (1 - done) / max(done, 1e-6)
 
 
 def _check_truth(summaries: Sequence[ExampleSummary], schema: LabelSchema) -> list[int]:
@@ -267,7 +272,6 @@ def _to_checkpoint(
     examples: Sequence[OpenExample],
     is_draft: bool,
     seed: int,
-    taught: Collection[str],
 ) -> Checkpoint:
     return Checkpoint(
         schema=schema,
@@ -278,12 +282,18 @@ def _to_checkpoint(
         is_draft=is_draft,
         parent=beginning.parent,
         seed=seed,
-        taught=tuple(name for name in schema.names if name in taught),
     )
 
 
-def _changes(optimised: Optimised, old: HeldOutScore | None, new: HeldOutScore) -> dict[str, Any]:
-    changes: dict[str, Any] = {"steps": len(optimised.losses), "fewest_steps": FEWEST_STEPS}
+def _changes(
+    optimised: Optimised, checkpoint: Checkpoint, old: HeldOutScore | None, new: HeldOutScore
+) -> dict[str, Any]:
+    weights = {NETWORK: checkpoint.network_weight, **{n: s.weight for n, s in checkpoint.shares.items()}}
+    changes: dict[str, Any] = {
+        "steps": len(optimised.losses),
+        "fewest_steps": FEWEST_STEPS,
+        "weights": {name: round(weight, 3) for name, weight in weights.items()},
+    }
     if old is not None and len(new.labels):
         changes["answers_share"] = round(float((old.logits.argmax(1) != new.logits.argmax(1)).mean()), 4)
         changes["mean_dice"] = round((new.mean_dice or 0.0) - (old.mean_dice or 0.0), 4)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from core.network.mixture import NETWORK, QUICK
 from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
@@ -29,6 +30,9 @@ from ml_backend.strokes.effort import sum_up
 from ml_backend.training import StoredExample, TrainedRound, TrainingSpec
 
 log = logging.getLogger(__name__)
+
+LEARNERS = {"all": (NETWORK, *QUICK), "quick": QUICK, "network": (NETWORK,)}
+"""What the setting of this name trains."""
 
 SENT_KEPT_S = 30 * 24 * 3600.0
 """So long may a task stay open in a browser, and then be submitted with an older prediction's regions."""
@@ -76,6 +80,7 @@ def write_spec(
             warm_budget_s=settings.round_warm_budget_s,
             max_steps=settings.round_steps,
             n_threads=settings.training_threads,
+            learners=LEARNERS[settings.learners],
             device=settings.device,
             encoder=settings.encoder,
             base=find_encoder_base(settings),

@@ -57,15 +57,20 @@ A box imports from its own floor and those below. Files inside a wing are not li
 
 OPEN: dict[str, set[str]] = {
     "core.asking": {"acquisition", "diversity", "regions", "suggestion"},
+    "core.learners": {"forest", "pixel_features"},
     "core.network": {
         "base_weights",
         "checkpoint",
         "device",
         "encoder",
+        "feature_maps",
+        "head",
         "inference",
+        "mixture",
         "outputs",
         "pixels",
         "predict",
+        "quick",
         "timm_network",
         "unet",
     },

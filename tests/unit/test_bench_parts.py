@@ -151,7 +151,7 @@ def test_both_learners_are_measured_on_the_same_strokes() -> None:
     forest = measure(train_forest(painted, seed=0), images[3:])
     assert forest[PLAIN]["dice"] > 0.6
     assert forest[PLAIN]["predict_s_per_megapixel"] > 0
-    settings = RoundSettings(max_steps=1, n_threads=1)
+    settings = RoundSettings(max_steps=1, n_threads=1, learners=("network",))
     checkpoint, trained = train_network(PaintedSource(painted), settings)
     assert checkpoint.schema == SCHEMA
     network = measure(trained, images[3:])

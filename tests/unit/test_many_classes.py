@@ -55,7 +55,7 @@ def _painted(schema: LabelSchema, pictures: list[Picture]) -> Painted:
 
 
 def _learn(schema: LabelSchema, pictures: list[Picture], n_steps: int) -> Checkpoint:
-    settings = RoundSettings(max_steps=n_steps, n_threads=1)
+    settings = RoundSettings(max_steps=n_steps, n_threads=1, learners=("network",))
     source = _painted(schema, pictures)
     return train_round(source, schema, None, settings, now=time.perf_counter, recipe=SMALL).checkpoint
 

@@ -19,13 +19,14 @@ from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
 from core.training import optimiser
+from core.training.clock import FEWEST_STEPS, FEWEST_STEPS_EVER
 from core.training.optimiser import Recipe
 from core.training.round_report import RoundResult
-from core.training.trainer import FEWEST_STEPS, FEWEST_STEPS_EVER, train_round
+from core.training.trainer import train_round
 
 SCHEMA = LabelSchema.of("Background", "Cell")
 TINY = Recipe(widths=(6, 8), patch_px=32, batch_size=4, peak_rate=1e-2, base_rate=1e-2, warm_rate=1e-3)
-QUICK = RoundSettings(max_steps=25, n_threads=1)
+QUICK = RoundSettings(max_steps=25, n_threads=1, learners=("network",))
 SIDE = 64
 
 
@@ -259,7 +260,7 @@ def test_a_round_stops_when_asked_to() -> None:
 
 
 def test_the_wall_budget_ends_a_round_and_a_later_round_has_a_smaller_one() -> None:
-    settings = RoundSettings(budget_s=3, warm_budget_s=1.5, n_threads=1)
+    settings = RoundSettings(budget_s=3, warm_budget_s=1.5, n_threads=1, learners=("network",))
     first = _train(_draft_images(), settings=settings)
     second = _train(_draft_images(), first.checkpoint, settings=settings)
     assert FEWEST_STEPS < second.report.changed["steps"] < first.report.changed["steps"]
@@ -268,7 +269,7 @@ def test_the_wall_budget_ends_a_round_and_a_later_round_has_a_smaller_one() -> N
 
 def test_a_class_that_is_painted_for_the_first_time_has_the_budget_of_a_first_round() -> None:
     schema = LabelSchema.of("Background", "Cell", "Late")  # there from the beginning, painted later
-    settings = RoundSettings(budget_s=300, warm_budget_s=120, n_threads=1)
+    settings = RoundSettings(budget_s=300, warm_budget_s=120, n_threads=1, learners=("network",))
 
     def learn(images: Images, start: Checkpoint | None) -> RoundResult:
         clock = itertools.count()  # a second passes with each look at it
@@ -378,13 +379,13 @@ def test_a_model_of_colours_learns_a_fourth_channel_and_keeps_what_it_knew_of_th
 
 
 def test_a_round_on_a_busy_machine_takes_longer_to_make_the_fewest_steps() -> None:
-    settings = RoundSettings(budget_s=0.6, warm_budget_s=0.6, n_threads=1)
+    settings = RoundSettings(budget_s=0.6, warm_budget_s=0.6, n_threads=1, learners=("network",))
     changed = _train(_draft_images(), settings=settings).report.changed
     assert changed["steps"] == changed["fewest_steps"] == FEWEST_STEPS
 
 
 def test_on_a_machine_too_slow_for_that_it_ends_all_the_same_and_says_what_it_made() -> None:
-    settings = RoundSettings(budget_s=0.001, warm_budget_s=0.001, n_threads=1)
+    settings = RoundSettings(budget_s=0.001, warm_budget_s=0.001, n_threads=1, learners=("network",))
     changed = _train(_draft_images(), settings=settings).report.changed
     assert changed["steps"] == FEWEST_STEPS_EVER < changed["fewest_steps"]
 

@@ -1,0 +1,218 @@
+"""A small head on the encoder's maps: one hidden layer, which knows a new kind of image within seconds.
+
+It learns from the hypercolumns of painted pixels: all that the five maps say about one place. Its first
+layer is linear, so an answer multiplies each map where it lives, and enlarges the sums alone.
+
+References: Hariharan et al. 2015, "Hypercolumns", https://arxiv.org/abs/1411.5752
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.network.encoder import N_FEATURES, STRIDES, WIDTHS
+from core.network.feature_maps import Map
+
+HIDDEN = 128
+DROPOUT = 0.5
+BATCH_PX = 1024
+PEAK_RATE = 3e-3
+LOWEST_RATE = 0.02
+"""Of the peak, at the end: the rate falls along a cosine."""
+WEIGHT_DECAY = 1e-2
+BETAS, SMALLEST_SPREAD = (0.9, 0.999), 1e-8
+"""AdamW's usual decays, and what keeps its division finite."""
+
+BALANCE = 1.0
+"""Classes are drawn as often as their pixels to the power of 1 minus this: all equally often. Halfway to
+as painted cost .065 where a class has one pixel in a hundred, and gained .024 where grey values decide."""
+
+SMALLEST_DEVIATION = 1e-3
+
+
+@dataclass(frozen=True)
+class Head:
+    """Layers that read hypercolumns as they are: the rows' mean and deviation are folded into the first one.
+
+    Attributes
+    ----------
+    kernel : (HIDDEN, N_FEATURES), bias : (HIDDEN,)
+    out_kernel : (n_classes, HIDDEN), out_bias : (n_classes,)
+    """
+
+    kernel: Tensor
+    bias: Tensor
+    out_kernel: Tensor
+    out_bias: Tensor
+
+    def __post_init__(self) -> None:
+        n_classes = len(self.out_bias)
+        shapes = [tuple(getattr(self, field.name).shape) for field in fields(self)]
+        hidden = len(self.bias)
+        if shapes != [(hidden, N_FEATURES), (hidden,), (n_classes, hidden), (n_classes,)]:
+            raise ValueError(f"the layers of the head do not fit one another: {shapes}")
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What safetensors can write."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Head:
+        """Raises `ValueError` or `KeyError` where these are not the layers of a head."""
+        return cls(**{field.name: tensors[field.name].float() for field in fields(cls)})
+
+    def logits_of_rows(self, rows: Tensor) -> Tensor:
+        """`(n, N_FEATURES)` hypercolumns to `(n, n_classes)` logits."""
+        hidden = F.relu(F.linear(rows.float(), self.kernel, self.bias))
+        return F.linear(hidden, self.out_kernel, self.out_bias)
+
+    def logits_of_maps(self, maps: Sequence[Map] | Sequence[Tensor]) -> Tensor:
+        """The encoder's maps of a window to `(n_classes, H, W)` logits of its pixels."""
+        total: Tensor | None = None
+        kernels = torch.split(self.kernel, list(WIDTHS), dim=1)
+        for found, kernel in list(zip(maps, kernels, strict=True))[::-1]:  # coarse to fine
+            here = F.conv2d(torch.as_tensor(found).float()[None], kernel[:, :, None, None])
+            if total is not None:
+                size = here.shape[-2:]
+                here = here + F.interpolate(total, size=size, mode="bilinear", align_corners=False)
+            total = here
+        assert total is not None, "the encoder has maps"  # noqa: S101
+        hidden = F.relu(total + self.bias[:, None, None], inplace=True)
+        logits = F.conv2d(hidden, self.out_kernel[:, :, None, None], self.out_bias)
+        enlarged = F.interpolate(logits, scale_factor=STRIDES[0], mode="bilinear", align_corners=False)
+        return enlarged[0]
+
+
+def train_head(
+    rows: Tensor,
+    labels: NDArray[np.uint8],
+    n_classes: int,
+    rng: np.random.Generator,
+    progress: Callable[[int], float],
+) -> Head:
+    """Learn from painted pixels until `progress(steps made)` reaches 1.
+
+    Parameters
+    ----------
+    rows : (n, N_FEATURES) tensor
+        Hypercolumns, as `hypercolumns` gives them.
+    labels : (n,) uint8
+        Class indices below `n_classes`. A class without a pixel is never answered.
+    """
+    mean, deviation = rows.float().mean(0), rows.float().std(0) + SMALLEST_DEVIATION
+    rows = (rows.float() - mean) / deviation
+    classes = torch.from_numpy(labels.astype(np.int64))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    layers = _first_layers(rows.shape[1], n_classes, generator)
+    optimizer = _AdamW(layers)
+    shares = _draw_shares(labels, n_classes)
+    n_steps = 0
+    while (done := progress(n_steps)) < 1:
+        drawn = torch.multinomial(shares, BATCH_PX, replacement=True, generator=generator)
+        loss = F.cross_entropy(_dropped(rows[drawn], layers, generator), classes[drawn])
+        optimizer.step(torch.autograd.grad(loss, layers), PEAK_RATE * _fall(done))
+        n_steps += 1
+    kernel, bias, out_kernel, out_bias = (layer.detach() for layer in layers)
+    folded = kernel / deviation
+    unseen = torch.bincount(classes, minlength=n_classes) == 0
+    return Head(folded, bias - folded @ mean, out_kernel, out_bias.masked_fill(unseen, UNSEEN_BIAS))
+
+
+UNSEEN_BIAS = -30.0
+"""Logit of a class that nobody painted."""
+
+
+class _AdamW:
+    """AdamW for a few tensors: torch's own takes two seconds to import, which a draft does not have.
+
+    References: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101
+    """
+
+    def __init__(self, layers: Sequence[Tensor]) -> None:
+        self._layers = layers
+        self._means = [torch.zeros_like(layer) for layer in layers]
+        self._squares = [torch.zeros_like(layer) for layer in layers]
+        self._n_steps = 0
+
+    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
+        self._n_steps += 1
+        first, second = (1 - beta**self._n_steps for beta in BETAS)
+        parts = zip(self._layers, gradients, self._means, self._squares, strict=True)
+        with torch.no_grad():
+            for layer, gradient, mean, square in parts:
+                mean.lerp_(gradient, 1 - BETAS[0])
+                square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+                layer.mul_(1 - rate * WEIGHT_DECAY)
+                spread = (square / second).sqrt_().add_(SMALLEST_SPREAD)
+                layer.addcdiv_(mean, spread, value=-rate / first)
+
+
+def hypercolumns(maps: Sequence[Map], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Tensor:
+    """`(n, N_FEATURES)`: the maps of a window, interpolated at `n` of its pixels.
+
+    Examples
+    --------
+    >>> maps = [np.ones((w, 32 // s, 64 // s), np.float16) for w, s in zip(WIDTHS, STRIDES)]
+    >>> hypercolumns(maps, np.array([0, 31]), np.array([5, 63])).shape
+    torch.Size([2, 512])
+    """
+    return torch.cat(
+        [
+            _interpolated(torch.from_numpy(found), rows, columns, stride)
+            for found, stride in zip(maps, STRIDES, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def _interpolated(
+    found: Tensor, rows: NDArray[np.integer], columns: NDArray[np.integer], stride: int
+) -> Tensor:
+    """`(n, width)` values of a map at pixels, as `F.interpolate` would enlarge it."""
+    (top, bottom, down), (left, right, along) = (
+        _neighbours(at, stride, length) for at, length in zip((rows, columns), found.shape[1:], strict=True)
+    )
+    corners = [found[:, y, x].float() for y in (top, bottom) for x in (left, right)]
+    above = corners[0] * (1 - along) + corners[1] * along
+    below = corners[2] * (1 - along) + corners[3] * along
+    return (above * (1 - down) + below * down).T
+
+
+def _neighbours(at: NDArray[np.integer], stride: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cells before and after each pixel, and how far it is from the first one, 0..1."""
+    place = torch.from_numpy((at.astype(np.float32) + 0.5) / stride - 0.5).clamp(0, length - 1)
+    before = place.floor().long()
+    return before, (before + 1).clamp(max=length - 1), place - before
+
+
+def _first_layers(n_features: int, n_classes: int, generator: torch.Generator) -> list[Tensor]:
+    """He-normal hidden units, and outputs that start undecided."""
+    kernel = torch.randn(HIDDEN, n_features, generator=generator) * math.sqrt(2 / n_features)
+    layers = [kernel, torch.zeros(HIDDEN), torch.zeros(n_classes, HIDDEN), torch.zeros(n_classes)]
+    return [layer.requires_grad_() for layer in layers]
+
+
+def _draw_shares(labels: NDArray[np.uint8], n_classes: int) -> Tensor:
+    """How probable it is to draw each pixel: classes are balanced."""
+    counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
+    return torch.from_numpy((counts ** -float(BALANCE))[labels].astype(np.float32))
+
+
+def _dropped(rows: Tensor, layers: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Logits with part of the hidden units left out at random."""
+    kernel, bias, out_kernel, out_bias = layers
+    hidden = F.relu(F.linear(rows, kernel, bias))
+    kept = torch.rand(hidden.shape, generator=generator) >= DROPOUT
+    return F.linear(hidden * kept / (1 - DROPOUT), out_kernel, out_bias)
+
+
+def _fall(done: float) -> float:
+    return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,107 @@
+"""The quick learners of a model, ready to answer for any part of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.learners.forest import Forest
+from core.learners.pixel_features import features_at
+from core.network.encoder import STRIDE
+from core.network.feature_maps import FeatureMaps
+from core.network.head import Head
+from core.network.mixture import FOREST, HEAD
+from core.network.outputs import Weights
+from core.network.pixels import PixelStatistics, conform_channels, standardise
+from core.tiles import Slices, cut_tiles
+
+FOREST_TILE_PX = 256
+"""Side of what a forest answers for at once: its features take 600 bytes a pixel and colour."""
+
+LEAST_SHARE = 0.01
+"""Added to what a forest says of each class: no leaf of a few pixels is sure of anything."""
+
+
+class QuickLearners:
+    """A head, a forest, or both, that answer with logits `(n_classes, h, w)`.
+
+    Parameters
+    ----------
+    tensors : by learner name, as their `to_tensors` gave them
+    maps : FeatureMaps
+        For the head; standardised as the model is.
+
+    Raises
+    ------
+    ValueError, KeyError
+        The tensors are not those of such learners.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Weights], maps: FeatureMaps, n_threads: int | None = None
+    ) -> None:
+        self.maps = maps
+        self.n_threads = n_threads or torch.get_num_threads()
+        self.head = Head.from_tensors(tensors[HEAD]) if HEAD in tensors else None
+        self.forest = Forest.from_tensors(tensors[FOREST]) if FOREST in tensors else None
+
+    def logits(self, name: str, image: NDArray[Any], window: Slices) -> Tensor:
+        """What the learner `name` says of a part of an image `(H, W, C)`."""
+        if name == HEAD and self.head is not None:
+            return _ask_head(self.head, self.maps, image, window)
+        if name == FOREST and self.forest is not None:
+            return _ask_forest(self.forest, self.maps.statistics, image, window, self.n_threads)
+        raise ValueError(f"this model has no learner {name!r}")
+
+
+def _ask_head(head: Head, maps: FeatureMaps, image: NDArray[Any], window: Slices) -> Tensor:
+    """The head sees a cell of the deepest map more on each side, so that no seam shows."""
+    rows, columns = (
+        slice(max(part.start // STRIDE - 1, 0) * STRIDE, min(part.stop + STRIDE, length))
+        for part, length in zip(window, image.shape[:2], strict=True)
+    )
+    with torch.inference_mode():
+        logits = head.logits_of_maps(maps.window(image, (rows, columns)))
+    inner_rows, inner_columns = (
+        slice(part.start - read.start, part.stop - read.start)
+        for part, read in zip(window, (rows, columns), strict=True)
+    )
+    return logits[:, inner_rows, inner_columns]
+
+
+def _ask_forest(
+    forest: Forest, statistics: PixelStatistics, image: NDArray[Any], window: Slices, n_threads: int
+) -> Tensor:
+    image = conform_channels(image, statistics.n_channels)
+    height, width = (part.stop - part.start for part in window)
+    answer = np.empty((forest.n_classes, height, width), np.float32)
+    for tile in cut_tiles((height, width), 0, 1, FOREST_TILE_PX):
+        grid = np.meshgrid(*(np.arange(part.start, part.stop) for part in tile.core), indexing="ij")
+        rows, columns = (at.ravel() + part.start for at, part in zip(grid, window, strict=True))
+        seen = features_at(image, rows, columns, lambda piece: standardise(piece, statistics), n_threads)
+        votes = forest.probabilities(seen, n_threads).T
+        answer[:, tile.core[0], tile.core[1]] = votes.reshape(forest.n_classes, *grid[0].shape)
+    return forest_logits(torch.from_numpy(answer))
+
+
+def forest_logits(probabilities: Tensor) -> Tensor:
+    """Logarithms of what a forest says, kept finite."""
+    return (probabilities + LEAST_SHARE).log()
+
+
+def check_learners(tensors: Mapping[str, Weights], n_classes: int) -> None:
+    """Raise ValueError or KeyError where tensors, perhaps a stranger's, are no such learners."""
+    for name, own in tensors.items():
+        if name == HEAD:
+            found = len(Head.from_tensors(own).out_bias)
+        elif name == FOREST:
+            found = Forest.from_tensors(own).n_classes
+        else:
+            raise ValueError(f"there is no learner called {name!r}")
+        if found != n_classes:
+            raise ValueError(f"the {name} answers {found} classes, not {n_classes}")

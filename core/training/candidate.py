@@ -1,0 +1,116 @@
+"""What a round makes of what it has trained: how much each learner counts, checked on the hold-out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from core.network.checkpoint import Checkpoint
+from core.network.device import Compute
+from core.network.feature_maps import FeatureMaps
+from core.network.mixture import NETWORK, Share
+from core.network.outputs import Weights
+from core.schema import LabelSchema
+from core.training.calibration import fit_temperature
+from core.training.evaluation import HeldOutBlock, HeldOutScore, ask_learners, score_logits
+from core.training.quick_learners import HeldBack
+from core.training.stacking import fit_shares, prior_shares
+
+Logits = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What learners are judged by: held-out blocks, or what half of the images say of the other half."""
+
+    blocks: Sequence[HeldOutBlock]
+    held_back: HeldBack | None = None
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        return np.concatenate([np.zeros(0, np.uint8), *(block.labels for block in self.blocks)])
+
+
+def settle(
+    checkpoint: Checkpoint,
+    other: Weights,
+    judges: Judges,
+    schema: LabelSchema,
+    compute: Compute,
+    maps: FeatureMaps,
+    rng: np.random.Generator,
+    *,
+    has_network: bool,
+) -> tuple[Checkpoint, HeldOutScore]:
+    """Choose between two states of the network, and the weights and temperatures of all learners.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its learners do not count anything yet.
+    other : Weights
+        Of the network, instead of the checkpoint's, where the hold-out finds them better.
+    has_network : bool
+        Whether this round has trained the network; else it has no part in the answer.
+    """
+    names = ((NETWORK,) if has_network else ()) + tuple(checkpoint.learners)
+    checkpoint = _with_shares(checkpoint, prior_shares(names))
+    if has_network and judges.blocks and other is not checkpoint.weights:
+        checkpoint = _better_network(checkpoint, other, judges, schema, compute, maps)
+    logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps)
+    checkpoint = _with_shares(checkpoint, _find_shares(names, logits, judges, rng))
+    return checkpoint, score_logits(checkpoint, logits, judges.blocks, schema)
+
+
+def _find_shares(
+    names: tuple[str, ...], logits: Logits, judges: Judges, rng: np.random.Generator
+) -> dict[str, Share]:
+    if judges.blocks:
+        return fit_shares(logits, judges.labels, len(judges.blocks), rng)
+    shares = prior_shares(names)
+    held_back = judges.held_back
+    if held_back is None:
+        return shares
+    # The network has seen all there is; the quick learners divide the rest among them.
+    fitted = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng)
+    rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
+    return {**shares, **{name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}}
+
+
+def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:
+    """A learner that counts nothing is not kept: nobody would ask it."""
+    learners = {name: own for name, own in checkpoint.learners.items() if shares[name].weight}
+    temperature = shares[NETWORK].temperature if NETWORK in shares else checkpoint.temperature
+    return replace(
+        checkpoint,
+        learners=learners,
+        shares={name: shares[name] for name in learners},
+        temperature=temperature,
+    )
+
+
+def _better_network(
+    checkpoint: Checkpoint,
+    other: Weights,
+    judges: Judges,
+    schema: LabelSchema,
+    compute: Compute,
+    maps: FeatureMaps,
+) -> Checkpoint:
+    alone = replace(checkpoint, learners={}, shares={})
+    candidates = (alone, replace(alone, weights=other))
+    nats = [
+        _balanced_nats(ask_learners(one, judges.blocks, schema, compute, maps)[NETWORK], judges.labels)
+        for one in candidates
+    ]
+    return replace(checkpoint, weights=candidates[int(np.argmin(nats))].weights)
+
+
+def _balanced_nats(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
+    """Mean over the classes of how unlikely the truth is, with the best temperature."""
+    likely = log_softmax(logits / fit_temperature(logits, labels), axis=1)[np.arange(len(labels)), labels]
+    return -float(np.mean([likely[labels == label].mean() for label in np.unique(labels)]))

@@ -1,0 +1,151 @@
+"""How much each learner counts in a model's answer: what makes held-out truth most likely.
+
+References: Wolpert 1992, "Stacked generalization"; Breiman 1996, "Stacked regressions".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from core.network.mixture import (
+    FOREST,
+    HEAD,
+    NETWORK,
+    SMALLEST_PROBABILITY,
+    Share,
+    calibrated,
+)
+from core.training.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+
+PRIOR = {NETWORK: 0.4, HEAD: 0.3, FOREST: 0.3}
+"""What learners count before anything is known of a project."""
+
+PRIOR_BLOCKS = 0.2
+"""How many held-out blocks the prior is worth: a few nats decide against it, chance does not."""
+
+SMALLEST_WEIGHT = 0.05
+"""A learner that counts less is not worth its time."""
+
+MOST_PIXELS = 20_000
+ITERATIONS = 40
+
+Logits = Mapping[str, NDArray[np.float32]]
+"""By learner name, `(n, C)` of the same pixels."""
+
+
+def prior_shares(names: tuple[str, ...]) -> dict[str, Share]:
+    """Shares of some learners where nothing is held out.
+
+    >>> {name: share.weight for name, share in prior_shares((HEAD, FOREST)).items()}
+    {'head': 0.5, 'forest': 0.5}
+    """
+    total = sum(PRIOR[name] for name in names)
+    return {name: Share(PRIOR[name] / total) for name in names}
+
+
+def fit_shares(
+    logits: Logits, labels: NDArray[np.uint8], n_blocks: int, rng: np.random.Generator
+) -> dict[str, Share]:
+    """Weights on the simplex and a temperature for each learner.
+
+    The weights make the classes about equally likely to be right, whatever their area; the temperatures
+    then make confidence honest for the pixels as they are.
+
+    Parameters
+    ----------
+    logits : of held-out pixels that none of the learners has seen
+    labels : (n,) classes of the pixels
+    n_blocks : the number of independent places that the pixels are from
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 2, 4000).astype(np.uint8)
+    >>> right = np.eye(2, dtype=np.float32)[labels] * 3
+    >>> shares = fit_shares({HEAD: right, FOREST: np.zeros_like(right)}, labels, 20, rng)
+    >>> shares[HEAD].weight > 0.9
+    True
+    """
+    names = tuple(logits)
+    if len(labels) == 0:
+        return prior_shares(names)
+    drawn = rng.permutation(len(labels))[:MOST_PIXELS]
+    picked = {name: values[drawn] for name, values in logits.items()}
+    temperatures = {name: fit_temperature(values, labels[drawn]) for name, values in picked.items()}
+    if len(names) == 1:
+        return {names[0]: Share(1.0, temperatures[names[0]])}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in picked.items()}
+    truth = torch.from_numpy(labels[drawn].astype(np.int64))
+    return _cool(_weigh(tensors, truth, temperatures, n_blocks), tensors, truth)
+
+
+def _weigh(
+    logits: Mapping[str, Tensor], truth: Tensor, temperatures: Mapping[str, float], n_blocks: int
+) -> dict[str, Share]:
+    """Weights for balanced classes; those that are too small become 0."""
+    names = tuple(logits)
+    right = torch.stack(
+        [calibrated(logits[name], temperatures[name]).gather(1, truth[:, None])[:, 0] for name in names]
+    )  # (K, n): how probable each learner finds the truth
+    counts = torch.bincount(truth).clamp_min(1).float()
+    balance = counts.rsqrt()[truth]
+    balance = balance / balance.sum()
+    prior = torch.tensor([share.weight for share in prior_shares(names).values()])
+    free = prior.log().requires_grad_()
+
+    def nats() -> Tensor:
+        pooled = (torch.softmax(free, 0)[:, None] * right).sum(0)
+        pull = -(prior * torch.log_softmax(free, 0)).sum() * PRIOR_BLOCKS / n_blocks
+        return -(balance * (pooled + SMALLEST_PROBABILITY).log()).sum() + pull
+
+    _minimise(free, nats)
+    weights = torch.softmax(free.detach(), 0)
+    weights = torch.where(weights < SMALLEST_WEIGHT, 0.0, weights)
+    weights = weights / weights.sum()
+    return {name: Share(float(w), temperatures[name]) for name, w in zip(names, weights, strict=True)}
+
+
+def _cool(shares: dict[str, Share], logits: Mapping[str, Tensor], truth: Tensor) -> dict[str, Share]:
+    """Change all temperatures by one factor: a mean of honest learners is less sure than it could be."""
+    log_factor = torch.zeros(1, requires_grad=True)
+
+    def nats() -> Tensor:
+        pooled = torch.stack(
+            [
+                share.weight
+                * calibrated(logits[name], share.temperature * log_factor.exp()).gather(1, truth[:, None])
+                for name, share in shares.items()
+                if share.weight
+            ]
+        ).sum(0)
+        return -(pooled + SMALLEST_PROBABILITY).log().mean()
+
+    _minimise(log_factor, nats)
+    factor = math.exp(float(log_factor.detach()))
+    return {
+        name: Share(share.weight, min(max(share.temperature * factor, MIN_TEMPERATURE), MAX_TEMPERATURE))
+        for name, share in shares.items()
+    }
+
+
+def _minimise(parameter: Tensor, nats: Callable[[], Tensor]) -> None:
+    """Move a parameter to where `nats` is smallest."""
+
+    def value_and_slope(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(values))
+        loss = nats()
+        (slope,) = torch.autograd.grad(loss, parameter)
+        return float(loss.detach()), slope.numpy().astype(np.float64)
+
+    start = parameter.detach().numpy().astype(np.float64)
+    found = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(found.x))
