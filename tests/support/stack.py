@@ -34,6 +34,7 @@ class Stack:
             "LABEL_STUDIO_API_KEY": TOKEN,
             "MIN_PIXELS_PER_CLASS": "100",
             "QUIET_TIME_S": "0.3",
+            "LEARNERS": "network",
             "ROUND_BUDGET_S": "1",
             "ROUND_WARM_BUDGET_S": "1",
             "TRAINING_THREADS": "1",
