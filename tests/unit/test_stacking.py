@@ -64,7 +64,8 @@ def test_a_class_that_a_learner_does_not_know_is_left_to_the_others() -> None:
 
 def test_the_mixture_is_calibrated() -> None:
     logits = {NETWORK: 5 * _noisy(2, 1), HEAD: 0.3 * _noisy(2, 2)}
-    sure = np.exp(mix_logits(logits, fit_shares(logits, LABELS, 50, RNG)))
+    mixed = mix_logits(logits, fit_shares(logits, LABELS, 50, RNG))
+    sure = np.exp(mixed) / np.exp(mixed).sum(1, keepdims=True)  # of one learner alone they are logits
     confidence, right = sure.max(1), sure.argmax(1) == LABELS
     assert abs(confidence.mean() - right.mean()) < 0.03
 
