@@ -63,7 +63,7 @@ def test_a_class_that_a_learner_does_not_know_is_left_to_the_others() -> None:
 
 
 def test_the_mixture_is_calibrated() -> None:
-    logits = {NETWORK: 5 * _noisy(2, 1), HEAD: 0.3 * _noisy(2, 2)}
+    logits = {NETWORK: 5 * _noisy(2, 1), HEAD: 2 * _noisy(2, 2)}
     mixed = mix_logits(logits, fit_shares(logits, LABELS, 50, RNG))
     sure = np.exp(mixed) / np.exp(mixed).sum(1, keepdims=True)  # of one learner alone they are logits
     confidence, right = sure.max(1), sure.argmax(1) == LABELS
