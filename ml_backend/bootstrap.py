@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from flask import Flask
 
@@ -52,7 +51,7 @@ def build_parts(settings: Settings) -> Parts:
         images=_build_images(settings, database, servers),
         label_studio=servers.client,
         trainer=ProcessTrainer(settings, build_images),
-        clock=time.time,
+        clock=database.clock,
         owner=name_owner(),
     )
 

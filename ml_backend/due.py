@@ -16,6 +16,7 @@ from core.schema import LabelSchema
 from core.truth.readiness import Readiness, assess
 from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import find_config
+from ml_backend.moments import has_passed, is_reached
 from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
@@ -25,6 +26,9 @@ JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync"
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
+
+LONGEST_PAUSE_S = 3600.0
+"""The longest pause before Label Studio is asked again; a moment further ahead is of a wrong clock."""
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
@@ -44,7 +48,7 @@ def assess_project(
 def find_due(connection: Connection, project: Project, settings: Settings, now: float) -> list[JobKind]:
     """The jobs that the project needs at this moment."""
     due: list[JobKind] = []
-    if project.reconciled_at is None or now - project.reconciled_at >= settings.reconcile_every_s:
+    if has_passed(project.reconciled_at, settings.reconcile_every_s, now):
         due.append("reconcile")
     if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):
         due.append("push")
@@ -93,13 +97,13 @@ def _find_review(
     scores_tasks = settings.score_tasks_per_round > 0
     if (
         (not review.is_planned(version, scores_tasks) or _is_scoring_due(connection, project_id, now))
-        and (review.score_retry_at or 0.0) <= now
+        and is_reached(review.score_retry_at, now, LONGEST_PAUSE_S)
         and not is_training(connection, project_id, now)
     ):
         due.append("score")
     if is_rankable(connection, project, version, settings, now):
         due.append("rank")
-    if has_credential(project, settings) and (review.keep_retry_at or 0.0) <= now:
+    if has_credential(project, settings) and is_reached(review.keep_retry_at, now, LONGEST_PAUSE_S):
         is_sent = is_ranking_sent(connection, project_id, version, settings, now)
         if review.kept_version != version or (is_sent and review.settled_version != version):
             due.append("sync")
@@ -147,9 +151,9 @@ def _is_round_due(
         return True
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
         return False
-    if unbuilt or now - (project.last_truth_at or 0.0) < settings.quiet_time_s:
+    if unbuilt or not has_passed(project.last_truth_at, settings.quiet_time_s, now):
         longest = max(LONGEST_WAIT_S, LONGEST_WAIT_FACTOR * settings.quiet_time_s)
-        if now - annotation_rows.oldest_pending(connection, project.project_id, now) < longest:
+        if not has_passed(annotation_rows.oldest_pending(connection, project.project_id, now), longest, now):
             return False
     return bool(assess_project(connection, project, schema, settings).ready)
 

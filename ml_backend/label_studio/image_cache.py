@@ -7,7 +7,6 @@ that another process throws away stays readable for whoever has it open.
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,7 +104,9 @@ class ImageCache:
         self._sweep_scratch()
 
     def _sweep_scratch(self) -> None:
-        horizon = time.time() - SCRATCH_LIFE_S
+        with self.scratch_file() as probe:  # by the clock that stamps the files
+            probe.touch()
+            horizon = probe.stat().st_mtime - SCRATCH_LIFE_S
         for path in self._scratch.glob("*"):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < horizon:

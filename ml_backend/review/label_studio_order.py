@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ml_backend.due import is_ranking_sent
+from ml_backend.due import LONGEST_PAUSE_S, is_ranking_sent
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_gone
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 TAB_TITLE = "Review round"
 LEASE_S = 300.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
+FIRST_PAUSE_S = 5.0
 """Before what Label Studio refused is tried again: twice as long each time."""
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from core.errors import BrushloopError
 from ml_backend.due import is_training
 from ml_backend.errors import LabelStudioUnavailableError
+from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.review.score_choice import choose_tasks_to_score
@@ -63,9 +64,8 @@ class Scorer:
             with self._parts.database.read() as connection:
                 if is_training(connection, project_id, self._parts.clock()):
                     return False
-                asked_at = reviews.last_asked(connection)
-            if self._parts.clock() - asked_at >= QUIET_S:
-                return True
+                if has_passed(reviews.last_asked(connection), QUIET_S, self._parts.clock()):
+                    return True
             time.sleep(PAUSE_S)
         return False
 

@@ -7,7 +7,9 @@ import os
 import socket
 import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,11 @@ BEAT_S = 0.5
 """How often a round shows that it lives, and looks whether it was cancelled."""
 LOST_AFTER_S = 30.0
 """A lease that did not beat this long, on a machine that we cannot look into, is lost."""
+GRACE_S = 3.0
+"""So long a silent round has to beat once the database can be written again."""
+LONGEST_LOOK_S = 5.0
+"""More does not count between two looks: whatever a clock jumps is no silence."""
+MAX_WATCHED = 1000
 
 
 class LeaseLostError(Exception):
@@ -106,15 +113,62 @@ def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -
             parts.owner,
             project.truth_seq,
             now,
-            lambda running: is_lost(running, now),
+            lambda running: may_take_over(running, now),
             project.train_requests,
         )
     return Lease(parts, project, number, should_stop) if number is not None else None
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What one process saw of a running round: how long it has been silent, by this process's own time."""
+
+    heartbeat_at: float
+    looked_at: float
+    silent_s: float = 0.0
+    suspected_s: float | None = None  # how long it was silent when it could first have been taken over
+
+
+class _Watch:
+    """Looks at running rounds. Heartbeats are compared with earlier ones, never with anybody's clock."""
+
+    def __init__(self) -> None:
+        self._looks: OrderedDict[tuple[str, int, float], _Look] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def look(self, running: StoredRound, now: float, *, may_suspect: bool = False) -> _Look:
+        key = (running.owner, running.number, running.started_at)
+        with self._lock:
+            before = self._looks.pop(key, None)
+            if before is None or before.heartbeat_at != running.heartbeat_at:
+                before = _Look(running.heartbeat_at, now)
+            passed_s = min(max(now - before.looked_at, 0.0), LONGEST_LOOK_S)
+            seen = replace(before, looked_at=now, silent_s=before.silent_s + passed_s)
+            if may_suspect and seen.suspected_s is None and seen.silent_s > LOST_AFTER_S:
+                seen = replace(seen, suspected_s=seen.silent_s)
+            self._looks[key] = seen
+            while len(self._looks) > MAX_WATCHED:
+                self._looks.popitem(last=False)
+        return seen
+
+
+_WATCH = _Watch()
+
+
 def is_lost(running: StoredRound, now: float) -> bool:
-    """Whether nobody works on this round any more."""
-    return now - running.heartbeat_at > LOST_AFTER_S or is_gone(running.owner)
+    """Whether nobody works on this round any more, as far as this process has seen."""
+    return is_gone(running.owner) or _WATCH.look(running, now).silent_s > LOST_AFTER_S
+
+
+def may_take_over(running: StoredRound, now: float) -> bool:
+    """The same, asked inside a transaction that writes: now that one may write, the owner gets time to beat.
+
+    While somebody else locked the database, no round could beat, however alive it was.
+    """
+    if is_gone(running.owner):
+        return True
+    seen = _WATCH.look(running, now, may_suspect=True)
+    return seen.suspected_s is not None and seen.silent_s - seen.suspected_s > GRACE_S
 
 
 def name_owner() -> str:

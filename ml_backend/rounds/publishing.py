@@ -235,7 +235,7 @@ def sweep(parts: Parts, project: Project) -> None:
         listed = tasks.list_truth(connection, project.project_id)
         folders = models.list_folders(connection, project.project_id)
     names = [str(task.truth["maps"]) for task in listed if task.truth]
-    parts.artifacts(project).sweep(set(names), folders, parts.clock())
+    parts.artifacts(project).sweep(set(names), folders)
 
 
 def _make_current(connection: Connection, project_id: int, version: str, parent: str | None) -> None:

@@ -39,7 +39,7 @@ class _Known:
     task_id: int | None
     updated_at: str
     deleted: bool
-    received_at: float
+    seq: int
     bears_truth: bool
 
 
@@ -93,14 +93,14 @@ def save(
     seq: int,
     now: float,
     *,
-    listed_at: float | None = None,
+    listed_seq: int | None = None,
 ) -> bool:
     """Store an annotation unless a newer or equal one, or a tombstone, is there. True when truth changed.
 
-    `listed_at` is when a reconciliation asked Label Studio: what it lists was alive at that moment.
+    `listed_seq` is how far the truth was when a reconciliation asked Label Studio: what that lists was alive.
     """
     known = _find(connection, project_id, packed.annotation_id)
-    if known and not _may_replace(known, packed, listed_at):
+    if known and not _may_replace(known, packed, listed_seq):
         return False
     changed = packed.result is not None or (known is not None and known.bears_truth)
     row = {
@@ -116,9 +116,9 @@ def save(
     return changed
 
 
-def _may_replace(known: _Known, packed: PackedAnnotation, listed_at: float | None) -> bool:
+def _may_replace(known: _Known, packed: PackedAnnotation, listed_seq: int | None) -> bool:
     if known.deleted:
-        return listed_at is not None and known.received_at < listed_at
+        return listed_seq is not None and known.seq <= listed_seq
     return packed.updated_at > known.updated_at
 
 
@@ -168,13 +168,11 @@ def live_ids(connection: Connection, project_id: int) -> dict[int, set[int]]:
     return found
 
 
-def live_ids_of_task(connection: Connection, project_id: int, task_id: int) -> dict[int, float]:
-    """The task's living annotations, and when each was received."""
+def live_ids_of_task(connection: Connection, project_id: int, task_id: int) -> dict[int, int]:
+    """The task's living annotations, and the number of the truth that each last changed."""
     a = tables.annotation_table.c
-    query = sa.select(a.annotation_id, a.received_at).where(
-        *_of_task(project_id, task_id), a.deleted.is_(False)
-    )
-    return {row.annotation_id: row.received_at for row in connection.execute(query)}
+    query = sa.select(a.annotation_id, a.seq).where(*_of_task(project_id, task_id), a.deleted.is_(False))
+    return {row.annotation_id: row.seq for row in connection.execute(query)}
 
 
 def settle(
@@ -231,9 +229,7 @@ def oldest_pending(connection: Connection, project_id: int, now: float) -> float
 
 def _find(connection: Connection, project_id: int, annotation_id: int) -> _Known | None:
     a = tables.annotation_table.c
-    query = sa.select(
-        a.task_id, a.updated_at, a.deleted, a.received_at, a.result.is_not(None).label("bears_truth")
-    )
+    query = sa.select(a.task_id, a.updated_at, a.deleted, a.seq, a.result.is_not(None).label("bears_truth"))
     row = connection.execute(
         query.where(a.project_id == project_id, a.annotation_id == annotation_id)
     ).first()

@@ -79,8 +79,12 @@ class Artifacts:
         scratch.rename(final)
         _sync(self.models)
 
-    def sweep(self, truth_names: Collection[str], model_versions: Collection[str], now: float) -> None:
-        """Remove label maps, models and scratch that no row names; for the holder of the round's lease."""
+    def sweep(self, truth_names: Collection[str], model_versions: Collection[str]) -> None:
+        """Remove label maps, models and scratch that no row names; for the holder of the round's lease.
+
+        How old a file is, is told by the file system's own clock.
+        """
+        now = self._now()
         for folder, keep in (
             (self.truth, truth_names),
             (self.models, model_versions),
@@ -91,6 +95,14 @@ class Artifacts:
                 if path.name not in keep and _age_s(path, now) > ORPHAN_LIFE_S:
                     _remove(path)
         _remove(self.root / "base")  # earlier versions could adapt base weights to a project
+
+    def _now(self) -> float:
+        probe = self.new_scratch()
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Drop everything of the project."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from alembic.config import Config
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 SQLITE_NAME = "brushloop.sqlite3"
 BUSY_TIMEOUT_MS = 15_000
@@ -21,6 +23,8 @@ BUSY_TIMEOUT_MS = 15_000
 MIGRATION_LOCK = 0x42525553
 """Key of PostgreSQL's advisory lock while the schema is brought up to date ("BRUS")."""
 POOL_SIZE, POOL_OVERFLOW = 8, 24
+CLOCK_LIFE_S = 10.0
+"""So often the server is asked for its time; between, this process counts on by itself."""
 
 
 class Database:
@@ -28,6 +32,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._asked_at, self._offset_s = 0.0, None  # type: float, float | None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -44,6 +49,26 @@ class Database:
         options = {} if self.is_postgres else {"immediate": True}
         with self.engine.connect() as connection, connection.execution_options(**options).begin():
             yield connection
+
+    def clock(self) -> float:
+        """Unix seconds by one clock for all processes: the server's, or that of the machine they share."""
+        if not self.is_postgres:
+            return time.time()
+        if time.monotonic() - self._asked_at > CLOCK_LIFE_S or self._offset_s is None:
+            self._ask_clock()
+        return time.monotonic() + (self._offset_s or 0.0)
+
+    def _ask_clock(self) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            with self.engine.connect() as connection:
+                clock = sa.func.extract("epoch", sa.func.clock_timestamp())
+                server_s = float(connection.execute(sa.select(clock)).scalar_one())
+            self._offset_s = server_s - time.monotonic()
+        except SQLAlchemyError:
+            # While the server is away its time goes on as before, or as here where it was never asked.
+            if self._offset_s is None:
+                self._offset_s = time.time() - time.monotonic()
 
     @property
     def is_postgres(self) -> bool:

@@ -22,6 +22,9 @@ from ml_backend.ports import SentRegion
 from ml_backend.storage import row_leases, tables
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
+LONGEST_DELAY_S = 900.0
+"""No push is put off for longer: one that seems to be was written by a clock that was wrong."""
+
 
 @dataclass(frozen=True)
 class RankedTask:
@@ -199,6 +202,10 @@ def enqueue_pushes(
         connection.execute(sa.update(p).where(owed).values(is_open=True))
 
 
+def _is_due(now: float) -> sa.ColumnElement[bool]:
+    return row_leases.is_reached(tables.pushes.c.due_at, now, LONGEST_DELAY_S)
+
+
 def hasten_pushes(connection: Connection, project_id: int, now: float) -> None:
     """What was put off until the next round is due now; what failed keeps its pause."""
     p = tables.pushes
@@ -209,7 +216,7 @@ def hasten_pushes(connection: Connection, project_id: int, now: float) -> None:
 def has_due_push(connection: Connection, project_id: int, now: float, gone: Collection[str] = ()) -> bool:
     """Whether a push waits that nobody is working on."""
     p = tables.pushes
-    due = sa.and_(p.c.project_id == project_id, p.c.due_at <= now)
+    due = sa.and_(p.c.project_id == project_id, _is_due(now))
     query = sa.select(p.c.task_id).where(due, row_leases.is_free(p, now, gone)).limit(1)
     return connection.execute(query).first() is not None
 
@@ -217,7 +224,7 @@ def has_due_push(connection: Connection, project_id: int, now: float, gone: Coll
 def count_due_pushes(connection: Connection, project_id: int, now: float) -> int:
     """How many are due, those included that somebody is working on."""
     p = tables.pushes.c
-    query = sa.select(sa.func.count()).where(p.project_id == project_id, p.due_at <= now)
+    query = sa.select(sa.func.count()).where(p.project_id == project_id, _is_due(now))
     return int(connection.execute(query).scalar_one())
 
 
@@ -227,7 +234,7 @@ def lease_pushes(
 ) -> list[DuePush]:  # fmt: skip
     """Take due pushes: two workers that push one task at the same time would store it twice."""
     p = tables.pushes
-    query = sa.select(p.c.task_id).where(p.c.project_id == project_id, p.c.due_at <= now)
+    query = sa.select(p.c.task_id).where(p.c.project_id == project_id, _is_due(now))
     found = row_leases.lock_free(
         connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone
     )

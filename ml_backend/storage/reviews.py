@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from ml_backend.storage import tables
+from ml_backend.storage import row_leases, tables
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
 
@@ -61,7 +61,7 @@ def lease_sync(
     """True for the one that may talk to Label Studio about the project."""
     r = tables.reviews
     insert_or_ignore(connection, r, [{"project_id": project_id}])
-    free = sa.or_(r.c.leased_until.is_(None), r.c.leased_until <= now, r.c.leased_by.in_(gone))
+    free = row_leases.is_free(r, now, gone)
     taken = sa.update(r).where(r.c.project_id == project_id, free).values(leased_by=owner, leased_until=until)
     return connection.execute(taken).rowcount == 1
 

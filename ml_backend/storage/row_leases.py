@@ -8,6 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
+LONGEST_S = 600.0
+"""Nobody leases rows for longer: an end further ahead was set by a clock that was wrong."""
+
 
 def list_owners(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
     """Who has leased rows of the project, as many as there are threads at work."""
@@ -17,7 +20,13 @@ def list_owners(connection: Connection, table: Table, project_id: int, now: floa
 
 def is_free(table: Table, now: float, gone: Collection[str]) -> sa.ColumnElement[bool]:
     """Nobody works on the row; `gone` are owners that are known to have ended."""
-    return sa.or_(table.c.leased_until.is_(None), table.c.leased_until <= now, table.c.leased_by.in_(gone))
+    until = table.c.leased_until
+    return sa.or_(until.is_(None), is_reached(until, now, LONGEST_S), table.c.leased_by.in_(gone))
+
+
+def is_reached(moment: sa.ColumnElement[float], now: float, longest_s: float) -> sa.ColumnElement[bool]:
+    """`ml_backend.moments.is_reached` in SQL; an empty moment is not reached."""
+    return sa.or_(moment <= now, moment > now + longest_s)
 
 
 def lock_free(

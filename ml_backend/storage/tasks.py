@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import tables
+from ml_backend.storage import row_leases, tables
 from ml_backend.storage.projects import next_seq
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
@@ -23,6 +23,10 @@ _OF_A_TASK = (
     tables.pushes,
     tables.scorings,
 )
+
+
+LONGEST_RETRY_S = 300.0
+"""The longest pause before a task is tried again whose image could not be read."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,10 @@ def list_truth(connection: Connection, project_id: int) -> list[StoredTask]:
 def list_unbuilt(connection: Connection, project_id: int, now: float, limit: int) -> list[StoredTask]:
     """Tasks whose truth on disk is older than what people painted, or that are to be tried again now."""
     t = tables.tasks.c
-    query = _select().where(_alive(project_id), sa.or_(t.built_seq < t.truth_seq, t.retry_at <= now))
+    query = _select().where(
+        _alive(project_id),
+        sa.or_(t.built_seq < t.truth_seq, row_leases.is_reached(t.retry_at, now, LONGEST_RETRY_S)),
+    )
     return [_to_task(row) for row in connection.execute(query.order_by(t.truth_seq).limit(limit))]
 
 
@@ -235,12 +242,12 @@ def reconciled_stamps(connection: Connection, project_id: int) -> dict[int, tupl
 
 
 def find_deleted(
-    connection: Connection, project_id: int, task_ids: Sequence[int], since: float = 0.0
+    connection: Connection, project_id: int, task_ids: Sequence[int], after_seq: int = 0
 ) -> set[int]:
-    """Which of these tasks were deleted, at `since` or later."""
+    """Which of these tasks were deleted, by a change of the truth behind the number `after_seq`."""
     t = tables.tasks.c
     query = sa.select(t.task_id).where(
-        t.project_id == project_id, t.deleted, t.seen_at >= since, t.task_id.in_(task_ids)
+        t.project_id == project_id, t.deleted, t.truth_seq > after_seq, t.task_id.in_(task_ids)
     )
     return set(connection.execute(query).scalars())
 

@@ -15,7 +15,9 @@ def take(connection: Connection, project_id: int, kind: str, now: float, lost_af
     insert_or_ignore(connection, w, [{"project_id": project_id, "kind": kind, "sent_at": 0.0}])
     taken = (
         sa.update(w)
-        .where(w.c.project_id == project_id, w.c.kind == kind, w.c.sent_at < now - lost_after_s)
+        .where(w.c.project_id == project_id, w.c.kind == kind)
+        # A moment ahead is of a clock that was wrong, and must not keep the job back until it comes.
+        .where(sa.or_(w.c.sent_at < now - lost_after_s, w.c.sent_at > now))
         .values(sent_at=now)
     )
     return connection.execute(taken).rowcount == 1

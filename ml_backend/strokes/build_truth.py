@@ -33,7 +33,7 @@ from ml_backend.strokes.effort import find_start, measure
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S, LONGEST_RETRY_S = 30.0, 3600.0
+FIRST_RETRY_S = 30.0
 """When to look again for an image that could not be read: its server may have been away."""
 BATCH = 50
 """Tasks read at once; each is built and stored on its own."""
@@ -181,7 +181,7 @@ def _store_maps(
 
 def find_retry_time(truth: TaskTruth, now: float) -> float:
     """When to try the task again, ever later."""
-    return now + min(FIRST_RETRY_S * 4.0**truth.attempts, LONGEST_RETRY_S)
+    return now + min(FIRST_RETRY_S * 2.0 ** min(truth.attempts, 30), tasks.LONGEST_RETRY_S)
 
 
 def _count_attempts(task: StoredTask) -> int:

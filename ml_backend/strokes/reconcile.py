@@ -8,12 +8,14 @@ already: what it costs must not grow with the pool.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
+from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
@@ -51,7 +53,7 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
 
     With `painted_only` unpainted tasks are left alone, as far as a recent look at all of them knew as many.
     """
-    listed_at = parts.clock()
+    listed_at, began = parts.clock(), time.monotonic()
     painted_only = painted_only and not _is_listing_due(project, parts, listed_at)
     if not painted_only:
         with parts.database.write() as connection:
@@ -68,14 +70,13 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
         found.changed_annotations,
         found.deleted_annotations,
         found.deleted_tasks,
-        parts.clock() - listed_at,
+        time.monotonic() - began,
     )
     return found
 
 
 def _is_listing_due(project: Project, parts: Parts, now: float) -> bool:
-    listed_at = project.reconciled_at
-    return listed_at is None or now - listed_at >= parts.settings.reconcile_every_s
+    return has_passed(project.reconciled_at, parts.settings.reconcile_every_s, now)
 
 
 def _reconcile(
@@ -97,17 +98,19 @@ def _reconcile(
         summaries = list(server.iter_task_summaries(project.project_id))
     else:
         summaries = list(server.iter_painted_summaries(project.project_id, painted))
-    _note_tasks(parts, project, summaries, listed_at)
+    _note_tasks(parts, project, summaries, listed_at, known.truth_seq)
     changed = _find_changed(parts, project, summaries)
     n_changed = n_deleted = 0
     for summary in changed:
-        more_changed, more_deleted = _refresh(parts, project, server, summary, listed_at)
+        more_changed, more_deleted = _refresh(parts, project, server, summary, known.truth_seq)
         n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
     n_gone = _drop_gone_tasks(parts, project, summaries, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
 
-def _note_tasks(parts: Parts, project: Project, summaries: Sequence[TaskSummary], listed_at: float) -> None:
+def _note_tasks(
+    parts: Parts, project: Project, summaries: Sequence[TaskSummary], listed_at: float, listed_seq: int
+) -> None:
     """Remember tasks that are new here, and those that were deleted before they were listed again."""
     with parts.database.read() as connection:
         known = tasks.reconciled_stamps(connection, project.project_id)
@@ -116,7 +119,7 @@ def _note_tasks(parts: Parts, project: Project, summaries: Sequence[TaskSummary]
         chunk = unknown[start : start + LISTING_CHUNK]
         with parts.database.write() as connection:
             ids = [summary.task_id for summary in chunk]
-            gone = tasks.find_deleted(connection, project.project_id, ids, since=listed_at)
+            gone = tasks.find_deleted(connection, project.project_id, ids, after_seq=listed_seq)
             living = [(summary.task_id, summary.data) for summary in chunk if summary.task_id not in gone]
             tasks.remember_tasks(connection, project.project_id, living, listed_at)
 
@@ -136,10 +139,13 @@ def _find_changed(parts: Parts, project: Project, summaries: Sequence[TaskSummar
 
 
 def _refresh(
-    parts: Parts, project: Project, server: LabelStudio, summary: TaskSummary, listed_at: float
+    parts: Parts, project: Project, server: LabelStudio, summary: TaskSummary, listed_seq: int
 ) -> tuple[int, int]:
     """Fetch one task and take over its annotations; how many changed, and how many were deleted."""
     asked_at = parts.clock()
+    with parts.database.read() as connection:
+        known = find_project(connection, project.project_id)
+    asked_seq = known.truth_seq if known else 0
     try:
         task = server.get_task(summary.task_id)
     except LabelStudioRefusedError as error:
@@ -152,10 +158,10 @@ def _refresh(
     with parts.database.write() as connection:
         known = find_project(connection, project.project_id)
         if known is None or tasks.find_deleted(
-            connection, project.project_id, [task.task_id], since=listed_at
+            connection, project.project_id, [task.task_id], after_seq=listed_seq
         ):
             return 0, 0
-        return _take_over(connection, project, task, packed, asked_at, parts.clock())
+        return _take_over(connection, project, task, packed, asked_at, asked_seq, parts.clock())
 
 
 def _take_over(
@@ -164,6 +170,7 @@ def _take_over(
     task: TaskRecord,
     packed: Sequence[PackedAnnotation],
     asked_at: float,
+    asked_seq: int,
     now: float,
 ) -> tuple[int, int]:
     living = annotation_rows.live_ids_of_task(connection, project.project_id, task.task_id)
@@ -173,10 +180,10 @@ def _take_over(
     n_changed = n_deleted = 0
     for annotation in packed:
         n_changed += annotation_rows.save(
-            connection, project.project_id, annotation, seq, now, listed_at=asked_at
+            connection, project.project_id, annotation, seq, now, listed_seq=asked_seq
         )
-    for annotation_id, received_at in living.items():
-        if annotation_id not in listed and received_at < asked_at:
+    for annotation_id, known_seq in living.items():
+        if annotation_id not in listed and known_seq <= asked_seq:
             annotation_rows.delete(connection, project.project_id, annotation_id, seq, now)
             n_deleted += 1
     if n_changed or n_deleted:

@@ -127,8 +127,8 @@ def test_only_a_listing_made_after_the_deletion_brings_an_annotation_back(databa
     save(database, painted())
     with database.write() as connection:
         rows.delete(connection, 1, 1, 2, now=200.0)
-    assert not save(database, painted(), listed_at=199.0)
-    assert save(database, painted(), listed_at=201.0)
+    assert not save(database, painted(), listed_seq=0)
+    assert save(database, painted(), listed_seq=100)
     assert living(database) == [(1, "01")]
 
 

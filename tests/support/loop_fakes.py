@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,11 +225,19 @@ class FakeTrainer:
         self.images = images
         self.specs: list[TrainingSpec] = []
         self.during: Callable[[], None] = lambda: None
+        self._should_stop: Callable[[], bool] = lambda: False
+
+    def wait_for_a_stop(self, timeout_s: float = 10.0) -> None:
+        """Until the running round is asked to stop; for `during`."""
+        deadline = time.monotonic() + timeout_s
+        while not self._should_stop() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def __call__(
         self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
     ) -> TrainedRound:
         self.specs.append(spec)
+        self._should_stop = should_stop
         self.during()
         short = replace(spec, settings=replace(spec.settings, max_steps=MAX_STEPS, n_threads=1))
         return train_here(short, self.images, on_progress, should_stop)
