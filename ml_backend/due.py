@@ -6,6 +6,7 @@ people paused for the quiet time. A failed round is not repeated until something
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +31,9 @@ LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 LONGEST_PAUSE_S = 3600.0
 """The longest pause before Label Studio is asked again; a moment further ahead is of a wrong clock."""
 
+DAMAGE_LOOK_S = 30.0
+"""So often is looked whether a live version can be read again."""
+
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
 JITTER = 0.2
@@ -48,7 +52,8 @@ def assess_project(
 def find_due(connection: Connection, project: Project, settings: Settings, now: float) -> list[JobKind]:
     """The jobs that the project needs at this moment."""
     due: list[JobKind] = []
-    if has_passed(project.reconciled_at, settings.reconcile_every_s, now):
+    every_s = min(settings.reconcile_every_s, DAMAGE_LOOK_S if project.live_problem else math.inf)
+    if has_passed(project.reconciled_at, every_s, now):
         due.append("reconcile")
     if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):
         due.append("push")
@@ -149,6 +154,8 @@ def _is_round_due(
         return False
     if project.is_train_requested:
         return True
+    if _has_no_readable_model(connection, project):
+        return bool(assess_project(connection, project, schema, settings).ready)
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
         return False
     if unbuilt or not has_passed(project.last_truth_at, settings.quiet_time_s, now):
@@ -179,6 +186,14 @@ def find_repeat(connection: Connection, project: Project, now: float) -> Repeat 
     spent_s = now - (before[0].finished_at or 0.0)
     left_s = pause_s - spent_s if 0 <= spent_s < pause_s else 0.0
     return Repeat(before[0].error or "its worker went away", len(before), left_s)
+
+
+def _has_no_readable_model(connection: Connection, project: Project) -> bool:
+    """Whether a round from the base weights would help, and none has failed over it."""
+    if project.live_problem is None or project.displaced_version is not None:
+        return False
+    newest = rounds.list_rounds(connection, project.project_id, 1)
+    return not newest or newest[0].state not in ("failed", "cancelled")
 
 
 def _is_backing_off(connection: Connection, project: Project, now: float) -> bool:

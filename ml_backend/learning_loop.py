@@ -33,6 +33,7 @@ from ml_backend.ports import ProjectView, TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds import publishing, troubles
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
+from ml_backend.rounds.readable import find_damage, keep_readable
 from ml_backend.status import overview
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
@@ -80,8 +81,8 @@ class LearningLoop:
     # Run a round: strokes become truth, truth becomes a model, and the better model counts.
 
     def reconcile(self, project_id: int) -> Reconciled:
-        """Ask Label Studio what webhooks did not tell."""
-        return reconcile_project(self.parts, self._get(project_id))
+        """Ask Label Studio what webhooks did not tell, and see that the live version can be read."""
+        return reconcile_project(self.parts, keep_readable(self.parts, self._get(project_id)))
 
     def build_truth(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Turn changed annotations into label maps and counts; returns how many tasks were built."""
@@ -119,6 +120,7 @@ class LearningLoop:
         """The story of a round."""
         found = reconcile_project(self.parts, lease.project, painted_only=True)
         project, config = self._usable(lease.project.project_id)
+        keep_readable(self.parts, project)
         build_changed(self.parts, project, config, lease.should_stop)
         if lease.should_stop():
             raise RoundCancelledError("stopped before the training began")
@@ -232,6 +234,7 @@ class LearningLoop:
 
     def rollback(self, project_id: int, model_version: str) -> None:
         """Make an earlier version current again; later rounds start from it."""
+        self._check_readable(project_id, model_version)
         with self.parts.database.write() as connection:
             get_project(connection, project_id)
             models.get_model(connection, project_id, model_version)
@@ -243,6 +246,14 @@ class LearningLoop:
                     f" {self.parts.settings.keep_models}"
                 )
         log.info("roll_back project=%d model_version=%s", project_id, model_version)
+
+    def _check_readable(self, project_id: int, model_version: str) -> None:
+        project = self._get(project_id)
+        with self.parts.database.read() as connection:
+            model = models.get_model(connection, project_id, model_version)
+        damage = find_damage(self.parts, project, model_version) if model.folder else None
+        if damage:
+            raise ConflictError(f"nobody can go back to what cannot be read: {damage}")
 
     def ranked_tasks(self, project_id: int, limit: int = 100) -> list[dict[str, Any]]:
         """The tasks that the current model looked at, least sure first."""

@@ -45,6 +45,7 @@ class Snapshot:
     truth_seq: int
     tasks: tuple[tuple[StoredTask, TaskTruth], ...]
     start: StoredModel | None
+    current_version: str | None = None
 
 
 def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapshot:
@@ -52,12 +53,14 @@ def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapsh
     with parts.database.read() as connection:
         known = get_project(connection, project.project_id)
         listed = tasks.list_truth(connection, project.project_id)
-        start = models.find_model(connection, project.project_id, known.current_version)
+        is_usable = known.live_problem is None or known.displaced_version is not None
+        version = known.current_version if is_usable else None
+        start = models.find_model(connection, project.project_id, version)
     built = [(task, TaskTruth.from_record(task.truth)) for task in listed if task.truth]
     usable = tuple(
         (task, truth) for task, truth in built if truth.maps is None or truth.classes == schema.names
     )
-    return Snapshot(known.truth_seq, usable, start)
+    return Snapshot(known.truth_seq, usable, start, known.current_version)
 
 
 def write_spec(
@@ -169,7 +172,7 @@ def publish(
             parent = snapshot.start.model_version if snapshot.start else None
             model = models.to_model(version, lease.number, parent, snapshot.truth_seq, now, report)
             models.add_model(connection, lease.project.project_id, model)
-            _make_current(connection, lease.project.project_id, version, parent)
+            _make_current(connection, lease.project.project_id, version, snapshot.current_version)
             # Here, under the lease: no other round can be starting from what is dropped.
             models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
             predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
@@ -238,9 +241,9 @@ def sweep(parts: Parts, project: Project) -> None:
     parts.artifacts(project).sweep(set(names), folders)
 
 
-def _make_current(connection: Connection, project_id: int, version: str, parent: str | None) -> None:
+def _make_current(connection: Connection, project_id: int, version: str, before: str | None) -> None:
     """The new version counts, unless somebody went back to another one while it was made."""
-    if get_project(connection, project_id).current_version == parent:
+    if get_project(connection, project_id).current_version == before:
         models.set_current(connection, project_id, version)
 
 

@@ -81,7 +81,10 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
         ),
         "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,
-        "last_error": view.problem or _describe_repeat(view.repeat) or project.last_error,
+        "last_error": view.problem
+        or project.live_problem
+        or _describe_repeat(view.repeat)
+        or project.last_error,
     }
 
 

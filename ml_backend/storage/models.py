@@ -96,7 +96,10 @@ def drop_old(connection: Connection, project_id: int, n_kept: int) -> list[str]:
     m, p = tables.models.c, tables.projects.c
     locked = sa.select(p.current_version).where(p.project_id == project_id).with_for_update()
     current = find_model(connection, project_id, connection.execute(locked).scalar_one())
-    needed = {current.model_version, current.parent} if current else set()
+    displaced = connection.execute(
+        sa.select(p.displaced_version).where(p.project_id == project_id)
+    ).scalar_one()
+    needed = {current.model_version, current.parent, displaced} if current else set()
     rows = [version for version, _ in list_versions(connection, project_id)]
     old = [version for version in rows[n_kept:] if version not in needed]
     dropped = sa.and_(m.project_id == project_id, m.model_version.in_(old))
@@ -108,7 +111,7 @@ def set_current(connection: Connection, project_id: int, model_version: str) -> 
     connection.execute(
         sa.update(tables.projects)
         .where(tables.projects.c.project_id == project_id)
-        .values(current_version=model_version)
+        .values(current_version=model_version, displaced_version=None, live_problem=None)
     )
 
 

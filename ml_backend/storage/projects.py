@@ -28,6 +28,8 @@ class Project:
     hostname: str
     access_token: str
     current_version: str | None
+    displaced_version: str | None
+    live_problem: str | None
     truth_seq: int
     attempted_seq: int
     last_truth_at: float | None

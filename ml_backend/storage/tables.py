@@ -76,6 +76,8 @@ projects = Table(
     Column("hostname", Text, nullable=False, server_default=""),
     Column("access_token", Text, nullable=False, server_default=""),  # secret: read by the client alone
     Column("current_version", String),
+    Column("displaced_version", String),  # what should be current and cannot be read
+    Column("live_problem", Text),  # why
     Column("truth_seq", Integer, nullable=False, server_default="0"),
     Column("attempted_seq", Integer, nullable=False, server_default="0"),  # what the last finished round saw
     Column("last_truth_at", Float),
@@ -96,6 +98,7 @@ tasks = Table(
     Column("ls_updated_at", String),  # as of the last reconciliation; events leave it alone
     Column("deleted", Boolean, nullable=False, server_default=text("false")),
     Column("seen_at", Float, nullable=False),
+    Column("missed_at", Float),  # when a listing first left it out
     Column("truth_seq", Integer, nullable=False, server_default="0"),
     Column("built_seq", Integer, nullable=False, server_default="0"),
     Column("settled_seq", Integer, nullable=False, server_default="0"),
@@ -278,3 +281,19 @@ wakeups = Table(
     Column("kind", String, primary_key=True),
     Column("sent_at", Float, nullable=False),
 )
+
+troubles = Table(
+    "troubles",
+    metadata,
+    _project_key(),
+    Column("kind", String, primary_key=True),  # what does not work: reconcile, push, sync
+    Column("message", Text, nullable=False),
+    Column("since", Float, nullable=False),
+)
+
+workers = Table(
+    "workers", metadata, Column("owner", String, primary_key=True), Column("seen_at", Float, nullable=False)
+)
+
+# The one row; the data folder holds the same identity.
+installation = Table("installation", metadata, Column("identity", String, primary_key=True))

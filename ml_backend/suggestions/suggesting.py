@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.asking.suggestion import build_suggestion
-from core.errors import BrushloopError, RoundCancelledError
+from core.errors import BrushloopError, CheckpointError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
 from ml_backend.errors import LabelConfigError
@@ -26,6 +26,7 @@ from ml_backend.label_studio.label_config import LabelConfig, find_config, parse
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
+from ml_backend.rounds.readable import keep_readable
 from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project, still_exists
@@ -153,9 +154,30 @@ class Suggester:
             return self._answer(project, model, config, task, deadline), False
         except (RoundCancelledError, FutureTimeoutError):
             return None, True
+        except CheckpointError as error:
+            return self._answer_with_another(project, model, config, task, deadline, error)
         except BrushloopError as error:
             log.warning("skip_predict project=%d task=%d cause=%s", project.project_id, task.task_id, error)
             return None, False
+
+    def _answer_with_another(
+        self,
+        project: Project,
+        model: StoredModel,
+        config: LabelConfig,
+        task: TaskRecord,
+        deadline: float,
+        error: CheckpointError,
+    ) -> tuple[dict[str, Any] | None, bool]:
+        """The live version cannot be read: answer with the newest one that can, if there is one."""
+        log.warning(
+            "skip_model project=%d model_version=%s cause=%s", project.project_id, model.model_version, error
+        )
+        keep_readable(self.parts, project)
+        found = self._find_model(project.project_id)
+        if found is None or found[1].model_version == model.model_version:
+            return None, False
+        return self._try_to_answer(*found, config, task, deadline)
 
     def _answer(
         self,

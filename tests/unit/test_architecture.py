@@ -91,7 +91,7 @@ OPEN: dict[str, set[str]] = {
         "results",
     },
     "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
-    "ml_backend.rounds": {"lease", "publishing", "round_process", "troubles"},
+    "ml_backend.rounds": {"lease", "publishing", "readable", "round_process", "troubles"},
     "ml_backend.status": {"overview", "status_view"},
     "ml_backend.storage": {
         "annotations",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ml_backend.rounds.publishing import sweep
 from ml_backend.storage import models, rounds
 from ml_backend.storage.projects import get_project
 from ml_backend.web.prometheus import round_outcome
+
+CHECKPOINT = Path(__file__).parents[1] / "fixtures" / "checkpoints" / "format-2"
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def publish_empty(bench: Bench, numbers: range) -> list[str]:
         project = get_project(connection, 1)
         for number, version in zip(numbers, versions, strict=True):
             folder = bench.parts.artifacts(project).models / version
-            folder.mkdir(parents=True)
+            shutil.copytree(CHECKPOINT, folder)
             os.utime(folder, (1.0, 1.0))
             parent = f"r{number - 1:04d}-00000000" if number > numbers.start else None
             models.add_model(connection, 1, models.to_model(version, number, parent, 0, float(number), {}))
