@@ -23,7 +23,9 @@ def find_damage(parts: Parts, project: Project, version: str) -> str | None:
     """Why a version cannot be used, or None; its weights are read and compared with their record."""
     with parts.database.read() as connection:
         model = models.find_model(connection, project.project_id, version)
-    if model is None or not model.folder:
+    if model is None:
+        return None  # no round made it, so there is nothing to read
+    if not model.folder:
         return f"the files of model version {version!r} are not kept any more"
     return _find_damage(parts.artifacts(project).models / model.folder)
 
