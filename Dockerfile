@@ -1,35 +1,48 @@
 # The web process and the worker are the same image with two commands.
-FROM python:3.11-slim
 
-# torch's builds with CUDA are large. Pass the index of its CPU builds to get the small one of the same version:
-#   docker compose build --build-arg PIP_EXTRA_INDEX_URL=...
-# A CPU build is called 2.13.0+cpu; the constraint of 2.13.0 admits it, and pip prefers it.
-ARG PIP_EXTRA_INDEX_URL=""
+# torch's builds for CUDA weigh gigabytes. `cpu` runs everywhere; for a graphics card name its CUDA, as in cu130:
+#   docker compose --profile cuda up --detach --build
+# An empty one takes torch from where the other packages come from.
+ARG TORCH_BACKEND=cpu
+
+FROM python:3.11-slim AS build
+ARG TORCH_BACKEND
 
 ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PIP_NO_CACHE_DIR=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1
+    UV_NO_CACHE=1 \
+    UV_LINK_MODE=copy \
+    VIRTUAL_ENV=/opt/brushloop \
+    PATH=/opt/brushloop/bin:$PATH
 
-WORKDIR /app
+WORKDIR /source
+RUN pip install --no-cache-dir --disable-pip-version-check uv && uv venv "$VIRTUAL_ENV"
 
-# The dependencies change less often than the code: a layer of their own.
+# The dependencies change less often than the code: a layer of their own. Without any package there, this installs
+# what they depend on.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# Without any package there, this installs what they depend on.
-RUN pip install -c constraints.txt ".[postgres,redis]"
+RUN uv pip install ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} -c constraints.txt ".[postgres,redis]" \
+    && cd "$VIRTUAL_ENV"/lib/python3*/site-packages && rm -rf torch/test torch/include pandas/tests
 
-COPY brushloop brushloop
-COPY core core
-COPY ml_backend ml_backend
-COPY simulation simulation
-RUN pip install -c constraints.txt --no-deps --force-reinstall .
+COPY . .
+RUN uv pip install --no-deps --reinstall-package brushloop .
+# Compiled here what a start imports, because a container cannot write it down.
+RUN cd / && brushloop --version && python -c "import ml_backend.bootstrap, ml_backend.worker, core.rle._kernels"
+
+FROM python:3.11-slim
+
+COPY --from=build /opt/brushloop /opt/brushloop
 
 # Neither web nor worker needs any right beyond its data.
 RUN useradd --create-home --uid 1000 brushloop && install -d -o brushloop -g brushloop /data
 USER brushloop
 WORKDIR /home/brushloop
 
-ENV DATA_DIR=/data \
+# The root may be read-only: what is compiled at run time is kept with the data.
+ENV PATH=/opt/brushloop/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DATA_DIR=/data \
+    NUMBA_CACHE_DIR=/data/compiled \
     OMP_WAIT_POLICY=PASSIVE
 VOLUME /data
 EXPOSE 9090
