@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from core.errors import BrushloopError, CheckpointError
 from core.network.mixture import Share, network_weight
 from core.network.outputs import Weights
-from core.network.pixels import PixelStatistics
+from core.network.pixels import NumberRange, PixelStatistics
 from core.network.quick import check_learners
 from core.network.unet import build_network, copy_weights
 from core.objects.measure import ObjectLimits
@@ -173,7 +173,7 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": FORMAT,
         "schema": checkpoint.schema.to_records(),
         "architecture": dict(checkpoint.architecture),
-        "statistics": {"mean": checkpoint.statistics.mean, "std": checkpoint.statistics.std},
+        "statistics": asdict(checkpoint.statistics),
         "temperature": checkpoint.temperature,
         "limits": [limit.to_record() for limit in checkpoint.limits],
         "is_draft": checkpoint.is_draft,
@@ -186,13 +186,13 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
-    statistics, taught = record["statistics"], record.get("taught")
+    taught = record.get("taught")
     weights, learners = _split_learners(tensors)
     return Checkpoint(
         schema=LabelSchema.from_records(record["schema"]),
         architecture=record["architecture"],
         weights=weights,
-        statistics=PixelStatistics(tuple(statistics["mean"]), tuple(statistics["std"])),
+        statistics=_read_statistics(record["statistics"]),
         temperature=float(record["temperature"]),
         limits=tuple(ObjectLimits.from_record(limit) for limit in record["limits"]),
         is_draft=bool(record["is_draft"]),
@@ -203,3 +203,9 @@ def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
         learners=learners,
         shares={name: Share(**share) for name, share in record.get("shares", {}).items()},
     )
+
+
+def _read_statistics(record: Mapping[str, Any]) -> PixelStatistics:
+    """Records from before ranges were kept have none."""
+    ranges = (NumberRange(r["kind"], tuple(r["low"]), tuple(r["span"])) for r in record.get("ranges", ()))
+    return PixelStatistics(tuple(record["mean"]), tuple(record["std"]), tuple(ranges))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from core.network.base_weights import base_for, fits_base
 from core.network.checkpoint import Checkpoint
 from core.network.outputs import Weights
-from core.network.pixels import PixelStatistics, measure_pixels
+from core.network.pixels import NumberRange, PixelStatistics, measure_pixels, measure_ranges
 from core.network.pixels import conform_channels as conform_image
 from core.network.timm_network import KIND, build_timm_architecture
 from core.network.unet import (
@@ -86,7 +86,7 @@ def begin(
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = widen_channels(weights, in_channels)
-    statistics = widen(start.statistics, examples, in_channels)
+    statistics = meet(start.statistics, examples, in_channels)
     behind = _find_base(architecture, schema, base)
     return Beginning("warm", architecture, weights, statistics, start.fingerprint, behind)
 
@@ -133,22 +133,58 @@ def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest
     return {name: torch.lerp(tensor, base[name], share) for name, tensor in weights.items()}
 
 
-def measure(examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
-    """Statistics of the annotated pixels of the opened images, from their candidate positions."""
+def measure(
+    examples: Sequence[OpenExample], n_channels: int, ranges: tuple[NumberRange, ...] | None = None
+) -> PixelStatistics:
+    """Statistics of the annotated pixels of the opened images, from their candidate positions.
+
+    `ranges` are those of the images where they are not known already.
+    """
     samples = []
     for opened in examples:
         for positions in opened.by_class.values():
             pixels = opened.example.image[positions[:, 0], positions[:, 1]]  # (n, C)
             samples.append(conform_image(pixels[:, None], n_channels)[:, 0])
-    return measure_pixels(samples, n_channels)
+    if ranges is None:
+        ranges = measure_ranges((opened.example.image for opened in examples), n_channels)
+    return measure_pixels(samples, n_channels, ranges)
 
 
-def widen(statistics: PixelStatistics, examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
-    """Statistics for more channels than before; grey ones are repeated, further ones measured."""
+def meet(statistics: PixelStatistics, examples: Sequence[OpenExample], n_channels: int) -> PixelStatistics:
+    """The statistics of a model that goes on: number types and channels that are new to it are measured.
+
+    What it knows stays, or its weights would no longer fit. Those of a grey model are repeated for colour.
+    """
+    statistics = _add_types(statistics, examples)
     if statistics.n_channels == n_channels:
         return statistics
     if statistics.n_channels == 1:
-        return PixelStatistics(statistics.mean * n_channels, statistics.std * n_channels)
-    added = measure(examples, n_channels)
-    known = statistics.n_channels
-    return PixelStatistics(statistics.mean + added.mean[known:], statistics.std + added.std[known:])
+        ranges = tuple(
+            NumberRange(r.kind, r.low * n_channels, r.span * n_channels) for r in statistics.ranges
+        )
+        return PixelStatistics(statistics.mean * n_channels, statistics.std * n_channels, ranges)
+    wide = measure_ranges((opened.example.image for opened in examples), n_channels)
+    ranges = tuple(_extend(r, wide) for r in statistics.ranges)
+    added, known = measure(examples, n_channels, ranges), statistics.n_channels
+    return PixelStatistics(statistics.mean + added.mean[known:], statistics.std + added.std[known:], ranges)
+
+
+def _add_types(statistics: PixelStatistics, examples: Sequence[OpenExample]) -> PixelStatistics:
+    seen = measure_ranges((opened.example.image for opened in examples), statistics.n_channels)
+    if not statistics.ranges:
+        # Models from before ranges were kept have seen all types in one unit: the largest numbers made it.
+        seen = tuple(sorted(seen, key=lambda r: -max(r.span)))
+    known = {r.kind for r in statistics.ranges}
+    return replace(statistics, ranges=statistics.ranges + tuple(r for r in seen if r.kind not in known))
+
+
+def _extend(narrow: NumberRange, wide: Sequence[NumberRange]) -> NumberRange:
+    """Add the channels that `wide` has; a type without an image in this round repeats its last one."""
+    n_known, n_channels = len(narrow.low), len(wide[0].low) if wide else len(narrow.low)
+    more = n_channels - n_known
+    found = next((r for r in wide if r.kind == narrow.kind), None)
+    if found is None:
+        return NumberRange(
+            narrow.kind, narrow.low + narrow.low[-1:] * more, narrow.span + narrow.span[-1:] * more
+        )
+    return NumberRange(narrow.kind, narrow.low + found.low[n_known:], narrow.span + found.span[n_known:])

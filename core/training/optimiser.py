@@ -166,7 +166,8 @@ def draw_batch(
         affine = random_affine(rng, (row, column), recipe.patch_px, recipe.augmentation)
         example = opened.example
         patch, label_map = cut_patch(example.image, example.train_map, affine, recipe.patch_px)
-        patches.append(change_light(standardise(patch, statistics), rng, recipe.augmentation))
+        own = statistics.of(example.image.dtype)  # the patch is of floating point numbers already
+        patches.append(change_light(standardise(patch, own), rng, recipe.augmentation))
         label_maps.append(label_map)
     weights = [border_weights(label_map) * _weight_of(label_map, class_weight) for label_map in label_maps]
     outlines = [outline_targets(label_map, schema.background_index) for label_map in label_maps]

@@ -12,7 +12,7 @@ import torch
 
 from core.errors import CheckpointError
 from core.network.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from core.network.pixels import PixelStatistics
+from core.network.pixels import NumberRange, PixelStatistics
 from core.network.unet import build_architecture, initial_weights
 from core.objects.measure import ObjectLimits
 from core.schema import LabelClass, LabelSchema
@@ -24,7 +24,7 @@ def _checkpoint(seed: int = 0) -> Checkpoint:
         schema=LabelSchema((LabelClass("Background", "background"), LabelClass("Zelle", autofill=True))),
         architecture=architecture,
         weights=initial_weights(architecture, np.random.default_rng(seed)),
-        statistics=PixelStatistics((12.5,), (3.25,)),
+        statistics=PixelStatistics((12.5,), (3.25,), (NumberRange("uint8", (1.0,), (99.5,)),)),
         temperature=1.5,
         limits=(ObjectLimits(), ObjectLimits(7, 8, 9.5)),
         is_draft=True,
@@ -39,6 +39,14 @@ def test_what_was_saved_is_loaded_again(tmp_path: Path) -> None:
     assert replace(loaded, weights={}) == replace(saved, weights={})
     assert loaded.fingerprint == saved.fingerprint
     assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in saved.weights.items())
+
+
+def test_a_record_from_before_ranges_were_kept_is_loaded(tmp_path: Path) -> None:
+    folder = save_checkpoint(_checkpoint(), tmp_path / "r0001")
+    record = json.loads((folder / RECORD_FILE).read_text())
+    del record["statistics"]["ranges"]
+    (folder / RECORD_FILE).write_text(json.dumps(record))
+    assert load_checkpoint(folder).statistics == PixelStatistics((12.5,), (3.25,))
 
 
 def test_other_weights_have_another_fingerprint_and_a_copy_has_the_same() -> None:
