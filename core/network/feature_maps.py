@@ -175,7 +175,13 @@ class FeatureMaps:
     def _name(self, pixels: NDArray[Any], tile: Tile) -> str:
         """Hexadecimal digest of all that the maps depend on."""
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
-        facts = (encoder_digest(), self.statistics, pixels.shape, pixels.dtype.str, tile.core_in_read)
+        facts = (
+            encoder_digest(),
+            self.statistics.of(pixels.dtype),
+            pixels.shape,
+            pixels.dtype.str,
+            tile.core_in_read,
+        )
         digest.update(repr(facts).encode())
         return digest.hexdigest()
 
