@@ -77,6 +77,8 @@ class LearningLoop:
                 event.project.project_id,
                 event.action,
             )
+        if event.kind == "start-training":
+            self._refuse_hopeless(event.project.project_id)  # Label Studio shows people what is answered
 
     # Run a round: strokes become truth, truth becomes a model, and the better model counts.
 
@@ -221,7 +223,8 @@ class LearningLoop:
         return [version for version, _ in sorted(found, key=lambda row: -row[1])]
 
     def request_training(self, project_id: int) -> None:
-        """Have a round started although the gate may be closed."""
+        """Have a round started although the gate may be closed; not where the labeling setup forbids it."""
+        self._refuse_hopeless(project_id)
         with self.parts.database.write() as connection:
             get_project(connection, project_id)
             request_training(connection, project_id, self.parts.clock())
@@ -263,6 +266,11 @@ class LearningLoop:
     def picture(self, project_id: int, task_id: int, kind: PictureKind) -> bytes:
         """A PNG of what the model thinks of an image, or of its truth."""
         return pictures.draw(self.parts, self._suggester, self._get(project_id), task_id, kind)
+
+    def _refuse_hopeless(self, project_id: int) -> None:
+        """Raise where no round can ever begin; before Label Studio told its setup, nobody can say."""
+        if self._get(project_id).label_config:
+            self._usable(project_id)
 
     def _get(self, project_id: int) -> Project:
         with self.parts.database.read() as connection:

@@ -30,7 +30,25 @@ data_dir_option = click.option(
     help="Where everything is kept [DATA_DIR].",
 )
 url_option = click.option("--url", help="Address of the Brushloop server [BRUSHLOOP_URL].")
-project_argument = click.argument("project", type=click.IntRange(min=1), required=False)
+
+
+class ProjectNumber(click.ParamType):
+    """The number that Label Studio gives to a project."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value).isascii() and str(value).isdigit() and 1 <= int(value) < 2**63:
+            return int(value)
+        raise click.BadParameter(
+            f"{value!r} is no project; give its number, as in the address /projects/7/data of Label Studio. "
+            "`brushloop status` lists the projects that are connected",
+            ctx,
+            param,
+        )
+
+
+project_argument = click.argument("project", type=ProjectNumber(), required=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -109,6 +127,11 @@ def worker(data_dir: Path | None) -> None:
     default=None,
     help="Have the label stream show first what the model is least sure of; else it is left as it is.",
 )
+@click.option(
+    "--add-background",
+    is_flag=True,
+    help="Add a Background label to a labeling setup that has one label and nothing to tell it from.",
+)
 @url_option
 def setup(
     project: int | None,
@@ -116,6 +139,7 @@ def setup(
     config_path: Path | None,
     images: Path | None,
     order_tasks: bool | None,
+    add_background: bool,
     url: str | None,
 ) -> None:
     """Create a Label Studio project, or repair PROJECT: images, backend, webhook, token."""
@@ -123,7 +147,9 @@ def setup(
 
     settings = _settings()
     backend_url = url or settings.brushloop_url
-    run_setup(settings, project, title, config_path, images, backend_url, console, order_tasks)
+    run_setup(
+        settings, project, title, config_path, images, backend_url, console, order_tasks, add_background
+    )
 
 
 @commands.command()
@@ -152,7 +178,12 @@ def train(project: int | None, url: str | None) -> None:
     client = _client(url)
     project_id = client.choose_project(project)
     client.train(project_id)
-    console.print(f"a round of project {project_id} is queued; follow it with `brushloop status --watch`")
+    follow = f"brushloop status {project_id} --watch" + (f" --url {url}" if url else "")
+    console.print(
+        f"a round of project {project_id} is queued; follow it with `{follow}`",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @commands.command()

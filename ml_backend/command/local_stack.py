@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from ml_backend.label_studio.connection import Connection
 LABEL_STUDIO_PORT = 8080
 WEB_PORT = 9090
 WATCH_S = 0.5
+COMMAND = "brushloop"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ def run_stack(settings: Settings, ports: tuple[int, int], console: Console, stop
             return
         project_id = _prepare_demo(settings, folder, stack, console)
         console.print(_summary(stack, project_id, folder))
+        # On a line of its own, so that it can be copied whole however narrow the window is.
+        follow = f"{find_command()} status {project_id} --watch --url {stack.web_url}"
+        console.print(f"watch it with: {follow}", highlight=False, soft_wrap=True)
         while not stop.wait(WATCH_S):
             for child in stack.children:
                 if not child.is_running:
@@ -125,6 +130,18 @@ def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Conso
             return set_up_project(connection, plan, settings)
 
 
+def find_command() -> str:
+    """How a shell finds the command that runs here: by its name, or by its path where that is not known."""
+    script = Path(sys.argv[0])
+    if script.name != COMMAND:
+        return f"{sys.executable} -m ml_backend.command.cli"
+    known = shutil.which(COMMAND)
+    if known is not None and Path(known).resolve() == script.resolve():
+        return COMMAND
+    absolute = script.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+
+
 def _choose_port(name: str, wanted: int, console: Console) -> int:
     port = find_free_port(HOST, wanted)
     if port != wanted:
@@ -142,8 +159,9 @@ def _summary(stack: Stack, project_id: int, folder: Path) -> Panel:
     rows.add_row("", "")
     rows.add_row("now", "open an image, press 2 and paint nuclei,")
     rows.add_row("", "press 1 and paint background, submit;")
-    rows.add_row("", "when the status is idle, open the next")
-    rows.add_row("watch it", f"brushloop status {project_id} --watch --url {stack.web_url}")
+    rows.add_row("", "when the status is idle, open the next;")
+    rows.add_row("", "a page that is open shows the first draft")
+    rows.add_row("", "after one reload")
     rows.add_row("stop", "Ctrl-C; the next start goes on from here")
     return Panel(rows, title="Brushloop is up", title_align="left", expand=False)
 

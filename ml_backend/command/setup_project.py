@@ -11,15 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from ml_backend.command.folder_of_images import FolderImages, sort_images
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError, LabelStudioRefusedError, ServiceError
 from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
-from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.label_config import add_background, find_config, parse_label_config
 from ml_backend.label_studio.project_order import is_our_title
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "label_config.xml"
 
@@ -45,6 +44,7 @@ class ProjectPlan:
     images: Path | None = None
     project_id: int | None = None
     order_tasks: bool | None = None  # whether the label stream follows the scores; None leaves it as it is
+    add_background: bool = False  # to a labeling setup that has one label and nothing to tell it from
 
 
 def set_up_project(
@@ -53,16 +53,26 @@ def set_up_project(
     settings: Settings,
     report: Callable[[str], None] = lambda message: None,
 ) -> int:
-    """Labeling setup, images, backend, webhook, in this order; returns the project's id."""
+    """Check everything, then make it: labeling setup, backend, webhook, images. Returns the project's id.
+
+    A project that was made for this and cannot be connected is deleted again: nothing half-made stays.
+    """
+    images = sort_images(plan.images, settings) if plan.images is not None else None
     admin = LabelStudioAdmin(connection)
     report(f"Label Studio at {connection.url} knows the token: it belongs to {admin.check_token()}")
-    project_id = _ensure_project(admin, connection, plan)
+    label_config = _check_setup(connection, plan)
+    is_new = plan.project_id is None and admin.find_project(plan.title) is None
+    project_id = _ensure_project(admin, plan, label_config)
     report(f"project {project_id} has a labeling setup that Brushloop can work with")
-    if plan.images is not None:
-        n_uploaded = admin.upload_images(project_id, find_images(plan.images))
-        report(f"{n_uploaded} images of {plan.images} were uploaded, all others were there")
-    _connect(admin, project_id, plan.backend_url, settings)
+    try:
+        _connect(admin, project_id, plan.backend_url, settings)
+    except ServiceError:
+        if is_new:
+            admin.delete_project(project_id)
+        raise
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
+    if images is not None:
+        _upload(admin, project_id, images, report)
     if plan.order_tasks is not None:
         admin.set_project_fields(project_id, sampling=SCORED_ORDER if plan.order_tasks else FIXED_ORDER)
         how = "least sure first" if plan.order_tasks else "in the order of its images"
@@ -79,6 +89,7 @@ def run_setup(
     backend_url: str,
     console: Console,
     order_tasks: bool | None = None,
+    add_background: bool = False,
 ) -> None:
     """`brushloop setup`: the same, for a person who watches."""
     if settings.label_studio_api_key is None:
@@ -90,7 +101,8 @@ def run_setup(
     config = config_path.read_text() if config_path else None
     if config is None and project_id is None:
         config = read_default_config()
-    plan = ProjectPlan(title, backend_url.rstrip("/"), config, images, project_id, order_tasks)
+    address = backend_url.rstrip("/")
+    plan = ProjectPlan(title, address, config, images, project_id, order_tasks, add_background)
     key = settings.label_studio_api_key.get_secret_value()
 
     def report(line: str) -> None:
@@ -108,14 +120,6 @@ def read_default_config() -> str:
     return DEFAULT_CONFIG.read_text()
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The images right in a folder, by name; raises when there is none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise ServiceError(f"no images in {folder}; these count: {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return found
-
-
 def webhook_headers(settings: Settings) -> dict[str, str]:
     """Label Studio sends no credentials with webhooks unless they are written into the webhook itself."""
     auth = basic_auth(settings)
@@ -131,23 +135,45 @@ def basic_auth(settings: Settings) -> tuple[str, str] | None:
     return settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
 
 
-def _ensure_project(admin: LabelStudioAdmin, connection: Connection, plan: ProjectPlan) -> int:
-    if plan.project_id is None:
-        if plan.label_config is None:
+def _check_setup(connection: Connection, plan: ProjectPlan) -> str | None:
+    """The labeling setup to write, None where the project keeps its own; raises when it cannot work."""
+    label_config = plan.label_config
+    if label_config is None:
+        if plan.project_id is None:
             raise ValueError("a new project needs a label_config")
-        parse_label_config(plan.label_config)
-        return admin.ensure_project(plan.title, plan.label_config).project_id
-    current = LabelStudioClient(connection).get_project(plan.project_id).label_config
+        label_config = LabelStudioClient(connection).get_project(plan.project_id).label_config
     try:
-        parse_label_config(plan.label_config or current)
+        parse_label_config(label_config)
     except LabelConfigError as error:
-        raise LabelConfigError(
-            f"{error}. Give project {plan.project_id} a labeling setup with --config"
-        ) from None
+        mended = add_background(label_config)
+        if find_config(mended)[0] is None:
+            advice = "Give the project another labeling setup with --config"
+        elif plan.add_background:
+            return mended
+        else:
+            advice = "Run this again with --add-background, and it is done"
+        raise LabelConfigError(f"{error}. {advice}".rstrip(". ")) from None
+    return plan.label_config
+
+
+def _ensure_project(admin: LabelStudioAdmin, plan: ProjectPlan, label_config: str | None) -> int:
+    if plan.project_id is None:
+        return admin.ensure_project(plan.title, str(label_config)).project_id
     fields: dict[str, object] = {"show_collab_predictions": True}
-    if plan.label_config is not None:
-        fields["label_config"] = plan.label_config
+    if label_config is not None:
+        fields["label_config"] = label_config
     return admin.set_project_fields(plan.project_id, **fields).project_id
+
+
+def _upload(
+    admin: LabelStudioAdmin, project_id: int, images: FolderImages, report: Callable[[str], None]
+) -> None:
+    """Upload what can be uploaded, and list the rest."""
+    n_uploaded = admin.upload_images(project_id, images.usable)
+    n_there = len(images.usable) - n_uploaded
+    report(f"{n_uploaded} images were uploaded" + (f", {n_there} were there already" if n_there else ""))
+    for path, problem in images.left_out:
+        report(f"{path.name} was left out: {problem}")
 
 
 def _connect(admin: LabelStudioAdmin, project_id: int, backend_url: str, settings: Settings) -> None:

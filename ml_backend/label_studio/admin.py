@@ -55,13 +55,22 @@ class LabelStudioAdmin:
         user = self._connection.call(lambda sdk: sdk.users.whoami())
         return str(user.email or user.username or user.id)
 
+    def find_project(self, title: str) -> ProjectRecord | None:
+        """The oldest project of exactly this title."""
+        rows = (row for row in self._list_projects(title) if row.get("title") == title)
+        return next((parse_project(row) for row in rows), None)
+
+    def delete_project(self, project_id: int) -> None:
+        """Delete a project with all its tasks."""
+        self._connection.call(lambda sdk: sdk.projects.delete(project_id))
+
     def ensure_project(self, title: str, label_config: str) -> ProjectRecord:
         """The project of this title, made or brought to this labeling setup; the oldest one of several."""
-        for row in self._list_projects(title):
-            if row.get("title") == title:
-                if row.get("label_config") == label_config:
-                    return parse_project(row)
-                return self.set_project_fields(int(row["id"]), label_config=label_config)
+        known = self.find_project(title)
+        if known is not None:
+            if known.label_config == label_config:
+                return known
+            return self.set_project_fields(known.project_id, label_config=label_config)
         new = {"title": title, "label_config": label_config, "show_collab_predictions": True}
         return parse_project(self._connection.request("POST", "/api/projects", json=new))
 

@@ -17,6 +17,12 @@ BACKEND_TITLE = "Brushloop"
 _VERSION_TITLE = re.compile(r"r\d{4,}-[0-9a-f]{8}")
 _NOT_FOUND = 404
 
+NEW_TAB: Mapping[str, Any] = {
+    "type": "grid",  # the image first; whoever likes a list better switches once, and it stays
+    "target": "tasks",
+    "gridWidth": 4,
+}
+
 NO_PREDICTIONS = "Label Studio's task listing has no predictions in it"
 
 
@@ -134,7 +140,7 @@ def keep_tab(connection: Connection, project_id: int, data: Mapping[str, Any]) -
         (row for row in rows if row["data"].get("title") == data["title"]), key=lambda row: row["id"]
     )
     if not same:
-        body = {"project": int(project_id), "data": {"type": "list", "target": "tasks", **data}}
+        body = {"project": int(project_id), "data": {**NEW_TAB, **data}}
         connection.request("POST", "/api/dm/views", json=body)
         return
     body = {"project": int(project_id), "data": {**same[0]["data"], **data}}

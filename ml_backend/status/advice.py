@@ -7,13 +7,14 @@ from typing import Any
 
 from core.schema import LabelSchema
 from core.training.stopping import ClassScore, RoundEvidence, StopAdvice, advise_stopping
-from core.truth.readiness import Readiness
+from core.truth.readiness import MIN_CLASSES, Readiness
 from ml_backend.storage.rounds import StoredRound
 
 ROUNDS_BACK = 12
 """Rounds that are read for advice: rounds without anything new lie between those that count."""
 
 UNKNOWN = StopAdvice("early", "No model of this project is in use yet.")
+START_ANYWAY = " 'Start training' does not wait for that."
 CORRECT = "Correct predictions and answer the model's questions: that teaches the most."
 ELSEWHERE = "Correct predictions in images unlike the painted ones first."
 
@@ -72,7 +73,8 @@ def advise(
     if not readiness.classes:
         return "Connect this backend to the project in Label Studio."
     if not readiness.ready:
-        return f"Paint on: {readiness.missing} 'Start training' does not wait for that."
+        can_start = sum(row.pixels > 0 for row in readiness.classes) >= MIN_CLASSES
+        return f"Paint on: {readiness.missing}" + (START_ANYWAY if can_start else "")
     if stopping.verdict == "enough":
         return stopping.reason
     few = [

@@ -12,15 +12,18 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from core.errors import BrushloopError
 from ml_backend.command import cli
+from ml_backend.command.cli import commands
 from ml_backend.command.demo_project import write_demo_images
+from ml_backend.command.folder_of_images import sort_images
 from ml_backend.command.local_label_studio import find_label_studio, load_login, make_environment
 from ml_backend.command.local_stack import _only_one
 from ml_backend.command.service_client import ServiceClient
-from ml_backend.command.setup_project import find_images, read_default_config, webhook_headers
+from ml_backend.command.setup_project import read_default_config, webhook_headers
 from ml_backend.config import Settings
 from ml_backend.errors import NotFoundError, ServiceError, UnauthorizedError
 from ml_backend.status.status_view import render_projects, render_status
@@ -256,16 +259,22 @@ def test_the_webhook_carries_the_credentials_of_the_backend() -> None:
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(BrushloopError, match="no images in"):
-        find_images(tmp_path)
+        sort_images(tmp_path, Settings())
 
 
 def test_the_demo_images_are_the_same_every_time(tmp_path: Path) -> None:
     one = write_demo_images(tmp_path / "one", 2)
     other = write_demo_images(tmp_path / "other", 2)
-    names = [path.name for path in find_images(one)]
+    names = [path.name for path in sort_images(one, Settings()).usable]
     assert names == ["tissue-01.png", "tissue-02.png"]
     assert [(one / name).read_bytes() for name in names] == [(other / name).read_bytes() for name in names]
 
 
 def test_the_default_labeling_setup_is_the_one_at_the_top_of_the_project() -> None:
     assert read_default_config() == (Path(__file__).parents[2] / "label_config.xml").read_text()
+
+
+def test_what_is_no_project_number_is_answered_with_what_is() -> None:
+    answer = CliRunner().invoke(commands, ["status", "abc"])
+    assert answer.exit_code == 2
+    assert "'abc' is no project; give its number" in answer.output

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from painted import LABEL_CONFIG, SIDE_PX, brush
 
 from core.rle import encode
+from ml_backend.errors import LabelConfigError
 from ml_backend.ports import SentRegion
 
 SIDE = SIDE_PX
@@ -183,3 +184,46 @@ def sent_region(region_id: str, mask: NDArray[np.bool_]) -> SentRegion:
 def use_setup(bench: Bench, xml: str) -> None:
     bench.server.label_config = xml
     bench.loop.connect(1, bench.server.created_at, xml, "http://label-studio", "token")
+
+
+ONE_LABEL = """<View><Image name="image" value="$image"/>
+<BrushLabels name="brush" toName="image"><Label value="Nucleus"/></BrushLabels></View>"""
+
+
+class TestASingleLabel:
+    def test_without_any_review_it_is_said_at_setup_in_the_status_and_at_start_training(
+        self, bench: Bench
+    ) -> None:
+        with pytest.raises(LabelConfigError, match='Add <Label value="Background"/>'):
+            use_setup(bench, ONE_LABEL)
+        say(bench, [NUCLEUS])
+        status = bench.status()
+        assert status["state"] == "error"
+        assert 'Add <Label value="Background"/>' in status["advice"]
+        assert "Start training" not in status["advice"]
+        with pytest.raises(LabelConfigError):
+            bench.loop.request_training(1)
+        with pytest.raises(LabelConfigError):
+            bench.loop.record(bench.event("START_TRAINING", "start-training"))
+        assert status["annotations"]["received"] == 1  # what was painted waits for the mend
+
+    def test_with_reviewed_boxes_it_learns(self, bench: Bench) -> None:
+        review = '<RectangleLabels name="ask" toName="image"><Label value="Reviewed"/></RectangleLabels>'
+        use_setup(bench, ONE_LABEL.replace("</View>", f"{review}</View>"))
+        say(bench, [NUCLEUS])
+        assert pixels(bench) == {"Nucleus": 600, "Background": 0}
+        advice = bench.status()["advice"]
+        assert "draw a Reviewed rectangle" in advice
+        assert "Start training" not in advice
+        box = {"x": 0, "y": 0, "width": 100, "height": 100, "rectanglelabels": ["Reviewed"]}
+        reviewed = {
+            "id": "r",
+            "type": "rectanglelabels",
+            "from_name": "ask",
+            "to_name": "image",
+            "value": box,
+        }
+        say(bench, [NUCLEUS, reviewed])
+        assert pixels(bench) == {"Nucleus": 600, "Background": SIDE * SIDE - 600}
+        assert bench.status()["readiness"]["ready"]
+        assert bench.loop.run_round(1) is not None
