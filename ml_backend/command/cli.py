@@ -32,7 +32,7 @@ data_dir_option = click.option(
 url_option = click.option("--url", help="Address of the Brushloop server [BRUSHLOOP_URL].")
 
 
-class ProjectNumber(click.ParamType):
+class ProjectNumber(click.IntRange):
     """The number that Label Studio gives to a project."""
 
     name = "number"
@@ -48,7 +48,7 @@ class ProjectNumber(click.ParamType):
         )
 
 
-project_argument = click.argument("project", type=ProjectNumber(), required=False)
+project_argument = click.argument("project", type=ProjectNumber(min=1), required=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
