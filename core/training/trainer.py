@@ -217,10 +217,7 @@ def _check_truth(summaries: Sequence[ExampleSummary], schema: LabelSchema) -> li
     pixels = [sum(counts) for counts in zip(*(s.class_pixels for s in summaries), strict=True)]
     if sum(count > 0 for count in pixels) < 2:
         have = [name for name, count in zip(schema.names, pixels, strict=False) if count]
-        raise NotEnoughTruthError(
-            f"two classes need annotated pixels, only {', '.join(have) or 'none'} has; "
-            "paint some of another class too"
-        )
+        raise NotEnoughTruthError(f"two classes need annotated pixels, only {', '.join(have) or 'none'} has")
     if len(pixels) != len(schema):
         raise ValueError(f"summaries count {len(pixels)} classes, the schema has {len(schema)}")
     return pixels

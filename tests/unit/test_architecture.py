@@ -83,6 +83,8 @@ OPEN: dict[str, set[str]] = {
         "admin",
         "client",
         "connection",
+        "image_files",
+        "image_frame",
         "images",
         "label_config",
         "paintings",
