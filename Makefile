@@ -30,7 +30,7 @@ TEST_PACKAGES := chromium redis-server postgresql
 # As many processes as cores and memory carry; what shares a server stays together.
 SIDE_BY_SIDE := -n auto --dist loadgroup
 
-.PHONY: help setup up check lint test thorough bench e2e docs pictures constraints system-packages clean
+.PHONY: help setup up check lint test thorough bench e2e sbom docs pictures constraints system-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -67,6 +67,12 @@ pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictu
 bench: $(INSTALLED)  ## run a benchmark: make bench NAME=rle (ARGS="--data DIR --json FILE")
 	$(BIN)/python -m bench $(NAME) $(ARGS)
 
+sbom: $(INSTALLED)  ## dist/brushloop.cdx.json: what the product is made of (CycloneDX)
+	@$(PYTHON) .ci/environment.py .venv-product constraints.txt -- ".[postgres,redis]"
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --of JSON \
+		--output-file dist/brushloop.cdx.json .venv-product/bin/python
+
 system-packages:  ## what the tests need besides Python: a browser, Redis, PostgreSQL
 	@.ci/system-packages $(TEST_PACKAGES)
 
@@ -75,7 +81,7 @@ constraints: $(INSTALLED) $(LABEL_STUDIO)  ## write what is installed now into b
 	$(BIN)/python .ci/freeze.py $(LABEL_STUDIO_VENV)/bin/python > constraints-label-studio.txt
 
 clean:  ## remove the environments and what tools left behind; .brushloop (your data) stays
-	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info test-artifacts .coverage*
+	rm -rf $(VENV) .venv-label-studio .venv-product .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info test-artifacts .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Ours is installed from this checkout, so each clone has its own; Label Studio's holds nothing of it and is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -125,6 +126,20 @@ def test_the_wheel_brings_what_it_depends_on(built: tuple[Path, Path], tmp_path:
         cwd=tmp_path,
     )
     check_it_serves(venv, tmp_path)
+    check_its_bill_of_materials(venv, tmp_path / "sbom.json")
+
+
+def check_its_bill_of_materials(venv: Path, path: Path) -> None:
+    """As `make sbom` writes it: everything that is installed, with versions."""
+    tool = Path(sys.executable).with_name("cyclonedx-py")
+    options = ["--pyproject", ROOT / "pyproject.toml", "--mc-type", "application", "--of", "JSON"]
+    run(tool, "environment", *options, "--output-file", path, venv / "bin" / "python", cwd=path.parent)
+    bill = json.loads(path.read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "brushloop")
+    named = {component["name"].lower(): component["version"] for component in bill["components"]}
+    assert {"torch", "flask", "sqlalchemy", "numba"} <= set(named)
+    assert all(named.values())
+    assert "pytest" not in named
 
 
 def check_it_serves(venv: Path, folder: Path) -> None:
