@@ -25,7 +25,7 @@ from bench.fake_label_studio import run_fake
 from bench.journal import Journal, learner_version
 from bench.known_label_studio import KnownLabelStudio
 from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
-from bench.rounds_places import ACQUISITION_ARMS, ARMS
+from bench.rounds_places import ARMS
 from bench.rounds_project import RoundsSettings, SimulatedProject
 from bench.service import running_service
 from simulation.perception import NOISE_LEVELS
@@ -89,7 +89,6 @@ def _run_arm(
         "QUIET_TIME_S": "0.2",
         "ROUND_STEPS": str(settings.steps),
         "MAX_QUESTIONS": "5",
-        **({"ACQUISITION": arm} if arm in ACQUISITION_ARMS else {}),
     }
     with (
         tempfile.TemporaryDirectory(prefix="brushloop-bench-", ignore_cleanup_errors=True) as folder,
@@ -105,10 +104,9 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
     with _command.make_context("rounds", list(arguments)) as context:
         found = dict(context.params)
     arms = tuple(found["arms"].split(","))
-    known = (*ARMS, *ACQUISITION_ARMS)
-    unknown = sorted(set(arms) - set(known))
+    unknown = sorted(set(arms) - set(ARMS))
     if unknown:
-        raise click.UsageError(f"no arm is called {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise click.UsageError(f"no arm is called {', '.join(unknown)}; there are: {', '.join(ARMS)}")
     return {**found, "arms": arms}
 
 

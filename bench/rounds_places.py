@@ -7,7 +7,6 @@ arm                     places
 `foreground`            boxes, two thirds of them where an object is predicted (nnActive's 66 %)
 `image-uncertainty`     all of the image with the highest mean uncertainty, then the next image
 `ours`                  the service's own questions, most uncertain first; painted from nothing
-`margin`, …             the same, with the acquisition of that name instead of the default
 `ours-spread`           the same, the first question of each image before the second of any
 `reviewed`              as `ours`; the pre-annotation is corrected and the box called `Reviewed`
 `oracle`                boxes with the most wrong pixels, which nobody could know
@@ -22,9 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from bench.rounds_answers import Answer, wrong_pixels
-from core.asking.acquisition import ACQUISITIONS, BY_CHANCE, FOREGROUND_SHARES, rank_by_chance, rank_in_turns
+from core.asking.acquisition import rank_in_turns
 from core.asking.region_grid import Grid
 from core.painting import Box, Mask
+from simulation.acquisitions import FOREGROUND_SHARES, rank_by_chance
 from simulation.perception import DenseTruth
 
 ARMS = (
@@ -37,9 +37,6 @@ ARMS = (
     "oracle",
     "everything",
 )
-
-ACQUISITION_ARMS = tuple(name for name in ACQUISITIONS if name not in BY_CHANCE)
-"""Not run unless they are named: one of them is `ours`."""
 
 BLIND_ARMS = ("random", "everything")
 """Those that look at no prediction."""
@@ -60,7 +57,7 @@ def choose_places(
 ) -> list[Place]:
     """The places of one round, more than any budget needs."""
     names = sorted(known)
-    if arm in ("ours", "ours-spread", "reviewed", *ACQUISITION_ARMS):
+    if arm in ("ours", "ours-spread", "reviewed"):
         asked = [(score, name, box) for name in names for box, score in answers[name].questions]
         asked.sort(key=lambda entry: -entry[0])
         if arm == "ours-spread":

@@ -14,8 +14,6 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.asking.acquisition import DEFAULT_ACQUISITION, Acquisition
-
 WEB_ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s]*)?")
 """Scheme, host, maybe a port and a path; no user name, query or fragment."""
 
@@ -60,7 +58,6 @@ class Settings(BaseSettings):
     regions: Literal["classes", "objects"] = "classes"
     send_background: bool = False
     max_questions: int = Field(default=5, ge=0, le=50)
-    acquisition: Acquisition = DEFAULT_ACQUISITION  # which places are asked about
     predict_deadline_s: float = Field(default=80.0, gt=0)
     predict_threads: int | None = Field(default=None, ge=1)
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.asking.acquisition import Acquisition, beta_of_round
-from core.asking.regions import Choice, Region, choose_regions, find_candidates
+from core.asking.regions import Region
 from core.asking.suggestion import SuggestedMask, build_suggestion
 from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.network.predict import Predictor
@@ -25,6 +24,7 @@ from core.training.metrics import count_pixels, dice
 from core.training.trainer import train_round
 from core.truth.holdout import has_enough_held_out, split, summarise
 from core.truth.label_map import SentMask
+from simulation.acquisitions import Acquisition, beta_of_round, choose_places, find_places
 from simulation.annotator import ShownMask, paint_place, place_around, review_place
 from simulation.ground_truth import SCHEMA, KnownImage
 from simulation.perception import NOISE_LEVELS, perceive
@@ -180,15 +180,14 @@ class Arm:
             known = self._maps.get(name)
             annotated = np.zeros(prediction.shape, bool) if known is None else known != IGNORE_INDEX
             size_px = object_size(prediction, SCHEMA, self.model.limits)
-            regions = find_candidates(prediction, annotated, SCHEMA, size_px, self.acquisition, rng)
+            regions = find_places(self.acquisition, prediction, annotated, SCHEMA, size_px, rng)
             masks: tuple[SuggestedMask, ...] = ()
             if self.settings.answer == "review":
                 masks = build_suggestion(prediction, SCHEMA, annotated, self.model.limits).masks
             found += [(name, region, masks) for region in regions]
-        choice = Choice(self.acquisition, beta_of_round(number - 1, self.settings.rounds))
-        order = choose_regions(
-            [region for _, region, _ in found], self.settings.objects_per_round, choice, rng
-        )
+        beta = beta_of_round(number - 1, self.settings.rounds)
+        candidates = [region for _, region, _ in found]
+        order = choose_places(self.acquisition, candidates, self.settings.objects_per_round, rng, beta)
         return [Place(found[index][0], found[index][1].box, found[index][2]) for index in order]
 
     def _annotate(self, places: Sequence[Place], number: int) -> list[Visit]:

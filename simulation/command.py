@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from core.asking.acquisition import ACQUISITIONS
+from simulation.acquisitions import ACQUISITIONS
 from simulation.perception import NOISE_LEVELS
 
 DEFAULT_ARMS = ("entropy", "class-stratified", "foreground-66", "random")

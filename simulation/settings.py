@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from core.asking.acquisition import Acquisition
+from simulation.acquisitions import Acquisition
 
 Answer = Literal["paint", "review"]
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from core.asking.acquisition import Acquisition
+from simulation.acquisitions import Acquisition
 from simulation.arm import Arm
 from simulation.brush import Effort
 from simulation.ground_truth import KnownImage, StudyError

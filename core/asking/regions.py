@@ -11,17 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.asking.acquisition import (
-    BY_CHANCE,
-    DEFAULT_ACQUISITION,
     EDGE_KERNEL,
-    FOREGROUND_SHARES,
-    LAST_BETA,
-    Acquisition,
+    UncertaintyMap,
+    entropy,
     expected_error,
-    rank_by_chance,
-    rank_class_stratified,
     rank_in_turns,
-    uncertainty_map,
     weaken_outlines,
 )
 from core.asking.region_grid import MAX_SIDE_PX, MIN_SIDE_PX, Grid
@@ -32,7 +26,6 @@ from core.schema import LabelSchema
 __all__ = [
     "MAX_SIDE_PX",
     "MIN_SIDE_PX",
-    "Choice",
     "Region",
     "choose_regions",
     "find_candidates",
@@ -89,22 +82,12 @@ class Region:
     has_object: bool = True
 
 
-@dataclass(frozen=True)
-class Choice:
-    """How places are chosen: an acquisition by name; `beta` is for the noise of `class-stratified`."""
-
-    acquisition: Acquisition = DEFAULT_ACQUISITION
-    beta: float = LAST_BETA
-
-
 def propose_regions(
     prediction: Prediction,
     annotated: Mask,
     schema: LabelSchema,
     object_size_px: float,
     n: int,
-    choice: Choice | None = None,
-    rng: np.random.Generator | None = None,
 ) -> tuple[Region, ...]:
     """Choose up to `n` boxes of one image where an answer would teach most.
 
@@ -118,21 +101,17 @@ def propose_regions(
         Typical diameter of an object.
     n : int
         How many questions at most.
-    choice : Choice, optional
-        By default where the model is least sure, spread over the pairs of classes that it confuses.
-    rng : numpy.random.Generator, optional
-        Needed by acquisitions with chance.
 
     Returns
     -------
     tuple of Region
-        Disjoint, inside the image; most uncertain first, by chance in the order to ask. The same input gives
-        the same boxes. None where the model is sure, unless the acquisition does not ask about that.
+        Disjoint, inside the image; where the model is least sure, spread over the pairs of classes that it
+        confuses, most uncertain first. None where the model is sure.
 
     Raises
     ------
     ValueError
-        `annotated` has another shape, the entropy is not finite, or an `rng` is missing.
+        `annotated` has another shape, or the entropy is not finite.
 
     Examples
     --------
@@ -147,12 +126,9 @@ def propose_regions(
     >>> question.box, reason(question, schema)
     (Box(top=64, left=64, height=32, width=32), 'Background or Nucleus? 50 %')
     """
-    choice = choice or Choice()
-    candidates = find_candidates(prediction, annotated, schema, object_size_px, choice.acquisition, rng)
-    chosen = choose_regions(candidates, n, choice, rng)
-    if choice.acquisition not in BY_CHANCE:
-        chosen.sort(key=lambda index: -candidates[index].acquisition_score)
-    return tuple(candidates[index] for index in chosen)
+    candidates = find_candidates(prediction, annotated, schema, object_size_px)
+    chosen = [candidates[index] for index in choose_regions(candidates, n)]
+    return tuple(sorted(chosen, key=lambda region: -region.acquisition_score))
 
 
 def find_candidates(
@@ -160,35 +136,32 @@ def find_candidates(
     annotated: Mask,
     schema: LabelSchema,
     object_size_px: float,
-    acquisition: Acquisition = DEFAULT_ACQUISITION,
-    rng: np.random.Generator | None = None,
     *,
+    uncertainty: UncertaintyMap = entropy,
+    by_chance: np.random.Generator | None = None,
     even_sure: bool = False,
 ) -> tuple[Region, ...]:
     """Find the boxes of one image that could be asked about, for `choose_regions`.
 
     They are taken greedily without overlap (nnActive, Lüth et al. 2025) by the mean uncertainty in the box,
-    or by chance. Arguments and errors are those of `propose_regions`; `even_sure` also gives boxes that are
-    no question, because the model is sure in them, so that images can still be compared.
+    or drawn `by_chance`. Arguments and errors are those of `propose_regions`; `even_sure` also gives boxes
+    that are no question, because the model is sure in them, so that images can still be compared.
     """
     if annotated.shape != prediction.shape:
         raise ValueError(f"annotated is {annotated.shape}, the prediction {prediction.shape}")
     if len(schema) < 2 or min(prediction.shape) < 1:
         return ()
     grid = Grid.of(prediction.shape, object_size_px)
-    scores = _box_scores(prediction, annotated, grid, acquisition, len(schema))
+    scores = _box_scores(prediction, annotated, grid, uncertainty, len(schema))
     keys, least = scores, max(MIN_SCORE, MIN_SCORE_SHARE * float(scores.max()))
-    if acquisition in BY_CHANCE:
-        keys, least = (
-            np.where(np.isfinite(scores), _needed(rng, acquisition).random(scores.shape), -np.inf),
-            0,
-        )
+    if by_chance is not None:
+        keys, least = np.where(np.isfinite(scores), by_chance.random(scores.shape), -np.inf), 0
     places = itertools.islice(grid.pick_apart(keys, least), MAX_CANDIDATES)
-    weights = functools.partial(_weakened, prediction, acquisition, len(schema))
+    weights = functools.partial(_weakened, prediction, uncertainty, len(schema))
     found = [
         _describe(prediction, grid.box(*place), float(scores[place]), weights, schema) for place in places
     ]
-    return tuple(r for r in found if even_sure or acquisition in BY_CHANCE or is_question(r))
+    return tuple(r for r in found if even_sure or by_chance is not None or is_question(r))
 
 
 def is_question(region: Region) -> bool:
@@ -196,29 +169,11 @@ def is_question(region: Region) -> bool:
     return region.expected_error >= MIN_EXPECTED_ERROR
 
 
-def choose_regions(
-    candidates: Sequence[Region], n: int, choice: Choice | None = None, rng: np.random.Generator | None = None
-) -> list[int]:
-    """Choose up to `n` candidates, of one image or of many; returns positions in the order to ask.
-
-    Raises
-    ------
-    ValueError
-        An `rng` is missing.
-    """
-    choice = choice or Choice()
-    acquisition = choice.acquisition
-    if n < 1 or not candidates:
-        return []
-    if acquisition in BY_CHANCE:
-        share = FOREGROUND_SHARES.get(acquisition, 0.0)
-        return rank_by_chance([r.has_object for r in candidates], n, _needed(rng, acquisition), share)
+def choose_regions(candidates: Sequence[Region], n: int) -> list[int]:
+    """Choose up to `n` candidates, of one image or of many; returns positions in the order to ask."""
     scores = [region.acquisition_score for region in candidates]
-    if acquisition == "class-stratified":
-        predicted = [region.class_index for region in candidates]
-        return rank_class_stratified(scores, predicted, n, _needed(rng, acquisition), choice.beta)
     pairs = [frozenset((region.class_index, region.runner_up_index)) for region in candidates]
-    return rank_in_turns(scores, pairs)[:n]
+    return rank_in_turns(scores, pairs)[: max(n, 0)]
 
 
 def reason(region: Region, schema: LabelSchema) -> str:
@@ -227,35 +182,29 @@ def reason(region: Region, schema: LabelSchema) -> str:
     return f"{first} or {second}? {100 * region.confidence:.0f} %"
 
 
-def _needed(rng: np.random.Generator | None, acquisition: Acquisition) -> np.random.Generator:
-    if rng is None:
-        raise ValueError(f"the acquisition {acquisition!r} draws by chance and needs an rng")
-    return rng
-
-
 def _box_scores(
-    prediction: Prediction, annotated: Mask, grid: Grid, acquisition: Acquisition, n_classes: int
+    prediction: Prediction, annotated: Mask, grid: Grid, uncertainty_of: UncertaintyMap, n_classes: int
 ) -> NDArray[np.float64]:
     """Mean uncertainty of the box at each position; minus infinity where it covers annotated pixels."""
     uncertainty = np.zeros(grid.shape, np.float32)
     known = np.zeros(grid.shape, np.float32)
     for blocks, rows, columns in grid.stripes():
-        values = _weakened(prediction, acquisition, n_classes, rows, columns)
+        values = _weakened(prediction, uncertainty_of, n_classes, rows, columns)
         uncertainty[blocks] = grid.block_means(values)
         known[blocks] = grid.block_means(annotated[rows, columns])
     if not np.isfinite(uncertainty).all():
-        raise ValueError(f"the map of {acquisition!r} is not finite everywhere")
+        raise ValueError("the map of uncertainty is not finite everywhere")
     scores = grid.box_means(uncertainty)
     scores[grid.box_means((known > 0).astype(np.float32)) > 0] = -np.inf
     return scores
 
 
 def _weakened(
-    prediction: Prediction, acquisition: Acquisition, n_classes: int, rows: slice, columns: slice
+    prediction: Prediction, uncertainty_of: UncertaintyMap, n_classes: int, rows: slice, columns: slice
 ) -> NDArray[np.float32]:
     """The uncertainty of a window, counted less along the outlines of what is predicted."""
     window, inside = _window(prediction, rows, columns)
-    values = uncertainty_map(acquisition, window, n_classes)
+    values = uncertainty_of(window, n_classes)
     return weaken_outlines(values, window.label_map)[inside]
 
 

@@ -8,8 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.asking.acquisition import BY_CHANCE, DEFAULT_ACQUISITION, Acquisition
-from core.asking.regions import Choice, Region, choose_regions, find_candidates, is_question
+from core.asking.regions import Region, choose_regions, find_candidates, is_question
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_masks, typical_size
@@ -26,8 +25,7 @@ class SuggestionSettings:
     """What is sent.
 
     `regions`: one mask per class, or one per object with at most `max_objects`. `ask_when_sure` asks for the
-    least sure places in any case, for a model that nothing has checked: it may be wrongly sure. `acquisition`
-    says which places are asked about.
+    least sure places in any case, for a model that nothing has checked: it may be wrongly sure.
     """
 
     regions: Literal["classes", "objects"] = "classes"
@@ -35,7 +33,6 @@ class SuggestionSettings:
     max_questions: int = 5
     ask_when_sure: bool = False
     max_objects: int = MAX_OBJECTS
-    acquisition: Acquisition = DEFAULT_ACQUISITION
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,6 @@ def build_suggestion(
     annotated: Mask,
     limits: Sequence[ObjectLimits],
     settings: SuggestionSettings | None = None,
-    rng: np.random.Generator | None = None,
 ) -> Suggestion:
     """Turn a prediction into masks and questions.
 
@@ -86,20 +82,11 @@ def build_suggestion(
     limits : ObjectLimits per class
         The defaults for classes beyond its end.
     settings : SuggestionSettings, optional
-    rng : numpy.random.Generator, optional
-        Needed by acquisitions with chance.
 
     Returns
     -------
     Suggestion
-        Its score is 1 minus the uncertainty of the worst region, whether it is asked about or not; with an
-        acquisition by chance, of the worst one that was drawn.
-
-    Raises
-    ------
-    ValueError
-        An `rng` is missing, or details that the acquisition reads:
-        see `core.asking.acquisition.NEEDS_DETAILS`.
+        Its score is 1 minus the uncertainty of the worst region, whether it is asked about or not.
 
     Examples
     --------
@@ -121,15 +108,11 @@ def build_suggestion(
         masks = [*_cut(ground_index, ground, prediction), *masks]
     size_px = typical_size(areas_px, prediction, schema, limits)
     # The score needs the worst region even where it is no question: images are ranked by it.
-    asked = settings.acquisition
-    candidates = find_candidates(prediction, annotated, schema, size_px, asked, rng, even_sure=True)
+    candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
-    even_sure = settings.ask_when_sure or asked in BY_CHANCE
-    questions = [region for region in candidates if even_sure or is_question(region)]
-    order = choose_regions(questions, settings.max_questions, Choice(asked), rng)
-    chosen = [questions[index] for index in order]
-    if asked not in BY_CHANCE:
-        chosen.sort(key=lambda region: -region.acquisition_score)
+    questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
+    chosen = [questions[index] for index in choose_regions(questions, settings.max_questions)]
+    chosen.sort(key=lambda region: -region.acquisition_score)
     return Suggestion(prediction.shape, tuple(masks), tuple(chosen), float(np.clip(1 - worst, 0, 1)))
 
 

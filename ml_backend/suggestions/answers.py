@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from core.asking.acquisition import NEEDS_DETAILS
 from core.asking.regions import Region
 from core.asking.suggestion import Suggestion, SuggestionSettings
 from core.schema import LabelSchema
@@ -34,18 +30,7 @@ def suggestion_settings(parts: Parts, *, ask_when_sure: bool) -> SuggestionSetti
         regions=settings.regions,
         send_background=settings.send_background,
         max_questions=settings.max_questions,
-        acquisition=settings.acquisition,
     )
-
-
-def needs_details(parts: Parts) -> bool:
-    """Whether the acquisition reads maps that a prediction otherwise leaves out."""
-    return parts.settings.acquisition in NEEDS_DETAILS
-
-
-def rng_of(model_version: str, task_id: int) -> np.random.Generator:
-    """Chance that is the same whenever, and in whichever process, the version looks at the task."""
-    return np.random.default_rng([zlib.crc32(model_version.encode()), task_id])
 
 
 def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:

@@ -33,8 +33,6 @@ from ml_backend.storage.projects import Project, find_project, still_exists
 from ml_backend.strokes.build_truth import TaskTruth
 from ml_backend.suggestions.answers import (
     fingerprint,
-    needs_details,
-    rng_of,
     seen_classes,
     suggestion_settings,
     to_region_record,
@@ -209,9 +207,7 @@ class Suggester:
 
     def _compute(self, request: _Request, deadline: float) -> dict[str, Any]:
         project, model, task = request.project, request.model, request.task
-        prediction = self.predict(
-            project, model, task, deadline=deadline, keep_details=needs_details(self.parts)
-        )
+        prediction = self.predict(project, model, task, deadline=deadline)
         checkpoint = self.predictors.get(project, model).checkpoint
         suggestion = build_suggestion(
             prediction,
@@ -219,7 +215,6 @@ class Suggester:
             self._annotated(request, prediction.shape),
             checkpoint.limits,
             suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
-            rng_of(model.model_version, task.task_id),
         )
         answer, sent = to_prediction(
             with_classes_of(request.config.schema, suggestion, checkpoint.schema),

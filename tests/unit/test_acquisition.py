@@ -10,20 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.asking import acquisition
-from core.asking.acquisition import (
+from core.asking.acquisition import entropy, rank_in_turns
+from core.asking.regions import Region, choose_regions, find_candidates, propose_regions
+from core.painting import Mask
+from core.prediction import Prediction
+from core.schema import LabelSchema
+from simulation.acquisitions import (
     ACQUISITIONS,
     BY_CHANCE,
+    MAPS,
     Acquisition,
     add_power_noise,
     beta_of_round,
+    choose_places,
+    find_places,
     rank_by_chance,
     rank_class_stratified,
-    rank_in_turns,
 )
-from core.asking.regions import Choice, choose_regions, find_candidates, propose_regions
-from core.prediction import Prediction
-from core.schema import LabelSchema
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")
 
@@ -44,6 +47,12 @@ def predict(shape: tuple[int, int] = (200, 200), p: float | NDArray[np.float64] 
     )
 
 
+def ask(name: Acquisition, prediction: Prediction, known: Mask, n: int, seed: int = 0) -> list[Region]:
+    rng = np.random.default_rng(seed)
+    found = find_places(name, prediction, known, SCHEMA, 24, rng)
+    return [found[index] for index in choose_places(name, found, n, rng, beta=1000)]
+
+
 def unsure_at(row: int, column: int, p: float = 0.55) -> Prediction:
     sure = np.full((200, 200), 0.97)
     sure[row : row + 48, column : column + 48] = p
@@ -53,22 +62,14 @@ def unsure_at(row: int, column: int, p: float = 0.55) -> Prediction:
 @pytest.mark.parametrize("name", [name for name in ACQUISITIONS if name not in BY_CHANCE])
 @pytest.mark.parametrize(("row", "column"), [(4, 148), (100, 52), (148, 4)])
 def test_the_most_uncertain_place_really_comes_first(name: Acquisition, row: int, column: int) -> None:
-    first, *_ = propose_regions(
-        unsure_at(row, column),
-        np.zeros((200, 200), bool),
-        SCHEMA,
-        24,
-        5,
-        Choice(name, beta=1000),
-        np.random.default_rng(0),
-    )
+    first, *_ = ask(name, unsure_at(row, column), np.zeros((200, 200), bool), 5)
     assert abs(first.box.top - row) <= 8
     assert abs(first.box.left - column) <= 8
 
 
 @pytest.mark.parametrize("name", [name for name in ACQUISITIONS if name not in BY_CHANCE])
 def test_a_map_is_higher_where_the_model_is_less_sure(name: Acquisition) -> None:
-    found = acquisition.uncertainty_map(name, predict((1, 3), np.array([[0.5001, 0.8, 0.99]])), 2)
+    found = MAPS.get(name, entropy)(predict((1, 3), np.array([[0.5001, 0.8, 0.99]])), 2)
     assert found[0, 0] > found[0, 1] > found[0, 2] >= 0
     assert found.max() <= 1
 
@@ -100,25 +101,19 @@ def test_chance_asks_a_sure_model_too_and_stays_off_what_is_known() -> None:
     known = np.zeros((200, 200), bool)
     known[:, :100] = True
     for name in sorted(BY_CHANCE):
-        found = propose_regions(
-            predict(p=0.9999), known, SCHEMA, 24, 3, Choice(name), np.random.default_rng(1)
-        )
+        found = ask(name, predict(p=0.9999), known, 3)
         assert len(found) == 3
         assert all(region.box.left >= 100 for region in found)
 
 
 @pytest.mark.parametrize("name", [*sorted(BY_CHANCE), "class-stratified"])
 def test_chance_comes_from_the_rng_alone(name: Acquisition) -> None:
-    def ask(seed: int) -> tuple[object, ...]:
-        rng = np.random.default_rng(seed)
-        return propose_regions(
-            predict(p=0.8), np.zeros((200, 200), bool), SCHEMA, 24, 3, Choice(name, 1.0), rng
-        )
+    def found(seed: int) -> list[Region]:
+        return ask(name, predict(p=0.8), np.zeros((200, 200), bool), 3, seed)
 
-    assert ask(1) == ask(1)
-    assert ask(1) != ask(2)
-    with pytest.raises(ValueError, match="needs an rng"):
-        propose_regions(predict(p=0.8), np.zeros((200, 200), bool), SCHEMA, 24, 3, Choice(name))
+    assert found(1) == found(1)
+    if name in BY_CHANCE:
+        assert found(1) != found(2)
 
 
 def test_foreground_aware_chance_takes_its_share_from_predicted_objects() -> None:

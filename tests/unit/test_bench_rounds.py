@@ -16,7 +16,7 @@ from bench.known_label_studio import KnownLabelStudio, to_results
 from bench.rounds import _choose_sets, _parse
 from bench.rounds_answers import Answer, mean_uncertainty, questions_hit, read_answer, wrong_pixels
 from bench.rounds_figures import Runs, find_goals, hit_ratio, to_record, to_rows
-from bench.rounds_places import ACQUISITION_ARMS, ARMS, BLIND_ARMS, choose_places
+from bench.rounds_places import ARMS, BLIND_ARMS, choose_places
 from core.painting import Box, BrushRegion
 from core.synthetic import make_image
 from ml_backend.label_studio.label_config import parse_label_config
@@ -226,11 +226,6 @@ def test_options_are_read_and_unknown_arms_refused() -> None:
     assert (found["arms"], found["seeds"], found["rounds"]) == (("ours", "random"), 1, 2)
     with pytest.raises(Exception, match="no arm is called theirs"):
         _parse(["--arms", "theirs"])
-
-
-def test_an_acquisition_may_be_an_arm_but_none_by_chance() -> None:
-    assert _parse(["--arms", "margin"])["arms"] == ("margin",)
-    assert not set(ACQUISITION_ARMS) & {*ARMS, "foreground-66"}
 
 
 def test_sets_are_chosen_by_name_and_unknown_ones_refused() -> None:

@@ -16,13 +16,10 @@ import sqlalchemy as sa
 import torch
 from loop_fakes import Bench, make_bench
 from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
-from pydantic import ValidationError
 
-from core.asking.acquisition import ACQUISITIONS
 from core.prediction import Prediction
 from core.rle import decode
 from core.schema import IGNORE_INDEX
-from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
@@ -292,11 +289,8 @@ def test_the_settings_say_what_is_sent(tmp_path: Path, monkeypatch: pytest.Monke
     bench.close()
 
 
-@pytest.mark.parametrize("acquisition", ACQUISITIONS)
-def test_every_acquisition_can_be_chosen_and_asks_the_same_in_every_process(
-    tmp_path: Path, acquisition: str
-) -> None:
-    bench = make_bench(tmp_path, acquisition=acquisition)
+def test_the_same_is_asked_in_every_process(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
     bench.submit(1)
     assert bench.loop.run_round(1) is not None
     (first,) = ask(bench, 9)
@@ -308,11 +302,6 @@ def test_every_acquisition_can_be_chosen_and_asks_the_same_in_every_process(
     assert [region for region in first["result"] if region["type"] == "rectanglelabels"]
     assert first == again
     bench.close()
-
-
-def test_an_unknown_acquisition_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValidationError, match=r"acquisition\n.*'entropy', 'margin'"):
-        Settings(acquisition="guess")  # type: ignore[arg-type]
 
 
 def test_a_rolled_back_model_answers_at_once(bench: Bench) -> None:

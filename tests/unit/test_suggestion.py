@@ -220,37 +220,3 @@ def test_an_image_without_objects_has_no_masks() -> None:
 def test_classes_that_are_newer_than_the_limits_have_the_defaults() -> None:
     labels = discs((40, 40), class_index=2)
     assert len(build_suggestion(predict(labels), SCHEMA, np.zeros(labels.shape, bool), LIMITS[:1]).masks) == 1
-
-
-def uneven() -> Prediction:
-    """Unsure at the top left by entropy, at the bottom right by margin; sure in between."""
-    maps = predict(np.zeros((240, 240), np.uint8), confidence=0.6, entropy=0.05)
-    maps.margin[:] = 0.95
-    maps.predictive_entropy[:60, :60] = 0.9
-    maps.margin[-60:, -60:] = 0.1
-    return maps
-
-
-def test_the_acquisition_says_which_places_are_asked_about() -> None:
-    nothing = np.zeros((240, 240), bool)
-    asked = {
-        acquisition: build_suggestion(
-            uneven(), SCHEMA, nothing, LIMITS, SuggestionSettings(max_questions=1, acquisition=acquisition)
-        )
-        for acquisition in ("entropy", "margin")
-    }
-    by_entropy, by_margin = (suggestion.regions[0].box for suggestion in asked.values())
-    assert by_entropy.top + by_entropy.left < 120 < by_margin.top + by_margin.left
-    assert all(0 <= suggestion.score < 1 for suggestion in asked.values())
-
-
-def test_an_acquisition_by_chance_asks_sure_models_too_and_the_same_rng_asks_the_same() -> None:
-    maps = predict(discs((60, 60)), confidence=0.999, entropy=0.01)
-    nothing, by_chance = np.zeros(maps.shape, bool), SuggestionSettings(acquisition="random")
-    first, again, other = (
-        build_suggestion(maps, SCHEMA, nothing, LIMITS, by_chance, np.random.default_rng(seed))
-        for seed in (1, 1, 2)
-    )
-    assert len(first.regions) == 5
-    assert first.regions == again.regions
-    assert first.regions != other.regions
