@@ -38,7 +38,7 @@ from ml_backend.status import overview
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
-from ml_backend.strokes.build_truth import build_changed
+from ml_backend.strokes.build_truth import build_changed, rebuild_damaged
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
 from ml_backend.suggestions import pictures, push, suggesting
@@ -124,6 +124,7 @@ class LearningLoop:
         project, config = self._usable(lease.project.project_id)
         keep_readable(self.parts, project)
         build_changed(self.parts, project, config, lease.should_stop)
+        rebuild_damaged(self.parts, project, config, lease.should_stop)
         if lease.should_stop():
             raise RoundCancelledError("stopped before the training began")
         snapshot = publishing.take_snapshot(self.parts, project, config.schema)

@@ -14,6 +14,7 @@ from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth.holdout import has_enough_held_out
 from ml_backend.ports import ImageSource
+from ml_backend.storage.artifacts import read_maps
 
 OnProgress = Callable[[float, "float | None"], None]
 """Called with the share that is done, 0..1, and the seconds that are left, if known."""
@@ -84,7 +85,7 @@ class StoredExamples:
     def open(self, key: str) -> Example:
         example = self._examples[key]
         image = self._images.open(example.project_id, example.task_id, example.data)
-        maps = np.load(example.maps, mmap_mode="r")
+        maps = read_maps(example.maps)
         if image.shape[:2] != maps.shape[1:]:
             raise ImageError(f"the image is now {image.shape[:2]} pixels, it was painted at {maps.shape[1:]}")
         if self._is_draft:

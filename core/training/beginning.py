@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.errors import CheckpointError
 from core.network.base_weights import base_for, fits_base
 from core.network.checkpoint import Checkpoint
 from core.network.outputs import Weights
@@ -87,7 +88,10 @@ def begin(
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = widen_channels(weights, in_channels)
     statistics = meet(start.statistics, examples, in_channels)
-    behind = _find_base(architecture, schema, base)
+    try:
+        behind = _find_base(architecture, schema, base)
+    except CheckpointError:
+        behind = None  # a round that goes on needs no base weights, so damaged ones do not stop it
     return Beginning("warm", architecture, weights, statistics, start.fingerprint, behind)
 
 

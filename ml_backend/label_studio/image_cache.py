@@ -66,6 +66,8 @@ class ImageCache:
         with self.scratch_file() as scratch:
             with scratch.open("wb") as file:
                 write_in_bands(file, pixels)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave a name without its pixels
             stored: NDArray[Any] = np.load(scratch, mmap_mode="r", allow_pickle=False)
             scratch.replace(path)
         self._added += stored.nbytes

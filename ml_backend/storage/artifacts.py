@@ -14,10 +14,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from core.errors import ImageUnavailableError
+from core.schema import IGNORE_INDEX
 
 ORPHAN_LIFE_S = 900.0
 """A file that no row names after this long belongs to nobody: rows are written right after their file."""
@@ -49,20 +54,25 @@ class Artifacts:
             np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
             for label_map in maps:
                 file.write(np.ascontiguousarray(label_map).data)
+            _sync_open(file)
         self.truth.mkdir(exist_ok=True)
         scratch.replace(self.truth / name)
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
-        """Memory-mapped `(3, H, W)` uint8 label maps: all truth, what is trained on, what is held out."""
-        maps: NDArray[np.uint8] = np.load(self.truth / name, mmap_mode="r")
-        return maps
+        """Memory-mapped `(3, H, W)` uint8 label maps: all truth, what is trained on, what is held out.
+
+        Raises `MachineError` where they are missing or damaged.
+        """
+        return read_maps(self.truth / name)
 
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
         folder.mkdir(parents=True, exist_ok=True)
         scratch = self.new_scratch()
-        scratch.write_bytes(png)
+        with scratch.open("wb") as file:
+            file.write(png)
+            _sync_open(file)
         scratch.replace(folder / name)
 
     def publish(self, scratch: Path, model_version: str) -> None:
@@ -107,6 +117,36 @@ class Artifacts:
     def remove(self) -> None:
         """Drop everything of the project."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def read_maps(path: Path) -> NDArray[np.uint8]:
+    """Memory-map the file of some label maps; what is in it is checked by `find_wrong_class`."""
+    try:
+        maps: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageUnavailableError(f"the label maps {path.name} cannot be read: {error}") from None
+    if maps.ndim != 3 or len(maps) != 3 or maps.dtype != np.uint8:
+        raise ImageUnavailableError(f"the label maps {path.name} are {maps.dtype} of shape {maps.shape}")
+    return maps
+
+
+@lru_cache(maxsize=100_000)
+def find_wrong_class(path: Path, mtime_ns: int, size: int, n_classes: int) -> int | None:
+    """A class index in a file that no class has, or None; each state of a file is read once in a process."""
+    maps = read_maps(path)
+    known = np.zeros(256, bool)
+    known[:n_classes] = known[IGNORE_INDEX] = True
+    for label_map in maps:
+        wrong = np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256)[~known])
+        if wrong.size:
+            return int(np.flatnonzero(~known)[wrong[0]])
+    return None
+
+
+def _sync_open(file: IO[bytes]) -> None:
+    """Have the bytes on the disk before the name is: a power cut between leaves an empty file otherwise."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _entries(folder: Path) -> list[Path]:

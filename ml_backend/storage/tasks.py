@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,6 +161,11 @@ def save_truth(
     insert_or_ignore(connection, counted, rows)
 
 
+def mark_unbuilt(connection: Connection, project_id: int, task_id: int) -> None:
+    """What was built from the task is damaged: it is made again from the rows, which did not change."""
+    _update(connection, project_id, task_id, built_seq=-1)
+
+
 def postpone_task(connection: Connection, project_id: int, task_id: int, retry_at: float) -> None:
     """Build this task again later: its image could not be read."""
     _update(connection, project_id, task_id, retry_at=retry_at)
@@ -189,15 +194,38 @@ def settle_deleted(connection: Connection, project_id: int, truth_seq: int) -> N
     connection.execute(sa.update(t).where(gone).values(settled_seq=t.c.truth_seq))
 
 
-def delete_tasks(connection: Connection, project_id: int, task_ids: Sequence[int], now: float) -> None:
-    """Drop tasks and forget what was painted in them; their rows stay as tombstones."""
+def note_left_out(
+    connection: Connection, project_id: int, left_out: Collection[int], listed: Collection[int], now: float,
+    doubt_s: float,
+) -> list[int]:  # fmt: skip
+    """Note which tasks a listing left out; returns those that listings have left out for `doubt_s`."""
+    t = tables.tasks
+    query = sa.select(t.c.task_id, t.c.missed_at).where(_alive(project_id), t.c.missed_at.is_not(None))
+    missed = {row.task_id: row.missed_at for row in connection.execute(query)}
+    for task_id in set(missed) & set(listed):
+        _update(connection, project_id, task_id, missed_at=None)
+    for task_id in set(left_out) - set(missed):
+        _update(connection, project_id, task_id, missed_at=now)
+    # A moment ahead is of a wrong clock, and here that must not count as long past.
+    return [task_id for task_id in left_out if task_id in missed and now - missed[task_id] >= doubt_s]
+
+
+def delete_tasks(
+    connection: Connection, project_id: int, task_ids: Sequence[int], now: float, *, keeps_sent: bool = False
+) -> None:
+    """Drop tasks and forget what was painted in them; their rows stay as tombstones.
+
+    With `keeps_sent`, what was sent for them stays for its usual time: should they come back, it is there.
+    """
     seq = next_seq(connection, project_id, now)
     for task_id in task_ids:
         touch_task(connection, project_id, task_id, seq)
-        gone = {"deleted": True, "seen_at": now, "truth": None, "findings": None}
+        gone = {"deleted": True, "seen_at": now, "truth": None, "findings": None, "missed_at": None}
         unseen = {"scored_version": None, "score": None, "looked_at": 0.0}  # should it ever come back
         _update(connection, project_id, task_id, **gone, **unseen)
         for table in _OF_A_TASK:
+            if keeps_sent and table is tables.sent_regions:
+                continue
             connection.execute(
                 sa.delete(table).where(table.c.project_id == project_id, table.c.task_id == task_id)
             )

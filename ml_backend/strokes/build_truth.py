@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import BrushloopError
+from core.errors import BrushloopError, MachineError
 from core.painting import Finding, Painting
 from core.schema import IGNORE_INDEX
 from core.truth.holdout import split, summarise
@@ -25,6 +25,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, predictions, tasks
+from ml_backend.storage.artifacts import find_wrong_class, read_maps
 from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.combining import combine_paintings, to_sent_masks
@@ -81,6 +82,36 @@ def build_changed(
             n_built += 1
         if not batch:
             return n_built
+
+
+def rebuild_damaged(
+    parts: Parts, project: Project, config: LabelConfig, should_stop: Callable[[], bool] = lambda: False
+) -> int:
+    """Build the label maps again that are missing, cannot be read, or name a class that there is not."""
+    with parts.database.read() as connection:
+        listed = tasks.list_truth(connection, project.project_id)
+    n_built = 0
+    for task in listed:
+        truth = TaskTruth.from_record(task.truth) if task.truth else TaskTruth()
+        damage = find_damage(parts, project, truth) if truth.maps else None
+        if damage and not should_stop():
+            log.warning("rebuild_truth project=%d task=%d cause=%s", project.project_id, task.task_id, damage)
+            _build_task(parts, project, config, task)
+            n_built += 1
+    return n_built
+
+
+def find_damage(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
+    """Why stored label maps cannot be used, or None."""
+    path = parts.artifacts(project).truth / str(truth.maps)
+    try:
+        shape, stat = read_maps(path).shape[1:], path.stat()
+        wrong = find_wrong_class(path, stat.st_mtime_ns, stat.st_size, len(truth.classes))
+    except (MachineError, OSError) as error:
+        return str(error)
+    if shape != tuple(truth.shape):
+        return f"it is of {shape} pixels, not {truth.shape}"
+    return None if wrong is None else f"it names the class index {wrong}"
 
 
 def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: StoredTask) -> None:

@@ -33,6 +33,8 @@ from ml_backend.storage.projects import (
 log = logging.getLogger(__name__)
 
 STATUS_NOT_FOUND = 404
+DOUBT_S, DOUBT_ALL_S = 60.0, 24 * 3600.0
+"""So long must listings have left a task out before it is dropped; and where they leave out all there are."""
 LISTING_CHUNK = 500
 """Tasks whose existence is noted in one transaction, so that webhooks never wait long."""
 
@@ -104,6 +106,11 @@ def _reconcile(
     for summary in changed:
         more_changed, more_deleted = _refresh(parts, project, server, summary, known.truth_seq)
         n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
+    if painted is None and len(summaries) < (record.n_tasks or 0):
+        problem = (
+            f"Label Studio listed {len(summaries)} of {record.n_tasks} tasks; nothing is dropped for that"
+        )
+        return Reconciled(len(changed), n_changed, n_deleted, problem=problem)
     n_gone = _drop_gone_tasks(parts, project, summaries, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
@@ -151,9 +158,7 @@ def _refresh(
     except LabelStudioRefusedError as error:
         if error.status != STATUS_NOT_FOUND:
             raise
-        with parts.database.write() as connection:  # deleted since it was listed
-            tasks.delete_tasks(connection, project.project_id, [summary.task_id], parts.clock())
-        return 0, 0
+        return 0, 0  # deleted since it was listed, or a strange answer: the next listings will tell
     packed = [annotation_rows.pack(record) for record in task.annotations]
     with parts.database.write() as connection:
         known = find_project(connection, project.project_id)
@@ -199,15 +204,23 @@ def _drop_gone_tasks(
     listed_at: float,
     asked: Collection[int] | None,
 ) -> int:
-    """Drop what was not listed: of the tasks that were `asked` about, or of all."""
+    """Drop what several listings left out: of the tasks that were `asked` about, or of all.
+
+    One listing proves nothing: a server that is being restored lists nothing, and says that it is well.
+    """
     listed = {summary.task_id for summary in summaries}
+    now = parts.clock()
     with parts.database.write() as connection:
         known = tasks.reconciled_stamps(connection, project.project_id)
-        gone = [
+        left_out = [
             task_id
             for task_id, (_, seen_at) in known.items()
-            if task_id not in listed and seen_at < listed_at and (asked is None or task_id in asked)
+            if task_id not in listed
+            and not listed_at <= seen_at <= now
+            and (asked is None or task_id in asked)
         ]
+        doubt_s = DOUBT_ALL_S if len(left_out) == len(known) else DOUBT_S
+        gone = tasks.note_left_out(connection, project.project_id, left_out, listed, now, doubt_s)
         if gone:
-            tasks.delete_tasks(connection, project.project_id, gone, parts.clock())
+            tasks.delete_tasks(connection, project.project_id, gone, now, keeps_sent=True)
     return len(gone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.errors import MachineError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
-from ml_backend.errors import NotFoundError
+from ml_backend.errors import BusyError, NotFoundError
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.storage import models, tasks
@@ -25,6 +27,8 @@ PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
 
 LONGEST_S = 60.0
 """Who asks for a picture waits this long at most."""
+
+PNG_END = b"IEND\xaeB`\x82"
 
 COLOURS = (
     (70, 110, 180), (225, 29, 72), (34, 160, 90), (245, 158, 11), (147, 51, 234),
@@ -45,12 +49,12 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
         truth = TaskTruth.from_record(task.truth) if task.truth else TaskTruth()
         if truth.maps is None:
             raise NotFoundError(f"nothing is annotated in task {task_id} yet")
-        return to_indexed_png(np.asarray(artifacts.load_truth(truth.maps)[0]))
+        return to_indexed_png(_load_truth(parts, project, task_id, truth.maps))
     if model is None:
         raise NotFoundError(f"project {project.project_id} has no model yet")
     name = f"{task_id}-{kind}.png"
     path = artifacts.pictures / model.model_version / name
-    if not path.exists():
+    if not _is_whole(path):
         wanted = TaskRecord(task_id, project.project_id, task.data, "")
         prediction = suggester.predict(
             project,
@@ -62,6 +66,20 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
         )
         artifacts.save_picture(model.model_version, name, _paint(prediction, kind))
     return path.read_bytes()
+
+
+def _load_truth(parts: Parts, project: Project, task_id: int, name: str) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(parts.artifacts(project).load_truth(name)[0])
+    except MachineError as error:
+        with parts.database.write() as connection:
+            tasks.mark_unbuilt(connection, project.project_id, task_id)
+        raise BusyError(f"{error}; they are made again, ask again in some seconds") from None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a PNG has its end; anything else is drawn again."""
+    return path.is_file() and path.read_bytes().endswith(PNG_END)
 
 
 def _paint(prediction: Prediction, kind: PictureKind) -> bytes:

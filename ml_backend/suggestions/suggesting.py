@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.asking.suggestion import build_suggestion
-from core.errors import BrushloopError, CheckpointError, RoundCancelledError
+from core.errors import BrushloopError, CheckpointError, MachineError, RoundCancelledError
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
 from ml_backend.errors import LabelConfigError
@@ -243,7 +243,9 @@ class Suggester:
             return np.zeros(shape, bool)
         try:
             maps = self.parts.artifacts(request.project).load_truth(request.truth.maps)
-        except FileNotFoundError:  # built anew and swept meanwhile
+        except MachineError:  # damaged, or built anew and swept meanwhile
+            with self.parts.database.write() as connection:
+                tasks.mark_unbuilt(connection, request.project.project_id, request.task.task_id)
             return np.zeros(shape, bool)
         annotated: NDArray[np.bool_] = maps[0] != IGNORE_INDEX
         return annotated

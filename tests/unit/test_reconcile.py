@@ -53,6 +53,8 @@ def test_a_task_that_is_gone_takes_its_annotations_with_it(bench: Bench) -> None
     bench.submit(1, 2)
     del bench.server.tasks[1], bench.server.annotations[100]
     bench.clock.now += 1
+    assert bench.loop.reconcile(1).deleted_tasks == 0  # one listing proves nothing
+    bench.clock.now += 61
     assert bench.loop.reconcile(1).deleted_tasks == 1
     assert bench.status()["annotations"]["received"] == 1
     assert bench.status()["pool"]["tasks"] == 1
@@ -107,6 +109,8 @@ def test_a_round_that_lists_painted_tasks_alone_drops_those_that_are_gone(bench:
     del bench.server.tasks[1], bench.server.annotations[100]
     bench.server.add_task(4)  # there are as many as before
     assert list_in_round(bench) == [2]
+    bench.clock.now += 61
+    assert list_in_round(bench) == [2]
     assert newest(bench, 1) == []
     assert bench.status()["pool"]["tasks"] == 2  # 4 is found when all are listed again
     bench.loop.reconcile(1)
@@ -146,12 +150,14 @@ def test_a_deletion_that_arrives_while_label_studio_lists_is_not_undone(bench: B
 
 
 def test_a_task_that_is_deleted_between_listing_and_fetching_is_dropped(bench: Bench) -> None:
-    bench.submit(1)
+    bench.submit(1, 2)
     summaries = list(bench.server.iter_task_summaries(1))
     bench.server.iter_task_summaries = lambda project_id: iter(summaries)  # type: ignore[method-assign, assignment]
-    del bench.server.tasks[1]
-    bench.loop.reconcile(1)
-    assert bench.status()["annotations"]["received"] == 0
+    del bench.server.tasks[1], bench.server.annotations[100], bench.server.iter_task_summaries
+    for _ in range(2):
+        bench.clock.now += 61
+        bench.loop.reconcile(1)
+    assert bench.status()["annotations"]["received"] == 1
 
 
 def test_a_late_webhook_after_reconciliation_changes_nothing(bench: Bench) -> None:
@@ -208,3 +214,36 @@ def test_a_project_that_was_made_anew_inherits_nothing(bench: Bench) -> None:
     bench.server.created_at = str(int(CREATED) + 9000)
     bench.loop.reconcile(1)
     assert bench.status()["annotations"]["received"] == 0
+
+
+def test_one_empty_listing_drops_nothing_and_a_day_of_them_drops_what_is_gone(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.loop.run_round(1)
+    before = bench.status()
+    kept, bench.server.tasks = bench.server.tasks, {}
+    for _ in range(3):
+        bench.clock.now += 600
+        assert bench.loop.reconcile(1).deleted_tasks == 0
+    assert bench.status()["annotations"] == before["annotations"]
+    assert bench.status()["pool"] == before["pool"]
+    bench.server.tasks = kept
+    bench.clock.now += 600
+    bench.loop.reconcile(1)
+    assert bench.status()["annotations"] == before["annotations"]
+    bench.server.tasks, bench.server.annotations = {}, {}
+    for _ in range(2):
+        bench.clock.now += 24 * 3600 + 1
+        bench.loop.reconcile(1)
+    assert bench.status()["pool"]["tasks"] == 0
+
+
+def test_a_listing_shorter_than_the_servers_own_count_is_said_and_drops_nothing(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.loop.reconcile(1)
+    summaries = list(bench.server.iter_task_summaries(1))
+    bench.server.iter_task_summaries = lambda project_id: iter(summaries[:1])  # type: ignore[method-assign, assignment]
+    for _ in range(3):
+        bench.clock.now += 24 * 3600 + 1
+        found = bench.loop.reconcile(1)
+        assert found.deleted_tasks == 0
+        assert "listed 1 of 2 tasks" in str(found.problem)

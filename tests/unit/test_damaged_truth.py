@@ -1,0 +1,90 @@
+"""What is derived from rows is made again from them: label maps and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loop_fakes import Bench, make_bench
+
+from ml_backend.errors import BusyError
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    torch.set_num_threads(1)
+    bench = make_bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def map_of(bench: Bench, task_id: int) -> Path:
+    folder = bench.parts.artifacts(bench.loop._get(1)).truth
+    (path,) = folder.glob(f"{task_id}-*.npy")
+    return path
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def fill_with_garbage(path: Path) -> None:
+    path.write_bytes(b"\x00" * path.stat().st_size)
+
+
+def name_a_class_that_is_none(path: Path) -> None:
+    maps = np.load(path)
+    maps[:, 0, 0] = 7
+    np.save(path, maps)
+
+
+DAMAGES: list[Callable[[Path], None]] = [
+    Path.unlink, truncate, empty, fill_with_garbage, name_a_class_that_is_none,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_label_map_is_built_again_by_the_next_round(
+    bench: Bench, damage: Callable[[Path], None]
+) -> None:
+    bench.submit(1)
+    bench.loop.build_truth(1)
+    before = np.load(map_of(bench, 1))
+    damage(map_of(bench, 1))
+    assert bench.loop.run_round(1) is not None
+    assert np.array_equal(np.load(map_of(bench, 1)), before)
+    assert bench.status()["annotations"] == {"received": 1, "trained": 1, "pending": 0}
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda damage: damage.__name__)
+def test_a_damaged_label_map_spoils_no_answer_and_no_picture(
+    bench: Bench, damage: Callable[[Path], None]
+) -> None:
+    bench.submit(1)
+    bench.loop.run_round(1)
+    damage(map_of(bench, 1))
+    answers = bench.loop.suggest(1, [bench.task(1), bench.task(9)], None, np.inf)
+    assert None not in answers
+    assert bench.loop.build_truth(1) == 1
+    damage(map_of(bench, 1))
+    with pytest.raises(BusyError, match="made again"):
+        bench.loop.picture(1, 1, "truth")
+    assert bench.loop.build_truth(1) == 1
+    assert bench.loop.picture(1, 1, "truth").startswith(b"\x89PNG")
+
+
+def test_a_picture_that_is_cut_off_is_drawn_again(bench: Bench) -> None:
+    bench.submit(1)
+    bench.loop.run_round(1)
+    whole = bench.loop.picture(1, 1, "label_map")
+    (path,) = bench.parts.artifacts(bench.loop._get(1)).pictures.rglob("1-label_map.png")
+    for content in (b"", whole[:50]):
+        path.write_bytes(content)
+        assert bench.loop.picture(1, 1, "label_map") == whole
