@@ -7,6 +7,7 @@ import threading
 from flask import Flask
 
 from core.network.device import choose_compute
+from ml_backend import jobs
 from ml_backend.config import Settings
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.client import LabelStudioClient
@@ -53,6 +54,7 @@ def build_parts(settings: Settings) -> Parts:
         trainer=ProcessTrainer(settings, build_images),
         clock=database.clock,
         owner=name_owner(),
+        queue_problem=lambda: jobs.find_problem(settings),
     )
 
 

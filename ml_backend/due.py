@@ -20,7 +20,7 @@ from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import has_passed, is_reached
 from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import predictions, reviews, rounds, scorings, tables, tasks
+from ml_backend.storage import health, predictions, reviews, rounds, scorings, tables, tasks
 from ml_backend.storage.projects import Project
 
 JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync"]
@@ -31,8 +31,8 @@ LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 LONGEST_PAUSE_S = 3600.0
 """The longest pause before Label Studio is asked again; a moment further ahead is of a wrong clock."""
 
-DAMAGE_LOOK_S = 30.0
-"""So often is looked whether a live version can be read again."""
+TROUBLE_LOOK_S = 30.0
+"""So often is looked whether a live version can be read again, or Label Studio be asked."""
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
@@ -52,7 +52,8 @@ def assess_project(
 def find_due(connection: Connection, project: Project, settings: Settings, now: float) -> list[JobKind]:
     """The jobs that the project needs at this moment."""
     due: list[JobKind] = []
-    every_s = min(settings.reconcile_every_s, DAMAGE_LOOK_S if project.live_problem else math.inf)
+    is_troubled = bool(project.live_problem or health.list_troubles(connection, project.project_id))
+    every_s = min(settings.reconcile_every_s, TROUBLE_LOOK_S if is_troubled else math.inf)
     if has_passed(project.reconciled_at, every_s, now):
         due.append("reconcile")
     if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):

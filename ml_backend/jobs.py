@@ -16,6 +16,8 @@ from huey import Huey, RedisHuey, SqliteHuey
 from huey.consumer import Consumer
 from huey.registry import Message
 from huey.serializer import Serializer
+from redis import Redis
+from redis.exceptions import RedisError
 
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
@@ -26,6 +28,7 @@ QUEUE_FILE = "queue.sqlite3"
 POLL_S, LONGEST_POLL_S = 0.1, 0.25
 """How often an idle consumer looks into the SQLite queue; Redis tells by itself."""
 QUICK_THREADS = 2
+REDIS_PATIENCE_S = 1.0
 
 Job = Callable[[int], None]
 
@@ -116,3 +119,18 @@ def _open(settings: Settings, lane: str) -> Huey:
     path = Path(settings.data_dir) / QUEUE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteHuey(name, filename=str(path), timeout=15, **options)
+
+
+def find_problem(settings: Settings) -> str | None:
+    """What keeps the queue from carrying jobs, with the remedy, or None."""
+    if not settings.redis_url:
+        return None  # a file beside the database, which is looked at anyway
+    url = settings.redis_url.get_secret_value()
+    try:
+        with Redis.from_url(
+            url, socket_timeout=REDIS_PATIENCE_S, socket_connect_timeout=REDIS_PATIENCE_S
+        ) as server:
+            server.ping()
+    except RedisError as error:
+        return f"the queue cannot be reached ({type(error).__name__}): see that Redis runs, and REDIS_URL"
+    return None

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -34,7 +34,7 @@ from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds import publishing, troubles
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.rounds.readable import find_damage, keep_readable
-from ml_backend.status import overview
+from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
@@ -195,6 +195,10 @@ class LearningLoop:
         with self.parts.database.read() as connection:
             get_project(connection, project_id)
             return _read_reports(connection, project_id, limit)
+
+    def ready(self) -> Mapping[str, Any]:
+        """Whether the service can do its work, and what keeps it from that."""
+        return ready.check(self.parts)
 
     def view(self, project_id: int, n_tasks: int) -> ProjectView:
         """Everything that a page shows of a project, of one moment; `n_tasks` are ranked."""

@@ -15,7 +15,10 @@ from ml_backend.training import Trainer
 
 @dataclass(frozen=True)
 class Parts:
-    """What a process works with. `clock` gives Unix seconds; `owner` names this process in leases."""
+    """What a process works with. `clock` gives Unix seconds; `owner` names this process in leases.
+
+    `queue_problem` says what keeps the queue from carrying jobs, or None.
+    """
 
     settings: Settings
     database: Database
@@ -24,6 +27,7 @@ class Parts:
     trainer: Trainer
     clock: Callable[[], float]
     owner: str
+    queue_problem: Callable[[], str | None] = lambda: None
 
     def artifacts(self, project: Project) -> Artifacts:
         return Artifacts(self.settings.data_dir, project.folder)

@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads
@@ -21,12 +25,14 @@ from ml_backend.logs import set_up_logging
 from ml_backend.priority import step_back_thread
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.round_process import ProcessTrainer
-from ml_backend.storage import rounds, wakeups
+from ml_backend.rounds.troubles import describe
+from ml_backend.storage import health, rounds, wakeups
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
+SHOW_EVERY_S, LONGEST_PAUSE_S = 5.0, 10.0
 CHECK_EVERY = 20
 """Ticks between two looks at the health of the consumer's threads."""
 LOST_AFTER_S = 60.0
@@ -57,6 +63,8 @@ class Worker:
 
     def __init__(self, loop: LearningLoop, stop: threading.Event) -> None:
         self._loop, self._stop = loop, stop
+        self._trouble: str | None = None
+        self._pause_s, self._next_tick, self._shown_at = TICK_S, 0.0, -SHOW_EVERY_S
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
             "build": self._job("build", lambda project_id: loop.build_truth(project_id, stop.is_set)),
@@ -78,13 +86,41 @@ class Worker:
 
     def tick(self) -> None:
         """Send every job that is due and not on its way."""
+        if time.monotonic() < self._next_tick:
+            return
         try:
+            self._show()
             for project_id, kind in self._list_due():
                 if self._take(project_id, kind):
                     self.queue.send(kind, project_id)
+        except (SQLAlchemyError, RedisError, OSError) as error:
+            # The database or the queue may be away for a while: say so once, and look again ever more slowly.
+            self._miss(describe(error))
         except Exception:
-            # The database or the queue may be away for a while: say so, and look again.
             log.exception("miss_tick")
+            self._miss("an unexpected failure")
+        else:
+            self._recover()
+
+    def _show(self) -> None:
+        """Let people see that there is a worker."""
+        parts = self._loop.parts
+        if time.monotonic() - self._shown_at >= SHOW_EVERY_S:
+            with parts.database.write() as connection:
+                health.note_worker(connection, parts.owner, parts.clock())
+            self._shown_at = time.monotonic()
+
+    def _miss(self, cause: str) -> None:
+        if cause != self._trouble:
+            log.warning("miss_ticks cause=%s", cause)
+        self._trouble = cause
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._next_tick = time.monotonic() + self._pause_s
+
+    def _recover(self) -> None:
+        if self._trouble is not None:
+            log.info("resume_ticks")
+        self._trouble, self._pause_s = None, TICK_S
 
     def _list_due(self) -> list[tuple[int, JobKind]]:
         parts = self._loop.parts

@@ -178,7 +178,7 @@ def publish(
             predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
         _settle(connection, lease, snapshot, trained, now)
         update_project(
-            connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=note
+            connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=None
         )
     return version
 

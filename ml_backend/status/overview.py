@@ -17,8 +17,9 @@ from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_lost
 from ml_backend.status.advice import ROUNDS_BACK, advise, judge_stopping
+from ml_backend.status.ready import describe_workers
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import models, predictions, reviews, rounds, tasks
+from ml_backend.storage import health, models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
 from ml_backend.storage.projects import Project
 from ml_backend.storage.rounds import StoredRound
@@ -84,6 +85,8 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
         "last_error": view.problem
         or project.live_problem
         or _describe_repeat(view.repeat)
+        or (describe_workers(connection, parts) if state == "queued" else None)
+        or next(iter(health.list_troubles(connection, project.project_id)), None)
         or project.last_error,
     }
 

@@ -19,7 +19,7 @@ from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import tasks
+from ml_backend.storage import health, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STATUS_NOT_FOUND = 404
 DOUBT_S, DOUBT_ALL_S = 60.0, 24 * 3600.0
 """So long must listings have left a task out before it is dropped; and where they leave out all there are."""
+TROUBLE = "reconcile"
 LISTING_CHUNK = 500
 """Tasks whose existence is noted in one transaction, so that webhooks never wait long."""
 
@@ -63,8 +64,9 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
     try:
         found = _reconcile(parts, project, parts.label_studio(project), listed_at, painted_only)
     except LabelStudioError as error:
-        log.warning("skip_reconcile project=%d cause=%s", project.project_id, error)
-        return Reconciled(problem=f"Label Studio could not be asked what changed: {error}")
+        return _note_problem(
+            parts, project, Reconciled(problem=f"Label Studio could not be asked what changed: {error}")
+        )
     log.info(
         "reconcile project=%d fetched=%d changed=%d deleted=%d deleted_tasks=%d seconds=%.2f",
         project.project_id,
@@ -74,6 +76,19 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
         found.deleted_tasks,
         time.monotonic() - began,
     )
+    return _note_problem(parts, project, found)
+
+
+def _note_problem(parts: Parts, project: Project, found: Reconciled) -> Reconciled:
+    """Have the status say what does not work while it lasts, and the log when it begins and ends."""
+    with parts.database.write() as connection:
+        if find_project(connection, project.project_id) is None:
+            return found
+        is_news = health.note_trouble(connection, project.project_id, TROUBLE, found.problem, parts.clock())
+    if is_news and found.problem:
+        log.warning("skip_reconcile project=%d cause=%s", project.project_id, found.problem)
+    elif is_news:
+        log.info("resume_reconcile project=%d", project.project_id)
     return found
 
 

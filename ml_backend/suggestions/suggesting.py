@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.asking.suggestion import build_suggestion
 from core.errors import BrushloopError, CheckpointError, MachineError, RoundCancelledError
@@ -27,6 +28,7 @@ from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.rounds.readable import keep_readable
+from ml_backend.rounds.troubles import describe
 from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project, still_exists
@@ -90,10 +92,13 @@ class Suggester:
             answer, is_late = self._try_to_answer(project, model, config, task, deadline)
             answers.append(answer)
             late += [task] if is_late else []
-        self._enqueue_late(project, late)
-        self._note_given(
-            project, [task for task, answer in zip(wanted, answers, strict=True) if answer is not None]
-        )
+        given = [task for task, answer in zip(wanted, answers, strict=True) if answer is not None]
+        try:
+            self._enqueue_late(project, late)
+            self._note_given(project, given)
+        except SQLAlchemyError as error:
+            # What was found out is worth more than the note about it: a later round tidies up.
+            log.warning("skip_note project=%d cause=%s", project_id, describe(error))
         return answers
 
     def score(self, project_id: int, model_version: str, task: TaskRecord, deadline: float) -> bool:

@@ -10,6 +10,8 @@ import logging
 import uuid
 
 from flask import Flask, Response, jsonify, request
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import Forbidden, HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -103,6 +105,8 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     app.register_blueprint(api_routes(loop, ThreadPlaces(places.pictures)))
     app.register_blueprint(dashboard_routes(loop))
     app.register_error_handler(BrushloopError, _refuse)
+    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.register_error_handler(kind, _say_database)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(Exception, _last_resort)
     app.after_request(_add_security_headers)
@@ -138,6 +142,13 @@ def _refuse_http(error: HTTPException) -> Response | WerkzeugResponse:
     if allowed:
         answer.headers["Allow"] = allowed
     return answer
+
+
+def _say_database(error: SQLAlchemyError) -> Response:
+    """The same call works once the database does; the driver's words go to the log alone."""
+    cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    log.warning("miss_database method=%s path=%r cause=%r", request.method, request.path[:200], cause)
+    return _answer(503, "the database cannot be reached or is locked: see that it runs, and GET /ready")
 
 
 def _last_resort(error: Exception) -> Response:

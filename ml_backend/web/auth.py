@@ -11,7 +11,7 @@ from ml_backend.errors import UnauthorizedError
 
 CHALLENGE = 'Basic realm="Brushloop", charset="UTF-8"'
 
-OPEN_ENDPOINTS = frozenset({"label_studio.health"})
+OPEN_ENDPOINTS = frozenset({"label_studio.health", "label_studio.ready"})
 """Label Studio and load balancers ask for health without credentials."""
 
 

@@ -33,6 +33,11 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
         # Nothing is asked here, neither database nor queue: Label Studio waits one second.
         return jsonify(status="UP", model_class=MODEL_CLASS)
 
+    @routes.get("/ready")
+    def ready() -> ResponseReturnValue:
+        found = loop.ready()
+        return jsonify(found), 200 if found["ready"] else 503, {} if found["ready"] else {"Retry-After": "5"}
+
     @routes.post("/setup")
     def setup() -> ResponseReturnValue:
         wanted = parse_setup(read_object())

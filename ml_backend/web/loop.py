@@ -39,6 +39,10 @@ class Loop(Protocol):
         """The reports, newest first."""
         ...
 
+    def ready(self) -> Mapping[str, Any]:
+        """`ready`, and per part of the service None or what is wrong with it."""
+        ...
+
     def view(self, project_id: int, n_tasks: int) -> ProjectView:
         """Everything that a page shows of a project, of one moment; `n_tasks` are ranked."""
         ...

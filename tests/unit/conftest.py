@@ -164,6 +164,9 @@ class FakeLoop:
         if project_id not in self.known:
             raise NotFoundError(f"no project {project_id}")
 
+    def ready(self) -> dict[str, Any]:
+        return {"ready": self.failure is None, "checks": {"database": self.failure and "it is away"}}
+
     def connect(
         self, project_id: int, created_at: str, label_config: str, hostname: str, access_token: str | None
     ) -> str:

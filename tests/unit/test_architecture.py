@@ -94,8 +94,9 @@ OPEN: dict[str, set[str]] = {
     },
     "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
     "ml_backend.rounds": {"lease", "publishing", "readable", "round_process", "troubles"},
-    "ml_backend.status": {"overview", "status_view"},
+    "ml_backend.status": {"overview", "ready", "status_view"},
     "ml_backend.storage": {
+        "health",
         "annotations",
         "artifacts",
         "candidates",

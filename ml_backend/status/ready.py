@@ -1,0 +1,64 @@
+"""Whether the service can do its work: database, queue, workers, disk, Label Studio; each with its remedy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from ml_backend.parts import Parts
+from ml_backend.rounds.lease import is_gone
+from ml_backend.rounds.troubles import describe
+from ml_backend.storage import health
+
+SILENT_AFTER_S = 20.0
+"""Workers show themselves every few seconds; one that did not for so long is taken for gone."""
+LEAST_FREE_BYTES = 500_000_000
+"""With less on the disk a round may not be able to save its model."""
+
+NEEDED = ("database", "queue", "workers", "disk")
+"""Without any of these work stands still; without Label Studio what is here goes on."""
+
+
+def check(parts: Parts) -> Mapping[str, Any]:
+    """`ready`, and per part None or a sentence with cause and remedy."""
+    checks: dict[str, str | None] = {
+        "database": None,
+        "queue": parts.queue_problem(),
+        "workers": None,
+        "disk": describe_disk(parts),
+        "label_studio": None,
+    }
+    try:
+        with parts.database.read() as connection:
+            checks["workers"] = describe_workers(connection, parts)
+            checks["label_studio"] = next(iter(health.list_troubles(connection)), None)
+    except SQLAlchemyError as error:
+        checks["database"] = describe(error)
+    return {"ready": all(checks[name] is None for name in NEEDED), "checks": checks}
+
+
+def describe_workers(connection: Connection, parts: Parts) -> str | None:
+    """That no worker is seen, or None."""
+    now, seen = parts.clock(), health.list_workers(connection)
+    living = [max(now - seen_at, 0.0) for owner, seen_at in seen if not is_gone(owner)]
+    if living and min(living) <= SILENT_AFTER_S:
+        return None
+    if not seen:
+        return "no worker has ever been seen: start `brushloop worker`"
+    silent_s = min(max(now - seen_at, 0.0) for _, seen_at in seen)
+    return f"no worker has been seen for {silent_s:.0f} s: start `brushloop worker`"
+
+
+def describe_disk(parts: Parts) -> str | None:
+    """That the disk is almost full or cannot be looked at, or None."""
+    try:
+        free = shutil.disk_usage(parts.settings.data_dir).free
+    except OSError as error:
+        return describe(error)
+    if free >= LEAST_FREE_BYTES:
+        return None
+    return f"only {free // 1_000_000} MB are free below DATA_DIR: free some space"

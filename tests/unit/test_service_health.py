@@ -1,0 +1,100 @@
+"""What is away is said: by `/ready`, by the status, and only while it lasts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loop_fakes import Bench, make_bench
+from sqlalchemy.exc import OperationalError
+
+from ml_backend.learning_loop import LearningLoop
+from ml_backend.storage import health, predictions
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    torch.set_num_threads(1)
+    bench = make_bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def show_a_worker(bench: Bench) -> None:
+    with bench.parts.database.write() as connection:
+        health.note_worker(connection, "elsewhere|1|1|w", bench.clock())
+
+
+def test_without_a_worker_nothing_is_ready_and_the_status_names_the_command(bench: Bench) -> None:
+    found = bench.loop.ready()
+    assert not found["ready"]
+    assert "start `brushloop worker`" in found["checks"]["workers"]
+    bench.loop.request_training(1)
+    assert "start `brushloop worker`" in bench.status()["last_error"]
+    show_a_worker(bench)
+    assert bench.loop.ready() == {"ready": True, "checks": dict.fromkeys(found["checks"])}
+    assert bench.status()["last_error"] is None
+    bench.clock.now += 100
+    assert "has been seen for 100 s" in bench.loop.ready()["checks"]["workers"]
+
+
+def test_a_disk_without_room_and_a_queue_that_is_away_are_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_a_worker(bench)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1_000_000))
+    loop = LearningLoop(replace(bench.parts, queue_problem=lambda: "the queue cannot be reached"))
+    found = loop.ready()
+    assert not found["ready"]
+    assert "free some space" in found["checks"]["disk"]
+    assert found["checks"]["queue"] == "the queue cannot be reached"
+
+
+def test_label_studios_trouble_is_in_the_status_while_it_lasts_and_leaves_with_its_cause(
+    bench: Bench,
+) -> None:
+    show_a_worker(bench)
+    bench.server.is_down = True
+    bench.loop.reconcile(1)
+    assert "could not be asked" in bench.status()["last_error"]
+    found = bench.loop.ready()
+    assert found["ready"]
+    assert "could not be asked" in found["checks"]["label_studio"]
+    bench.server.is_down = False
+    bench.loop.reconcile(1)
+    assert bench.status()["last_error"] is None
+    assert bench.loop.ready()["checks"]["label_studio"] is None
+
+
+def test_ready_is_503_with_retry_after_and_needs_no_credentials(loop: Any, client: Any) -> None:
+    assert client.get("/ready").status_code == 200
+    loop.failure = RuntimeError("away")
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert answer.json["checks"]["database"] == "it is away"
+
+
+def test_a_database_that_is_away_is_a_503_with_a_sentence(loop: Any, client: Any) -> None:
+    loop.failure = OperationalError("SELECT", {}, Exception("database is locked"))
+    answer = client.get("/api/projects/3/status")
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert "GET /ready" in answer.json["error"]
+
+
+def test_an_answer_arrives_although_the_note_about_it_cannot_be_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OperationalError("INSERT", {}, Exception("database is locked"))
+
+    bench.submit(1)
+    bench.loop.run_round(1)
+    monkeypatch.setattr(predictions, "enqueue_pushes", refuse)
+    (answer,) = bench.loop.suggest(1, [bench.task(9)], None, float("inf"))
+    assert answer is not None
