@@ -1,4 +1,4 @@
-"""Basic auth in front of everything but `/health`, once a user and a password are set."""
+"""Basic auth in front of everything but `/health` and `/ready`, once a user and a password are set."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from openapi_spec_validator import validate
 from painted import LABEL_CONFIG
 
 from ml_backend.web.api_routes import DEFAULT_LIMIT, MAX_LIMIT, MAX_VERSION_CHARS, ORDERS
+from ml_backend.storage import health
 from ml_backend.web.app import create_app
 from ml_backend.web.loop import PictureKind
 
@@ -51,6 +52,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench.submit(1, 2, 3)
     bench.loop.build_truth(1)
     bench.loop.run_round(1)
+    with bench.parts.database.write() as connection:
+        health.note_worker(connection, "elsewhere|1|1|w", bench.clock())
     bench.loop.suggest(1, [bench.task(1)], None, time.monotonic() + 60)
     yield bench
     bench.close()

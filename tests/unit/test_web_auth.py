@@ -42,10 +42,10 @@ def every_rule(client):
             yield method, path
 
 
-def test_every_route_and_method_but_health_needs_the_credentials(locked, loop):
+def test_every_route_and_method_but_the_probes_needs_the_credentials(locked, loop):
     seen = set()
     for method, path in every_rule(locked):
-        if path == "/health":
+        if path in ("/health", "/ready"):
             continue
         seen.add(path)
         answer = locked.open(path, method=method)
@@ -56,8 +56,9 @@ def test_every_route_and_method_but_health_needs_the_credentials(locked, loop):
     assert not loop.events
 
 
-def test_health_stays_open(locked):
+def test_the_probes_stay_open(locked):
     assert locked.get("/health").status_code == 200
+    assert locked.get("/ready").status_code == 200
 
 
 def test_unknown_addresses_tell_a_stranger_nothing(locked):

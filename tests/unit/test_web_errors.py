@@ -31,11 +31,16 @@ TABLE = {
     "DeviceError": 503,
     "EncoderError": 503,
     "BusyError": 503,
+    "MachineError": 503,
+    "OutOfMemoryError": 503,
+    "ImageUnavailableError": 503,
+    "LabelStudioImageError": 503,
     "LabelStudioError": 503,
     "LabelStudioUnavailableError": 503,
     "LabelStudioRefusedError": 503,
     "BrushloopError": 500,
     "ServiceError": 500,
+    "UncheckedCopyError": 500,
 }
 
 
