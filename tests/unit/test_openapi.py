@@ -17,8 +17,8 @@ from loop_fakes import CREATED, Bench, make_bench
 from openapi_spec_validator import validate
 from painted import LABEL_CONFIG
 
-from ml_backend.web.api_routes import DEFAULT_LIMIT, MAX_LIMIT, MAX_VERSION_CHARS, ORDERS
 from ml_backend.storage import health
+from ml_backend.web.api_routes import DEFAULT_LIMIT, MAX_LIMIT, MAX_VERSION_CHARS, ORDERS
 from ml_backend.web.app import create_app
 from ml_backend.web.loop import PictureKind
 
