@@ -174,7 +174,7 @@ def status(project: int | None, watch: bool, url: str | None) -> None:
 @project_argument
 @url_option
 def train(project: int | None, url: str | None) -> None:
-    """Start a round although the gate is not reached."""
+    """Start a round now, although the conditions for one are not met."""
     client = _client(url)
     project_id = client.choose_project(project)
     client.train(project_id)
