@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     # Who may call
     basic_auth_user: str | None = None
     basic_auth_pass: SecretStr | None = None
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()  # other names that this server is called by
 
     # Where things are kept
     data_dir: Path = Path(".brushloop")
@@ -82,7 +83,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     web_threads: int = Field(default=16, ge=4)
 
-    @field_validator("allowed_image_hosts", "allowed_image_folders", mode="before")
+    @field_validator("allowed_hosts", "allowed_image_hosts", "allowed_image_folders", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return (

@@ -67,16 +67,15 @@ class LearningLoop:
         """
         project = record_setup(self.parts, project_id, created_at, label_config, hostname, access_token)
         parse_label_config(label_config)
-        return (project.current_version if project else None) or UNTRAINED
+        return project.current_version or UNTRAINED
 
-    def record(self, event: WebhookEvent) -> None:
-        """Store an event. Twice the same, or an older one late, changes nothing."""
-        if not record_event(self.parts, event):
-            log.warning(
-                "refuse_event project=%d action=%s cause=older_project",
-                event.project.project_id,
-                event.action,
-            )
+    def record(self, event: WebhookEvent, key: str = "") -> None:
+        """Store an event. Twice the same, or an older one late, changes nothing.
+
+        `key` is what the caller brought of `payloads.WEBHOOK_KEY_HEADER`. Raises `UnauthorizedError` where
+        the project's webhook brings another one, and `ConflictError` for another project of the same number.
+        """
+        record_event(self.parts, event, key)
         if event.kind == "start-training":
             self._refuse_hopeless(event.project.project_id)  # Label Studio shows people what is answered
 

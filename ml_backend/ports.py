@@ -97,6 +97,10 @@ class LabelStudio(Protocol):
 
     def get_project(self, project_id: int) -> ProjectRecord: ...
 
+    def get_webhook_key(self, project_id: int) -> str:
+        """The key that the project's webhook to us brings along; empty where it has none."""
+        ...
+
     def iter_task_summaries(self, project_id: int) -> Iterator[TaskSummary]:
         """All tasks of the project, without region data; cheap per task."""
         ...

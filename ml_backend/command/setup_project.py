@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ml_backend.label_studio.admin import LabelStudioAdmin
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.label_config import add_background, find_config, parse_label_config
+from ml_backend.label_studio.payloads import WEBHOOK_KEY_HEADER
 from ml_backend.label_studio.project_order import is_our_title
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "label_config.xml"
@@ -189,7 +191,10 @@ def _connect(admin: LabelStudioAdmin, project_id: int, backend_url: str, setting
         ) from None
     _remove_earlier(admin, project_id, backend_url)
     _check_backend(admin, project_id, backend_url)
-    admin.ensure_webhook(project_id, f"{backend_url}/webhook", webhook_headers(settings))
+    # An earlier key stays: the backend knows it already, and events that are under way bring it.
+    key = admin.find_webhook_key(project_id) or secrets.token_urlsafe(24)
+    headers = {**webhook_headers(settings), WEBHOOK_KEY_HEADER: key}
+    admin.ensure_webhook(project_id, f"{backend_url}/webhook", headers)
 
 
 def _remove_earlier(admin: LabelStudioAdmin, project_id: int, backend_url: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.connection import Connection
-from ml_backend.label_studio.payloads import parse_project
+from ml_backend.label_studio.payloads import find_webhook_key, parse_project
 from ml_backend.label_studio.project_order import BACKEND_TITLE, is_our_title
 from ml_backend.ports import ProjectRecord
 
@@ -118,6 +118,11 @@ class LabelStudioAdmin:
     def delete_backend(self, backend_id: int) -> None:
         """Disconnect a backend; its webhook stays and has to be deleted too."""
         self._connection.call(lambda sdk: sdk.ml.delete(backend_id))
+
+    def find_webhook_key(self, project_id: int) -> str:
+        """The key that an earlier setup wrote into the project's webhook, or nothing."""
+        rows = self._connection.call(lambda sdk: sdk.webhooks.list(project=str(project_id)))
+        return find_webhook_key([{"headers": row.headers} for row in rows])
 
     def ensure_webhook(self, project_id: int, url: str, headers: Mapping[str, str] | None = None) -> int:
         """One active webhook to `url` with all actions and these headers; returns its id.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError, PayloadError
 from ml_backend.label_studio import project_order
 from ml_backend.label_studio.connection import Connection
-from ml_backend.label_studio.payloads import parse_project, parse_summary, parse_task
+from ml_backend.label_studio.payloads import find_webhook_key, parse_project, parse_summary, parse_task
 from ml_backend.ports import HeldPrediction, ProjectRecord, TaskRecord, TaskSummary
 
 PAGE_SIZE = 250
@@ -45,6 +45,11 @@ class LabelStudioClient:
     def get_project(self, project_id: int) -> ProjectRecord:
         row = self._connection.request("GET", f"/api/projects/{int(project_id)}")
         return _understood(parse_project, row)
+
+    def get_webhook_key(self, project_id: int) -> str:
+        """The key in the headers of the project's webhooks, see `WEBHOOK_KEY_HEADER`; empty without one."""
+        rows = self._connection.request("GET", "/api/webhooks/", params={"project": str(int(project_id))})
+        return find_webhook_key(rows if isinstance(rows, list) else [])
 
     def iter_task_summaries(self, project_id: int) -> Iterator[TaskSummary]:
         """All tasks of a project in the order of their ids, without region data.

@@ -6,9 +6,8 @@ Unknown keys are ignored, what is needed is checked, and a `PayloadError` names 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +26,7 @@ from ml_backend.label_studio.rows import (
     SetupBody,
     TaskRow,
 )
+from ml_backend.label_studio.stamps import check_stamp, to_unix_time
 from ml_backend.ports import AnnotationRecord, ProjectRecord, TaskRecord, TaskSummary
 
 EventKind = Literal[
@@ -38,6 +38,9 @@ EventKind = Literal[
     "start-training",
     "ignored",
 ]
+
+WEBHOOK_KEY_HEADER = "X-Brushloop-Key"
+"""`brushloop setup` writes it into the webhook: nobody else can then speak for the project."""
 
 _KINDS: Mapping[str, EventKind] = {
     "ANNOTATION_CREATED": "annotations-saved",
@@ -129,6 +132,24 @@ def parse_webhook(body: object) -> WebhookEvent:
     return event
 
 
+def find_webhook_key(rows: Sequence[object]) -> str:
+    """The key that `brushloop setup` wrote into one of these webhooks, or nothing.
+
+    Examples
+    --------
+    >>> find_webhook_key([{"headers": {}}, {"headers": {"X-Brushloop-Key": "secret"}}])
+    'secret'
+    >>> find_webhook_key([{"headers": None}])
+    ''
+    """
+    for row in rows:
+        headers = row.get("headers") if isinstance(row, Mapping) else None
+        for name, value in headers.items() if isinstance(headers, Mapping) else ():
+            if str(name).casefold() == WEBHOOK_KEY_HEADER.casefold() and isinstance(value, str) and value:
+                return value
+    return ""
+
+
 def parse_project(body: object) -> ProjectRecord:
     """Read a project row of the API."""
     return _to_project(_validate(ProjectRow, body))
@@ -149,23 +170,6 @@ def parse_summary(body: object) -> TaskSummary:
     return TaskSummary(
         row.id, row.updated_at, tuple(annotation.id for annotation in row.annotations), row.data
     )
-
-
-def to_unix_time(moment: str) -> str:
-    """Whole unix seconds of an ISO time: the form in which `/setup` and `/predict` name a project's birth.
-
-    Examples
-    --------
-    >>> to_unix_time("2026-11-22T07:18:49.192769Z")
-    '1795331929'
-    """
-    try:
-        parsed = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    except ValueError:
-        raise PayloadError(f"created_at: {moment[:40]!r} is not an ISO time") from None
-    if parsed.tzinfo is None:  # Label Studio's clock is UTC
-        parsed = parsed.replace(tzinfo=timezone.utc)
-    return str(int(parsed.timestamp()))
 
 
 _PROJECT = re.compile(r"(?P<id>[1-9][0-9]{0,17})(\.(?P<created_at>[0-9]{0,12}))?")
@@ -233,7 +237,7 @@ def _to_annotation(annotation: AnnotationRow, task_id: int | None, path: str) ->
         annotation_id=annotation.id,
         task_id=task,
         user_id=annotation.completed_by,
-        updated_at=annotation.updated_at or annotation.created_at or "",
+        updated_at=check_stamp(annotation.updated_at or annotation.created_at or "", path),
         was_cancelled=bool(annotation.was_cancelled),
         result=_with_origins(annotation),
         lead_time_s=annotation.lead_time,

@@ -25,7 +25,24 @@ def _or_empty(value: object) -> object:
 
 
 RowId = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+LONGEST_LEAD_TIME_S = 31 * 24 * 3600.0
+"""Nobody paints one annotation for longer; sums and means of anything larger leave the range of numbers."""
+
+
+def _or_unknown(value: object) -> object:
+    """How long something took is for statistics: a senseless number is no reason to lose a stroke."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and 0 <= float_or_inf(value) <= LONGEST_LEAD_TIME_S else None
+
+
+def float_or_inf(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return float("inf")
+
+
+Seconds = Annotated[float | None, BeforeValidator(_or_unknown)]
 
 
 class Row(BaseModel):
@@ -53,7 +70,7 @@ class AnnotationRow(Row):
     updated_at: str | None = None
     was_cancelled: bool | None = False
     result: Annotated[list[Any], BeforeValidator(_or_empty)]
-    lead_time: Seconds | None = None
+    lead_time: Seconds = None
     parent_prediction: int | None = None
 
 

@@ -9,19 +9,32 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from ml_backend.errors import NotFoundError
+from ml_backend.moments import to_iso
 from ml_backend.storage import tables
 from ml_backend.storage.upserts import insert_or_ignore
 
 CREATED_TOLERANCE_S = 1
 """`/setup` names the creation of a project in whole seconds, the API in microseconds."""
 
+OTHER_PROJECT = (
+    "project {project_id} is another one here: it was made at {known}, this is about one made at {named}. "
+    "Two Label Studios need a Brushloop each. If one Label Studio was set up anew, `brushloop forget "
+    "{project_id}` drops what is kept of its earlier project {project_id}"
+)
+"""Nothing is hidden or overwritten because of what a caller says; an operator decides."""
+
 
 @dataclass(frozen=True)
 class Project:
-    """One row. `created_s` is empty until Label Studio told it; `access_token` is a secret."""
+    """One row. `created_s` is empty until Label Studio told it; `access_token` and `webhook_key` are secrets.
+
+    `is_confirmed`: Label Studio's API gave the same `created_s`, so it is no caller's invention.
+    """
 
     project_id: int
     created_s: int | None
+    is_confirmed: bool
+    webhook_key: str
     folder: str
     title: str
     label_config: str
@@ -78,27 +91,76 @@ def still_exists(connection: Connection, project: Project) -> bool:
 
 
 def remember_project(connection: Connection, project_id: int, created_s: int | None) -> Project | None:
-    """Find the project, or make its row; another creation time means that the id was given out again.
+    """Find the project that a call is about, or make its row.
 
-    Returns None for a stamp older than the known one: a late message about a project that is gone.
+    Anybody may have sent the call. So one with another creation time replaces a project that holds nothing
+    and that Label Studio did not confirm, and is refused otherwise: None. Label Studio is then asked soon.
     """
     known = find_project(connection, project_id)
-    if known and created_s is not None and known.created_s is not None:
-        if created_s < known.created_s - CREATED_TOLERANCE_S:
+    if known is None or _is_same(known, created_s):
+        return _keep(connection, project_id, known, created_s)
+    if known.is_confirmed:
+        return None
+    if _holds_anything(connection, project_id):
+        update_project(connection, project_id, reconciled_at=None)
+        return None
+    forget_project(connection, project_id)
+    return _keep(connection, project_id, None, created_s)
+
+
+def confirm_project(connection: Connection, project_id: int, created_s: int | None) -> Project | None:
+    """The same for what Label Studio's own API says; a row that only calls have made gives way to it.
+
+    None when a confirmed project would be hidden: that is for an operator to decide.
+    """
+    known = find_project(connection, project_id)
+    if known is not None and not _is_same(known, created_s):
+        if known.is_confirmed and _holds_anything(connection, project_id):
             return None
-        if created_s > known.created_s + CREATED_TOLERANCE_S:
-            forget_project(connection, project_id)
-            known = None
+        forget_project(connection, project_id)
+        known = None
+    project = _keep(connection, project_id, known, created_s)
+    if created_s is not None and not project.is_confirmed:
+        update_project(connection, project_id, is_confirmed=True)
+    return get_project(connection, project_id)
+
+
+def describe_other(known: Project | None, project_id: int, created_s: int | None) -> str:
+    """Say that a number stands for two projects, and what an operator can do."""
+    made = known.created_s if known else None
+    return OTHER_PROJECT.format(project_id=project_id, known=_to_words(made), named=_to_words(created_s))
+
+
+def _to_words(created_s: int | None) -> str:
+    try:
+        return to_iso(created_s) or "an unknown time"
+    except (OverflowError, ValueError, OSError):
+        return f"{created_s} s after 1970"
+
+
+def _is_same(known: Project, created_s: int | None) -> bool:
+    if created_s is None or known.created_s is None:
+        return True
+    return abs(created_s - known.created_s) <= CREATED_TOLERANCE_S
+
+
+def _keep(connection: Connection, project_id: int, known: Project | None, created_s: int | None) -> Project:
     if known is None:
-        values = {
-            "project_id": project_id,
-            "created_s": created_s,
-            "folder": f"{project_id}-{created_s or 0}",
-        }
+        folder = f"{project_id}-{created_s or 0}"
+        values = {"project_id": project_id, "created_s": created_s, "folder": folder}
         insert_or_ignore(connection, tables.projects, [values])
     elif known.created_s is None and created_s is not None:
         update_project(connection, project_id, created_s=created_s)
     return get_project(connection, project_id)
+
+
+def _holds_anything(connection: Connection, project_id: int) -> bool:
+    """Whether somebody painted or a model was made: what would be missed."""
+    held = (tables.annotation_table, tables.models)
+    queries = (
+        sa.select(table.c.project_id).where(table.c.project_id == project_id).limit(1) for table in held
+    )
+    return any(connection.execute(query).first() for query in queries)
 
 
 def forget_project(connection: Connection, project_id: int) -> None:

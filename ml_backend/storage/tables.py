@@ -44,7 +44,6 @@ metadata = MetaData(
     }
 )
 
-
 LOTS = 2**31
 """Lots of tasks are below this: whole numbers that both databases hold in four bytes."""
 
@@ -70,6 +69,8 @@ projects = Table(
     metadata,
     Column("project_id", BigInteger, primary_key=True, autoincrement=False),
     Column("created_s", BigInteger),  # Label Studio's creation time; another one means another project
+    Column("is_confirmed", Boolean, nullable=False, server_default=text("false")),  # by Label Studio's API
+    Column("webhook_key", Text, nullable=False, server_default=""),  # secret: what its webhook has to bring
     Column("folder", String, nullable=False),  # below `data_dir/projects`
     Column("title", Text, nullable=False, server_default=""),
     Column("label_config", Text, nullable=False, server_default=""),

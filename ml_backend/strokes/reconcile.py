@@ -23,9 +23,10 @@ from ml_backend.storage import health, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
+    confirm_project,
+    describe_other,
     find_project,
     next_seq,
-    remember_project,
     set_label_config,
     update_project,
 )
@@ -100,11 +101,16 @@ def _reconcile(
     parts: Parts, project: Project, server: LabelStudio, listed_at: float, painted_only: bool
 ) -> Reconciled:
     record = server.get_project(project.project_id)
+    webhook_key = _ask_webhook_key(server, project.project_id)
     with parts.database.write() as connection:
         created_s = int(record.created_at) if record.created_at.isdigit() else None
-        known = remember_project(connection, project.project_id, created_s)
+        known = confirm_project(connection, project.project_id, created_s)
         if known is None:
-            return Reconciled()
+            problem = describe_other(project, project.project_id, created_s)
+            update_project(connection, project.project_id, last_error=problem)
+            return Reconciled(problem=problem)
+        if webhook_key is not None:
+            update_project(connection, project.project_id, webhook_key=webhook_key)
         set_label_config(connection, known, record.label_config, listed_at)
         update_project(connection, project.project_id, title=record.title)
         painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
@@ -128,6 +134,14 @@ def _reconcile(
         return Reconciled(len(changed), n_changed, n_deleted, problem=problem)
     n_gone = _drop_gone_tasks(parts, project, summaries, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
+
+
+def _ask_webhook_key(server: LabelStudio, project_id: int) -> str | None:
+    """What the project's webhook brings; None where this credential may not read webhooks."""
+    try:
+        return server.get_webhook_key(project_id)
+    except LabelStudioRefusedError:
+        return None
 
 
 def _note_tasks(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from ml_backend.errors import ConflictError
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.storage import annotations as annotation_rows
@@ -17,54 +18,77 @@ from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
     count_train_request,
+    describe_other,
+    find_project,
     next_seq,
     remember_project,
     set_label_config,
     update_project,
 )
+from ml_backend.strokes.admission import check_key, check_moments
 
 
 def record_setup(
     parts: Parts, project_id: int, created_at: str, label_config: str, hostname: str, access_token: str | None
-) -> Project | None:
-    """Remember how to reach the project; None for a late call about one that is gone."""
+) -> Project:
+    """Remember how to reach the project; raises `ConflictError` for another one of the same number."""
+    created_s = _to_seconds(created_at)
     with parts.database.write() as connection:
-        project = remember_project(connection, project_id, _to_seconds(created_at))
-        if project is None:
-            return None
-        update_project(
-            connection, project_id, hostname=hostname, access_token=access_token or project.access_token
-        )
-        set_label_config(connection, project, label_config, parts.clock())
-        return project
+        known = find_project(connection, project_id)
+        project = remember_project(connection, project_id, created_s)
+        if project is not None:
+            update_project(
+                connection, project_id, hostname=hostname, access_token=access_token or project.access_token
+            )
+            set_label_config(connection, project, label_config, parts.clock())
+    if project is None:  # outside, so that what was noted on the way stays
+        raise ConflictError(describe_other(known, project_id, created_s))
+    return project
 
 
-def record_event(parts: Parts, event: WebhookEvent) -> bool:
-    """Store one event; twice the same, or an older one late, changes nothing. False when it was refused."""
+def record_event(parts: Parts, event: WebhookEvent, key: str = "") -> None:
+    """Store one event; twice the same, or an older one late, changes nothing.
+
+    Raises `ConflictError` for another project of the same number, `UnauthorizedError` without the key that
+    the project's webhook brings, and `PayloadError` for an annotation from the future.
+    """
     now = parts.clock()
+    created_s = _to_seconds(event.project.created_at)
+    with parts.database.read() as connection:
+        known = find_project(connection, event.project.project_id)
+    check_key(known, event, key)
     packed = [annotation_rows.pack(record) for record in event.annotations]
+    check_moments(packed, created_s, now)
     with parts.database.write() as connection:
-        project = remember_project(
-            connection, event.project.project_id, _to_seconds(event.project.created_at)
-        )
-        if project is None:
-            return False
-        if event.project.title and event.project.title != project.title:
-            update_project(connection, project.project_id, title=event.project.title)
-        set_label_config(connection, project, event.project.label_config, now)
-        _record_tasks(connection, project, event, now)
-        if packed:
-            _record_annotations(connection, project, packed, now)
-        if event.deleted_annotation_ids:
-            _record_deletions(connection, project, event, now)
-        if event.deleted_task_ids:
-            tasks.delete_tasks(connection, project.project_id, event.deleted_task_ids, now)
-        if event.kind == "start-training":
-            request_training(connection, project.project_id, now)
-        if event.kind == "tasks-created":
-            # Imported tasks may bring annotations, and no other event tells of them.
-            update_project(connection, project.project_id, reconciled_at=None)
-    return True
+        project = remember_project(connection, event.project.project_id, created_s)
+        if project is not None:
+            _record(connection, project, event, packed, now)
+    if project is None:
+        raise ConflictError(describe_other(known, event.project.project_id, created_s))
+
+
+def _record(
+    connection: Connection,
+    project: Project,
+    event: WebhookEvent,
+    packed: Sequence[PackedAnnotation],
+    now: float,
+) -> None:
+    if event.project.title and event.project.title != project.title:
+        update_project(connection, project.project_id, title=event.project.title)
+    set_label_config(connection, project, event.project.label_config, now)
+    _record_tasks(connection, project, event, now)
+    if packed:
+        _record_annotations(connection, project, packed, now)
+    if event.deleted_annotation_ids:
+        _record_deletions(connection, project, event, now)
+    if event.deleted_task_ids:
+        tasks.delete_tasks(connection, project.project_id, event.deleted_task_ids, now)
+    if event.kind == "start-training":
+        request_training(connection, project.project_id, now)
+    if event.kind == "tasks-created":
+        # Imported tasks may bring annotations, and no other event tells of them.
+        update_project(connection, project.project_id, reconciled_at=None)
 
 
 def request_training(connection: Connection, project_id: int, now: float) -> None:

@@ -12,7 +12,7 @@ import uuid
 from flask import Flask, Response, jsonify, request
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from werkzeug.exceptions import Forbidden, HTTPException
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from core.errors import (
@@ -39,6 +39,7 @@ from ml_backend.errors import (
 )
 from ml_backend.web.api_routes import api_routes
 from ml_backend.web.auth import CHALLENGE, install_auth
+from ml_backend.web.callers import install_caller_checks
 from ml_backend.web.dashboard import dashboard_routes
 from ml_backend.web.label_studio_routes import label_studio_routes
 from ml_backend.web.loop import Loop
@@ -99,7 +100,7 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     metrics = Metrics(loop)
     install_metrics(app, metrics)
     install_auth(app, settings)
-    app.before_request(_refuse_other_sites)
+    install_caller_checks(app, settings)
     places = share_threads(settings.web_threads)
     app.register_blueprint(label_studio_routes(loop, settings, metrics, ThreadPlaces(places.predict)))
     app.register_blueprint(api_routes(loop, ThreadPlaces(places.pictures)))
@@ -184,12 +185,6 @@ def _to_response(status: int, document: dict[str, str]) -> Response:
     if status == 503:
         answer.headers["Retry-After"] = RETRY_AFTER_S
     return answer
-
-
-def _refuse_other_sites() -> None:
-    """A browser adds stored credentials to what any page posts, so a foreign page may not post at all."""
-    if request.method == "POST" and request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
-        raise Forbidden("a page of another site may not post here")
 
 
 def _add_security_headers(answer: Response) -> Response:

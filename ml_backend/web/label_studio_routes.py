@@ -7,12 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
-from ml_backend.label_studio.payloads import PredictRequest, parse_predict, parse_setup, parse_webhook
+from ml_backend.label_studio.payloads import (
+    WEBHOOK_KEY_HEADER,
+    PredictRequest,
+    parse_predict,
+    parse_setup,
+    parse_webhook,
+)
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics
@@ -83,7 +89,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
     @routes.post("/webhook")
     def webhook() -> ResponseReturnValue:
         event = parse_webhook(read_object())
-        loop.record(event)
+        loop.record(event, request.headers.get(WEBHOOK_KEY_HEADER, ""))
         metrics.webhooks.labels("other" if event.kind == "ignored" else event.action).inc()
         log.info("record_event project=%d action=%r", event.project.project_id, event.action)
         # No key `job`: Label Studio would keep it as a training job's id.

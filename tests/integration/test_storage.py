@@ -245,8 +245,11 @@ def test_a_project_with_another_creation_time_inherits_nothing(database: Databas
         again = projects.remember_project(connection, 1, CREATED + 1)  # the same, rounded differently
         assert again is not None
         assert rows.count(connection, 1).received == 1
-        other = projects.remember_project(connection, 1, CREATED + 5000)
+        assert projects.remember_project(connection, 1, CREATED + 5000) is None  # anybody may have said so
+        assert rows.count(connection, 1).received == 1
+        other = projects.confirm_project(connection, 1, CREATED + 5000)  # Label Studio said so
         assert other is not None
+        assert other.is_confirmed
         assert other.folder != again.folder
     with database.read() as connection:
         assert rows.count(connection, 1).received == 0
@@ -254,8 +257,17 @@ def test_a_project_with_another_creation_time_inherits_nothing(database: Databas
 
 
 def test_a_late_message_about_a_project_that_is_gone_is_refused(database: Database) -> None:
+    save(database, painted())
     with database.write() as connection:
         assert projects.remember_project(connection, 1, CREATED - 5000) is None
+
+
+def test_a_confirmed_project_that_holds_something_is_never_replaced(database: Database) -> None:
+    save(database, painted())
+    with database.write() as connection:
+        assert projects.confirm_project(connection, 1, CREATED) is not None
+        assert projects.confirm_project(connection, 1, CREATED + 5000) is None
+        assert rows.count(connection, 1).received == 1
 
 
 def model(version: str, number: int = 1) -> StoredModel:

@@ -54,6 +54,7 @@ class FakeLabelStudio:
         self.during_push: Callable[[], None] = lambda: None
         self.label_config = LABEL_CONFIG
         self.created_at = CREATED
+        self.webhook_key = ""
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, AnnotationRecord] = {}
         self.stamps: dict[int, int] = {}
@@ -77,6 +78,10 @@ class FakeLabelStudio:
 
     def drop(self, annotation_id: int) -> None:
         self.touch(self.annotations.pop(annotation_id).task_id)
+
+    def get_webhook_key(self, project_id: int) -> str:
+        self._answer()
+        return self.webhook_key
 
     def get_project(self, project_id: int) -> ProjectRecord:
         self._answer()

@@ -177,7 +177,7 @@ class FakeLoop:
         self.known.add(project_id)
         return VERSION
 
-    def record(self, event: Any) -> None:
+    def record(self, event: Any, key: str = "") -> None:
         if self.failure:
             raise self.failure
         self.events.append(event)

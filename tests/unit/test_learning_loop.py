@@ -22,8 +22,15 @@ from stored_rows import list_trained
 from core.errors import TrainingError
 from core.schema import IGNORE_INDEX
 from ml_backend.due import find_due
-from ml_backend.errors import LabelConfigError, NotFoundError
+from ml_backend.errors import (
+    ConflictError,
+    LabelConfigError,
+    NotFoundError,
+    PayloadError,
+    UnauthorizedError,
+)
 from ml_backend.storage import projects, rounds, tasks
+from ml_backend.storage.projects import forget_project
 
 
 @pytest.fixture(autouse=True)
@@ -83,21 +90,70 @@ def test_a_setup_that_cannot_be_used_is_refused_and_its_events_are_kept(bench: B
 
 
 def test_a_late_event_of_an_older_project_with_the_same_number_is_left_out(bench: Bench) -> None:
+    bench.submit(1)
     bench.server.created_at = str(int(CREATED) - 9000)
+    with pytest.raises(ConflictError, match="another one here"):
+        bench.submit(2)
+    assert bench.status()["annotations"]["received"] == 1
+
+
+@pytest.mark.parametrize("is_confirmed", [False, True])
+def test_no_call_takes_a_project_away_by_naming_another_birth(bench: Bench, is_confirmed: bool) -> None:
     bench.submit(1)
+    if is_confirmed:
+        bench.loop.reconcile(1)
+    version = bench.loop.run_round(1)
+    with pytest.raises(ConflictError, match="brushloop forget 1"):
+        bench.loop.connect(1, str(int(CREATED) + 5_000_000_000), LABEL_CONFIG, "http://other", None)
+    assert bench.status()["annotations"]["received"] == 1
+    assert bench.loop.versions(1) == [version]
+    bench.submit(2)  # and the genuine calls after it count
+    assert bench.status()["annotations"]["received"] == 2
+
+
+def test_a_project_that_only_a_forged_call_made_gives_way_to_label_studios_own(bench: Bench) -> None:
+    bench.server.created_at, genuine = str(int(CREATED) + 9000), bench.server.created_at
+    bench.submit(1)
+    bench.server.created_at = genuine
+    bench.loop.reconcile(1)
+    bench.submit(2)
+    bench.loop.reconcile(1)
+    assert bench.status()["annotations"]["received"] == len(bench.server.annotations)
+
+
+def test_another_project_that_label_studio_itself_names_is_left_to_an_operator(bench: Bench) -> None:
+    bench.submit(1)
+    bench.loop.reconcile(1)
+    bench.server.created_at = str(int(CREATED) + 9000)
+    assert "brushloop forget 1" in str(bench.loop.reconcile(1).problem)
+    assert "brushloop forget 1" in bench.status()["last_error"]
+    assert bench.status()["annotations"]["received"] == 1
+
+
+def test_a_project_that_holds_nothing_is_replaced_without_a_question(bench: Bench) -> None:
+    bench.loop.connect(1, CREATED, LABEL_CONFIG, "http://label-studio", None)
+    later = str(int(CREATED) + 9000)
+    assert bench.loop.connect(1, later, LABEL_CONFIG, "http://label-studio", None) == "untrained"
+
+
+def test_once_the_webhooks_key_is_known_nobody_else_speaks_for_the_project(bench: Bench) -> None:
+    bench.submit(1)
+    bench.server.webhook_key = "secret"
+    bench.loop.reconcile(1)
+    event = bench.event("TASKS_DELETED", "tasks-deleted", deleted_task_ids=(1,))
+    for key in ("", "guess"):
+        with pytest.raises(UnauthorizedError, match="brushloop setup"):
+            bench.loop.record(event, key)
+    assert bench.status()["annotations"]["received"] == 1
+    bench.loop.record(bench.event("START_TRAINING", "start-training"))  # the button brings no key
+    bench.loop.record(event, "secret")
     assert bench.status()["annotations"]["received"] == 0
 
 
-def test_a_new_project_with_the_same_number_starts_empty(bench: Bench) -> None:
-    bench.submit(1)
-    bench.loop.run_round(1)
-    assert (
-        bench.loop.connect(1, str(int(CREATED) + 9000), LABEL_CONFIG, "http://label-studio", None)
-        == "untrained"
-    )
+def test_an_annotation_from_the_future_is_refused_because_no_later_one_would_beat_it(bench: Bench) -> None:
+    with pytest.raises(PayloadError, match="set the clocks"):
+        bench.tell(replace(bench.painted(1), updated_at="2199-01-01T00:00:00Z"))
     assert bench.status()["annotations"]["received"] == 0
-    assert bench.loop.versions(1) == []
-    assert bench.loop.suggest(1, [bench.task(9)], None, np.inf) == [None]
 
 
 def test_an_annotation_of_a_deleted_task_does_not_wait_forever(bench: Bench) -> None:
@@ -422,8 +478,13 @@ def test_a_round_that_was_taken_over_publishes_nothing(bench: Bench) -> None:
 
 def test_a_project_that_is_replaced_during_its_round_gets_nothing_of_it(bench: Bench) -> None:
     bench.submit(1)
-    later = str(int(CREATED) + 9000)
-    bench.trainer.during = lambda: bench.loop.connect(1, later, LABEL_CONFIG, "http://ls", None) and None
+
+    def replace_project() -> None:
+        with bench.parts.database.write() as connection:
+            forget_project(connection, 1)
+        bench.loop.connect(1, str(int(CREATED) + 9000), LABEL_CONFIG, "http://ls", None)
+
+    bench.trainer.during = replace_project
     assert bench.loop.run_round(1) is None
     assert bench.loop.versions(1) == []
     assert bench.status()["annotations"]["received"] == 0

@@ -19,8 +19,8 @@ from ml_backend.label_studio.payloads import (
     parse_setup,
     parse_task,
     parse_webhook,
-    to_unix_time,
 )
+from ml_backend.label_studio.stamps import to_unix_time
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "label_studio"
 
@@ -302,3 +302,23 @@ def test_a_damaged_body_is_read_or_refused_but_never_crashes(body: Any) -> None:
     for parse in (parse_setup, parse_predict, parse_webhook):
         with suppress(PayloadError):
             parse(body)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["zzz", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "2201-01-01", "1999-01-01"],
+)
+def test_a_moment_in_which_no_label_studio_ran_is_refused_with_its_field(moment: str, recorded: Any) -> None:
+    body = recorded("webhook_ANNOTATION_CREATED")["body"]
+    with pytest.raises(PayloadError, match="updated_at"):
+        parse_webhook({**body, "annotation": {**body["annotation"], "updated_at": moment}})
+    with pytest.raises(PayloadError, match="created_at"):
+        parse_webhook({**body, "project": {**body["project"], "created_at": moment}})
+
+
+@pytest.mark.parametrize("seconds", [1.5e308, -1.0, 10**400, "3", True, None, 1e9])
+def test_a_senseless_lead_time_is_unknown_and_loses_no_stroke(seconds: object, recorded: Any) -> None:
+    body = recorded("webhook_ANNOTATION_CREATED")["body"]
+    event = parse_webhook({**body, "annotation": {**body["annotation"], "lead_time": seconds}})
+    assert event.annotations[0].lead_time_s is None
+    assert event.annotations[0].result

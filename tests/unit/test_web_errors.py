@@ -141,7 +141,7 @@ def test_a_wrong_method_says_which_ones_are_right(client):
     ],
 )
 def test_a_body_that_is_not_one_json_object_gets_400(client, loop, path, body):
-    answer = client.post(path, data=body)
+    answer = client.post(path, data=body, content_type="application/json")
     assert answer.status_code == 400
     assert set(answer.json) == {"error", "id"}
     assert len(answer.json["error"]) < 300
@@ -157,7 +157,9 @@ def test_an_escaped_backslash_before_u0000_is_no_nul(client, recorded):
 
 def test_a_body_above_the_limit_gets_413(make_client, loop):
     client = make_client(max_body_mb=1)
-    answer = client.post("/webhook", data=b'{"a": "' + b"x" * 1024 * 1024 + b'"}')
+    answer = client.post(
+        "/webhook", data=b'{"a": "' + b"x" * 1024 * 1024 + b'"}', content_type="application/json"
+    )
     assert answer.status_code == 413
     assert "MAX_BODY_MB" in answer.json["error"]
     assert not loop.events
@@ -202,3 +204,38 @@ def test_a_page_of_another_site_cannot_post(client, loop, site):
     assert answer.status_code == 403
     assert not loop.commands
     assert client.post("/api/projects/3/train", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 202
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/x", ""])
+def test_what_a_form_of_any_page_can_send_is_refused(client, loop, kind):
+    for path in ("/webhook", "/setup", "/predict", "/api/projects/3/rollback"):
+        assert client.post(path, data=b"{}", content_type=kind).status_code == 415
+    assert not loop.events
+
+
+def test_a_post_from_the_origin_of_another_page_is_refused(client, loop):
+    for origin in ("https://evil.example", "null", "http://localhost:1"):
+        assert client.post("/api/projects/3/train", headers={"Origin": origin}).status_code == 403
+    assert not loop.commands
+    assert client.post("/api/projects/3/train", headers={"Origin": "http://localhost"}).status_code == 202
+
+
+@pytest.mark.parametrize("host", ["evil.example", "b.evil.example:9090", "localhost.evil.example", "a@b.c"])
+def test_a_name_that_is_not_ours_is_refused_with_the_setting_that_allows_it(client, host):
+    answer = client.get("/api/projects", headers={"Host": host})
+    assert answer.status_code == 400
+    assert "ALLOWED_HOSTS" in answer.json["error"]
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:9090", "[::1]:90", "localhost", "backend:9090", "host.docker.internal"]
+)
+def test_addresses_and_names_of_a_local_network_are_ours(client, host):
+    assert client.get("/api/projects", headers={"Host": host}).status_code == 200
+
+
+def test_the_names_of_the_settings_are_ours(make_client):
+    client = make_client(brushloop_url="https://b.example.org/x", allowed_hosts=("other.example.org",))
+    for host in ("b.example.org", "OTHER.example.org:80"):
+        assert client.get("/api/projects", headers={"Host": host}).status_code == 200
