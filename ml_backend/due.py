@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,12 +42,16 @@ JITTER = 0.2
 
 
 def assess_project(
-    connection: Connection, project: Project, schema: LabelSchema, settings: Settings
+    connection: Connection,
+    project: Project,
+    schema: LabelSchema,
+    settings: Settings,
+    nets: Collection[str] = (),
 ) -> Readiness:
-    """Whether enough is painted to train without being asked."""
+    """Whether enough is painted to train without being asked; `nets` are classes of uncounted objects."""
     found = tasks.sum_counts(connection, project.project_id)
     counts = [found.get(index, (0, 0)) for index in range(len(schema))]
-    return assess(counts, schema, settings.min_pixels_per_class)
+    return assess(counts, schema, settings.min_pixels_per_class, nets=nets)
 
 
 def find_due(connection: Connection, project: Project, settings: Settings, now: float) -> list[JobKind]:

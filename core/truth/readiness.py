@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.objects.measure import count_objects, label_objects
-from core.painting import BrushRegion, Finding, Mask, Painting, fill_holes
+from core.painting import Finding, Painting
 from core.schema import LabelSchema, Role
 from core.tiles import cut_tiles
 from core.truth.holdout import count_pixels
 from core.truth.label_map import PartialLabelMap
+from core.truth.thin_strokes import lint_thin_strokes
 
 ADVISED_OBJECTS = 50
 """So many objects per class are advised before a first real training; nothing waits for them."""
@@ -28,14 +29,8 @@ MAX_CLASS_RATIO = 100
 BACKGROUND_NEAR_PX = 12
 """Background within this distance shows where an object ends; soft edges take some pixels of it."""
 
-SCRIBBLE_RATIO = 12
-"""Length over width from which a stroke is a scribble and not an object painted whole."""
-
-TILE_PX, ROWS_AT_ONCE = 2048, 512
+TILE_PX = 2048
 """Large maps are looked at in parts, so that memory stays near that of the maps themselves."""
-
-MIN_SCRIBBLE_PX = 100
-"""Smaller components are too short to be called a scribble."""
 
 LINT_CODES = {
     "overlapping-classes": "Two different object classes on one pixel; the pixel is not used.",
@@ -53,6 +48,7 @@ LINT_CODES = {
     "background-over-prediction": "Background painted over an object that the model drew.",
     "no-background-near": "An object has no Background near it, so its border teaches nothing.",
     "class-imbalance": f"A class has more than {MAX_CLASS_RATIO} times the pixels of another.",
+    "net-like": "A class looks like a net: its pixels count, not its objects.",
     "scribble": "A long thin stroke in an object class; objects should be painted whole.",
     "annotators-disagree": "Two people gave a pixel different classes; the pixel is not used.",
     "image-unreadable": "The image cannot be read, so nothing on it can be used.",
@@ -110,7 +106,11 @@ def count_truth(label_map: NDArray[np.uint8], schema: LabelSchema) -> tuple[tupl
 
 
 def assess(
-    counts: Sequence[tuple[int, int]], schema: LabelSchema, min_pixels: int, lint: Sequence[Finding] = ()
+    counts: Sequence[tuple[int, int]],
+    schema: LabelSchema,
+    min_pixels: int,
+    lint: Sequence[Finding] = (),
+    nets: Collection[str] = (),
 ) -> Readiness:
     """Say whether there is enough truth to train on.
 
@@ -126,6 +126,9 @@ def assess(
     lint : findings of the images
         Passed on; what concerns the whole project is added.
 
+    nets : names of classes
+        They look like nets: how many pieces a net has says nothing, so no number of objects is advised.
+
     Raises
     ------
     ValueError
@@ -140,7 +143,14 @@ def assess(
     if len(counts) != len(schema):
         raise ValueError(f"{len(schema)} classes need as many counts, got {len(counts)}")
     classes = tuple(
-        ClassCount(c.name, c.role, pixels, objects, 0 if c.role == "background" else min_pixels)
+        ClassCount(
+            c.name,
+            c.role,
+            pixels,
+            objects,
+            needed_pixels=0 if c.role == "background" else min_pixels,
+            advised_objects=0 if c.name in nets else ADVISED_OBJECTS,
+        )
         for c, (pixels, objects) in zip(schema.classes, counts, strict=True)
     )
     missing = " ".join(_missing(classes, schema))
@@ -167,7 +177,7 @@ def lint_painting(painting: Painting, partial: PartialLabelMap, schema: LabelSch
     return (
         *painting.findings,
         *partial.findings,
-        *_scribbles(painting, schema),
+        *lint_thin_strokes(painting, schema),
     )
 
 
@@ -204,7 +214,7 @@ def _second_class(painted: ClassCount, schema: LabelSchema, others: Sequence[str
 
 def _in_objects(lacking_px: int, count: ClassCount) -> str:
     """Pixels are hard to imagine; objects of the size painted so far are not."""
-    if not count.objects or count.pixels < count.objects:
+    if not count.advised_objects or not count.objects or count.pixels < count.objects:
         return ""
     n_objects = -(-lacking_px * count.objects // count.pixels)
     return f", about {n_objects} {'object' if n_objects == 1 else 'objects'} as large as those painted"
@@ -239,31 +249,7 @@ def _no_background_near(label_map: NDArray[np.uint8], schema: LabelSchema) -> It
             is_near[instances[tile.core][distance[tile.core_in_read] <= BACKGROUND_NEAR_PX]] = True
         n_alone = n_objects - int(np.count_nonzero(is_near[1:]))
     if n_alone:
-        message = f"{n_alone} of {n_objects} objects have no Background near them: paint some around them."
+        ground = schema.classes[schema.background_index]
+        mend = "paint some around them" if ground.is_painted else "draw a Reviewed rectangle around them"
+        message = f"{n_alone} of {n_objects} objects have no Background near them: {mend}."
         yield Finding("no-background-near", message)
-
-
-def _scribbles(painting: Painting, schema: LabelSchema) -> Iterator[Finding]:
-    for region in painting.regions:
-        label = schema.classes[region.class_index]
-        if label.role == "object" and region.origin == "manual" and _has_scribble(region, label.autofill):
-            message = f"A stroke of {label.name} is long and thin: objects should be painted whole."
-            yield Finding("scribble", message)
-
-
-def _has_scribble(region: BrushRegion, autofill: bool) -> bool:
-    painted: Mask = fill_holes(region.painted) if autofill else region.painted
-    if np.count_nonzero(painted) < MIN_SCRIBBLE_PX:
-        return False
-    padded = np.pad(painted, 1).astype(np.uint8)
-    n_labels, labels = cv2.connectedComponents(padded, connectivity=8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_3)
-    area, total = np.zeros((2, n_labels))
-    for top in range(0, len(labels), ROWS_AT_ONCE):  # what is counted takes 16 bytes per pixel
-        rows = slice(top, top + ROWS_AT_ONCE)
-        area += np.bincount(labels[rows].ravel(), minlength=n_labels)
-        total += np.bincount(labels[rows].ravel(), distance[rows].ravel(), minlength=n_labels)
-    area, total = area[1:], total[1:]
-    # Across a stroke of width w the mean distance to its edge is w / 4, whatever its length.
-    width = 4 * total / area
-    return bool(np.any((area >= MIN_SCRIBBLE_PX) & (area > SCRIBBLE_RATIO * width**2)))

@@ -61,15 +61,20 @@ def advise(
     *,
     problem: str | None,
     has_failed: bool,
-    is_repeated: bool = False,
+    repeat: str | None = None,
+    cause: str | None = None,
 ) -> str:
-    """One or two sentences on what to do next; `problem` is with the labeling setup."""
+    """One or two sentences on what to do next; `problem` is with the labeling setup.
+
+    `cause` is why the last round failed, `repeat` why and when an interrupted one is tried again.
+    """
     if problem:
         return f"Change the labeling setup in Label Studio: {problem}."
     if has_failed:
-        return "The last round failed; see last_error. Paint something new, or ask for a round, to try again."
-    if is_repeated:
-        return "Paint on: the round is repeated by itself, and last_error says what stood in its way."
+        why = f": {cause}" if cause else ""
+        return f"The last round failed{why}. Paint something new, or ask for a round, to try again."
+    if repeat:
+        return f"Paint on, the round is repeated by itself: {repeat}."
     if not readiness.classes:
         return "Connect this backend to the project in Label Studio."
     if not readiness.ready:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from core.schema import LabelSchema
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness
+from core.truth.thin_strokes import describe_net
 from ml_backend.due import Repeat, assess_project, find_repeat
 from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import to_iso
@@ -28,6 +30,9 @@ State = Literal["waiting", "queued", "training", "idle", "error"]
 
 MAX_LINT_TASKS = 200
 """Tasks whose remarks are listed, those with the newest truth."""
+
+NOTES = frozenset({"untouched-prediction", "net-like"})
+"""Findings about what is no mistake."""
 
 NOTHING_YET = Readiness(False, (), (), "")
 
@@ -78,7 +83,8 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
             view.stopping,
             problem=view.problem,
             has_failed=state == "error",
-            is_repeated=view.repeat is not None,
+            repeat=_describe_repeat(view.repeat),
+            cause=project.last_error,
         ),
         "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,
@@ -116,10 +122,14 @@ def _read_view(parts: Parts, connection: Connection, project: Project) -> _View:
     config, problem = find_config(project.label_config)
     if project.label_config == "":
         problem = None  # nothing was told yet, which is not an error
-    readiness = assess_project(connection, project, config.schema, parts.settings) if config else NOTHING_YET
     found = tasks.list_findings(connection, project_id, MAX_LINT_TASKS)
-    lint = [{"task": None, **asdict(finding)} for finding in readiness.lint]
-    lint += [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
+    of_tasks = [{"task": task_id, **finding} for task_id, findings in found for finding in findings]
+    readiness = NOTHING_YET
+    if config is not None:
+        nets = _find_nets(config.schema, of_tasks)
+        readiness = assess_project(connection, project, config.schema, parts.settings, nets)
+    lint = [{"task": None, **asdict(finding)} for finding in readiness.lint] + of_tasks
+    lint.sort(key=lambda finding: finding["code"] in NOTES)  # what is to be mended comes first
     running = rounds.find_running(connection, project_id)
     listed = rounds.list_rounds(connection, project_id, ROUNDS_BACK)
     counts = annotation_rows.count(connection, project_id)
@@ -137,6 +147,11 @@ def _read_view(parts: Parts, connection: Connection, project: Project) -> _View:
         has_work=has_work,
         repeat=find_repeat(connection, project, parts.clock()) if is_waiting else None,
     )
+
+
+def _find_nets(schema: LabelSchema, lint: Sequence[Mapping[str, Any]]) -> set[str]:
+    said = {finding["message"] for finding in lint if finding["code"] == "net-like"}
+    return {name for name in schema.names if any(text.startswith(describe_net(name)) for text in said)}
 
 
 def _find_state(view: _View) -> State:

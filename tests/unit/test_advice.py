@@ -10,7 +10,7 @@ import pytest
 from core.schema import LabelSchema
 from core.training.stopping import StopAdvice
 from core.truth.readiness import Readiness, assess
-from ml_backend.status.advice import advise, judge_stopping, to_evidence
+from ml_backend.status.advice import UNKNOWN, advise, judge_stopping, to_evidence
 from ml_backend.storage.rounds import StoredRound
 
 SCHEMA = LabelSchema.of("Background", "Nucleus")
@@ -125,3 +125,8 @@ def test_few_objects_are_named_unless_the_model_has_enough() -> None:
 
 def test_a_score_that_is_unclear_asks_for_corrections() -> None:
     assert say(stopping=StopAdvice("unclear", "It moves.")).startswith("Correct predictions")
+
+
+def test_a_failed_round_says_why_in_the_advice_itself() -> None:
+    advice = advise(Readiness(False, (), (), ""), UNKNOWN, problem=None, has_failed=True, cause="too little")
+    assert advice.startswith("The last round failed: too little. Paint")

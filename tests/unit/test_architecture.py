@@ -77,7 +77,7 @@ OPEN: dict[str, set[str]] = {
     "core.objects": {"components", "keep_apart", "measure", "of_prediction"},
     "core.rle": {"__init__"},
     "core.training": {"metrics", "optimiser", "outlines", "stopping", "trainer"},
-    "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness"},
+    "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness", "thin_strokes"},
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
         "admin",

@@ -175,3 +175,17 @@ def test_every_code_is_in_kebab_case_and_every_code_of_the_core_is_in_the_table(
     }
     assert used
     assert used <= set(LINT_CODES)
+
+
+def test_a_net_is_no_scribble_and_its_pieces_are_not_counted() -> None:
+    net = drawn(("line", (5, 5), (115, 5)), ("line", (5, 60), (115, 60)), ("line", (5, 115), (115, 115)))
+    net |= net.T
+    assert lint(region(0, np.ones((120, 120), np.uint8)), region(1, net)) == ["net-like"]
+    strokes = [region(1, drawn(("line", (5, y), (115, y)))) for y in (5, 60, 115)]
+    strokes += [region(1, drawn(("line", (x, 5), (x, 115)))) for x in (5, 60, 115)]
+    found = lint(region(0, np.ones((120, 120), np.uint8)), *strokes)
+    assert "net-like" in found
+    assert "scribble" not in found
+    readiness = assess([(9000, 0), (4000, 3), (0, 0)], SCHEMA, 5000, nets={SCHEMA.names[1]})
+    assert readiness.classes[1].advised_objects == 0
+    assert "object" not in readiness.missing
