@@ -12,6 +12,7 @@
         ├── LabelConfigError          422  a labeling setup that Brushloop cannot work with
         ├── ImageRefusedError         an image address that is not allowed
         ├── UncheckedCopyError        nobody can tell now which regions a prediction brought along
+        ├── DatabaseRefusedError      a database that this process must not work on
         ├── BusyError                 503  too much at once; the same call works later
         └── LabelStudioError
             ├── LabelStudioUnavailableError  503  the server cannot be reached, or is failing
@@ -52,6 +53,10 @@ class TooLargeError(ServiceError):
 
 class LabelConfigError(ServiceError):
     """A labeling setup that Brushloop cannot work with; the message names the tag."""
+
+
+class DatabaseRefusedError(ServiceError):
+    """A database that is damaged, newer, lost, or of another installation: nothing may start on it."""
 
 
 class BusyError(ServiceError):

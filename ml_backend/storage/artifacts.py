@@ -89,10 +89,11 @@ class Artifacts:
         scratch.rename(final)
         _sync(self.models)
 
-    def sweep(self, truth_names: Collection[str], model_versions: Collection[str]) -> None:
+    def sweep(self, truth_names: Collection[str], model_versions: Collection[str], last_round: int) -> None:
         """Remove label maps, models and scratch that no row names; for the holder of the round's lease.
 
-        How old a file is, is told by the file system's own clock.
+        How old a file is, is told by the file system's own clock. Models of rounds behind `last_round` stay:
+        an older database was brought back, and it has never known them.
         """
         now = self._now()
         for folder, keep in (
@@ -102,7 +103,8 @@ class Artifacts:
             (self.scratch, ()),
         ):
             for path in _entries(folder):
-                if path.name not in keep and _age_s(path, now) > ORPHAN_LIFE_S:
+                is_unknown = folder == self.models and _round_of(path.name) > last_round
+                if path.name not in keep and not is_unknown and _age_s(path, now) > ORPHAN_LIFE_S:
                     _remove(path)
         _remove(self.root / "base")  # earlier versions could adapt base weights to a project
 
@@ -151,6 +153,12 @@ def _sync_open(file: IO[bytes]) -> None:
 
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _round_of(model_version: str) -> int:
+    """The number of the round that made a version, 0 for a name of another kind."""
+    number = model_version.partition("-")[0].removeprefix("r")
+    return int(number) if number.isdigit() else 0
 
 
 def _age_s(path: Path, now: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from ml_backend.errors import DatabaseRefusedError
+from ml_backend.storage.installation import identify, refuse_lost_database
 
 SQLITE_NAME = "brushloop.sqlite3"
 BUSY_TIMEOUT_MS = 15_000
@@ -86,11 +91,28 @@ def connect_database(data_dir: Path, database_url: str | None = None) -> Databas
 
 def migrate(database: Database, data_dir: Path) -> None:
     """Bring the schema up to date; several processes may do so at once."""
-    if database.is_postgres:
-        _migrate_postgres(database.engine)
-    else:
-        with FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"), database.engine.connect() as connection:
-            _migrate(connection)
+    place = database.engine.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
+    try:
+        if database.is_postgres:
+            _migrate_postgres(database.engine, data_dir, place)
+        else:
+            with (
+                FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"),
+                database.engine.connect() as connection,
+            ):
+                _check_pages(connection, place)
+                _migrate(connection, data_dir, place)
+    except CommandError:
+        raise DatabaseRefusedError(
+            f"the database {place} was written by a newer Brushloop: install that one again, or bring back a"
+            " backup from before with `brushloop restore`"
+        ) from None
+    except (SQLAlchemyError, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise DatabaseRefusedError(
+            f"the database {place} cannot be used ({cause}): see that it is there and may be written,"
+            " or bring it back with `brushloop restore`"
+        ) from None
 
 
 def _sqlite(path: Path) -> Engine:
@@ -109,12 +131,25 @@ def _sqlite(path: Path) -> Engine:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
+    inode: list[int] = []
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        _refuse_other_file(path, inode)
         immediate = connection.get_execution_options().get("immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _refuse_other_file(path: Path, inode: list[int]) -> None:
+    """Refuse to write into a file whose name is gone: all of it would be lost without a word."""
+    found = path.stat().st_ino if path.exists() else 0
+    if not inode:
+        inode.append(found)
+    if found != inode[0]:
+        cause = f"the file {path} was removed or replaced: bring it back, and start every process again"
+        raise OperationalError("BEGIN", {}, sqlite3.OperationalError(cause))
 
 
 def _postgres(url: str) -> Engine:
@@ -122,20 +157,34 @@ def _postgres(url: str) -> Engine:
     return sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW, pool_pre_ping=True)
 
 
-def _migrate_postgres(engine: Engine) -> None:
+def _check_pages(connection: Connection, place: str) -> None:
+    """Refuse a file with damaged pages: what looks healthy today is lost tomorrow."""
+    (found,) = connection.exec_driver_sql("PRAGMA quick_check(1)").one()
+    connection.rollback()
+    if found != "ok":
+        raise DatabaseRefusedError(
+            f"the database {place} is damaged ({str(found).splitlines()[-1]}): bring back a backup with"
+            " `brushloop restore`"
+        )
+
+
+def _migrate_postgres(engine: Engine, data_dir: Path, place: str) -> None:
     with engine.connect() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
         connection.commit()
         try:
-            _migrate(connection)
+            _migrate(connection, data_dir, place)
         finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(MIGRATION_LOCK)))
             connection.commit()
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, data_dir: Path, place: str) -> None:
+    refuse_lost_database(connection, data_dir, place)
+    connection.rollback()
     config = Config()
     config.set_main_option("script_location", "ml_backend.storage:migrations")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    identify(connection, data_dir, place)
     connection.commit()

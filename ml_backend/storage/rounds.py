@@ -91,7 +91,7 @@ def begin(
             now,
             error="its worker went away",
         )
-    number = (_last_number(connection, project_id) or 0) + 1
+    number = (last_number(connection, project_id) or 0) + 1
     connection.execute(
         sa.insert(tables.rounds).values(
             project_id=project_id,
@@ -198,7 +198,7 @@ def is_done(connection: Connection, project_id: int, number: int, model_version:
     return connection.execute(query).first() == ("done", model_version)
 
 
-def _last_number(connection: Connection, project_id: int) -> int | None:
+def last_number(connection: Connection, project_id: int) -> int | None:
     r = tables.rounds.c
     last: int | None = connection.execute(
         sa.select(sa.func.max(r.number)).where(r.project_id == project_id)

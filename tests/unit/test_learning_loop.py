@@ -564,7 +564,7 @@ def test_files_that_no_row_names_are_removed_after_a_while(bench: Bench) -> None
     bench.submit(1)
     bench.loop.run_round(1)
     folder = next((bench.parts.settings.data_dir / "projects").iterdir())
-    orphans = [folder / "truth" / "9-9.npy", folder / "models" / "r0009-dead", folder / "scratch" / "half"]
+    orphans = [folder / "truth" / "9-9.npy", folder / "models" / "r0001-dead", folder / "scratch" / "half"]
     for orphan in orphans:
         orphan.parent.mkdir(exist_ok=True)
         orphan.write_bytes(b"x")

@@ -40,6 +40,7 @@ TABLE = {
     "LabelStudioRefusedError": 503,
     "BrushloopError": 500,
     "ServiceError": 500,
+    "DatabaseRefusedError": 500,
     "UncheckedCopyError": 500,
 }
 

@@ -1,0 +1,82 @@
+"""A database that is lost, damaged, newer or another's ends the start with one sentence: path and remedy."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from loop_fakes import make_bench
+from sqlalchemy.exc import OperationalError
+
+from ml_backend.errors import DatabaseRefusedError
+from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
+
+
+def start(folder: Path) -> None:
+    database = connect_database(folder)
+    try:
+        migrate(database, folder)
+    finally:
+        database.close()
+
+
+def lose_database(folder: Path) -> None:
+    for path in folder.glob(f"{SQLITE_NAME}*"):
+        path.unlink()
+
+
+def test_a_database_that_is_gone_beside_its_folder_is_no_new_installation(tmp_path: Path) -> None:
+    start(tmp_path)
+    start(tmp_path)  # as it was
+    lose_database(tmp_path)
+    with pytest.raises(DatabaseRefusedError, match=r"is empty, but .* holds its files: .*restore"):
+        start(tmp_path)
+
+
+def test_a_folder_of_models_from_before_identities_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "projects" / "1-0" / "models" / "r0001-00000000").mkdir(parents=True)
+    with pytest.raises(DatabaseRefusedError, match="holds its files"):
+        start(tmp_path)
+
+
+def test_two_halves_of_two_installations_do_not_start(tmp_path: Path) -> None:
+    start(tmp_path / "one")
+    start(tmp_path / "two")
+    lose_database(tmp_path / "two")
+    (tmp_path / "one" / SQLITE_NAME).rename(tmp_path / "two" / SQLITE_NAME)
+    with pytest.raises(DatabaseRefusedError, match="belong to two installations"):
+        start(tmp_path / "two")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "zeroed"])
+def test_a_damaged_file_is_refused_with_path_and_remedy(tmp_path: Path, damage: str) -> None:
+    start(tmp_path)
+    path = tmp_path / SQLITE_NAME
+    content = path.read_bytes()
+    zeroed = content[:4096] + bytes(len(content) - 4096)
+    path.write_bytes({"truncated": content[:5000], "garbage": b"garbage" * 1000, "zeroed": zeroed}[damage])
+    with pytest.raises(DatabaseRefusedError, match="brushloop restore") as refused:
+        start(tmp_path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_newer_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    start(tmp_path)
+    with sqlite3.connect(tmp_path / SQLITE_NAME) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999_from_tomorrow'")
+    connection.close()
+    with pytest.raises(DatabaseRefusedError, match="newer Brushloop"):
+        start(tmp_path)
+
+
+def test_nothing_is_written_into_a_file_that_was_removed_while_running(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    try:
+        bench.submit(1)
+        lose_database(tmp_path)
+        with pytest.raises(OperationalError, match="removed or replaced"):
+            bench.submit(2)
+    finally:
+        bench.close()
