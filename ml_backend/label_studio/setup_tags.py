@@ -14,6 +14,9 @@ from ml_backend.errors import LabelConfigError
 MAX_CONFIG_CHARS = 1_000_000
 """254 labels with long names take some 50 kB; anything near this was not written for people."""
 
+MAX_DEPTH = 50
+"""Setups for people nest some ten tags. Tags are sought below tags: time grows with depth times length."""
+
 
 @dataclass(frozen=True)
 class Tag:
@@ -68,7 +71,16 @@ def _parse_xml(xml: str) -> Element:
         raise LabelConfigError("the labeling setup must not contain <!DOCTYPE> or <!ENTITY>") from None
     except (ParseError, ValueError) as error:  # ValueError: text that UTF-8 cannot hold
         raise LabelConfigError(f"the labeling setup is not XML: {error}") from None
+    _check_depth(root)
     return root
+
+
+def _check_depth(root: Element) -> None:
+    level, depth = [root], 1
+    while level:
+        if depth > MAX_DEPTH:
+            raise LabelConfigError(f"the labeling setup nests its tags deeper than {MAX_DEPTH}")
+        level, depth = [child for element in level for child in element], depth + 1
 
 
 def _iter_tags(root: Element) -> Iterator[Tag]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -252,7 +253,7 @@ def test_a_huge_setup_is_refused_before_it_is_read() -> None:
 
 def test_deep_nesting_does_no_harm() -> None:
     depth = 50_000
-    with pytest.raises(LabelConfigError, match="<Image"):
+    with pytest.raises(LabelConfigError, match="deeper than"):
         parse_label_config("<a>" * depth + "</a>" * depth)
 
 
@@ -263,3 +264,14 @@ def test_the_image_address_is_found_at_the_top_or_deeper() -> None:
     assert find_image_address({"views": "b.png"}, "views.front") is None
     assert find_image_address({"image": 3}, "image") is None
     assert find_image_address({"image": ""}, "image") is None
+
+
+@pytest.mark.parametrize("kind", ["RectangleLabels", "Choices", "BrushLabels", "View", "Label"])
+def test_a_setup_that_nests_its_tags_without_end_is_refused_at_once(kind: str) -> None:
+    nested = f'<{kind} name="a" toName="i">' * 10_000 + f"</{kind}>" * 10_000
+    brush = '<BrushLabels name="b" toName="i"><Label value="A"/></BrushLabels>'
+    setup = f'<View><Image name="i" value="$i"/>{brush}{nested}</View>'
+    began = time.process_time()
+    with pytest.raises(LabelConfigError, match="deeper than"):
+        parse_label_config(setup)
+    assert time.process_time() - began < 5
