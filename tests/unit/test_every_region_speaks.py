@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from core.rle import encode
 from core.schema import IGNORE_INDEX
 from core.truth.label_map import build_label_map
+from core.truth.readiness import LINT_CODES
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.payloads import parse_task
@@ -454,6 +455,10 @@ def test_annotations_of_people_come_together_as_they_should(
     ]
     label_map, _ = combine_paintings(paintings, [], config.schema, [person for _, person in said])
     assert label_map.tolist() == to_map(expected, 0).tolist()
+
+
+def test_every_code_is_explained() -> None:
+    assert set(LINT_CODES) >= REGION_CODES
 
 
 @pytest.mark.parametrize("kind", KINDS)
