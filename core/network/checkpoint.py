@@ -50,6 +50,7 @@ class Checkpoint:
     temperature : divisor of the network's logits, from the hold-out
     learners : tensors of the quick learners, by name
     shares : what the quick learners count; the rest is the network's
+    mixture_temperature : divisor of the logarithms of what all say together
     limits : object sizes per class, in the order of the schema
     is_draft : made from too little truth for a hold-out; nothing checked it
     taught : names of the classes of which pixels were seen, by this model or those it goes back to; None in
@@ -71,6 +72,7 @@ class Checkpoint:
     extra: Mapping[str, Any] = field(default_factory=dict)
     learners: Mapping[str, Weights] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
+    mixture_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if self.architecture["n_classes"] != len(self.schema):
@@ -181,6 +183,7 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "seed": checkpoint.seed,
         "taught": None if checkpoint.taught is None else list(checkpoint.taught),
         "extra": dict(checkpoint.extra),
+        "mixture_temperature": checkpoint.mixture_temperature,
         "shares": {name: share.to_record() for name, share in checkpoint.shares.items()},
     }
 
@@ -201,6 +204,7 @@ def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
         taught=None if taught is None else tuple(taught),
         extra=record["extra"],
         learners=learners,
+        mixture_temperature=float(record.get("mixture_temperature", 1.0)),
         shares={name: Share(**share) for name, share in record.get("shares", {}).items()},
     )
 

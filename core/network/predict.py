@@ -20,12 +20,12 @@ from core.network.embedding import EmbeddingMean
 from core.network.encoder import STRIDE
 from core.network.feature_maps import FeatureMaps, KeepsNothing, MapStore
 from core.network.inference import infer_logits, infer_with_features, load_network
-from core.network.mixture import HEAD, calibrated
+from core.network.mixture import HEAD, calibrated, sharpen
 from core.network.quick import QuickLearners
 from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
-from core.tiles import TILE_PX, Tile, cut_tiles
+from core.tiles import TILE_PX, Slices, Tile, cut_tiles
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 """Axes of (N, C, H, W) that the samples of test-time augmentation are mirrored along."""
@@ -138,7 +138,7 @@ class Predictor:
                     raise RoundCancelledError("the prediction was asked to stop")
                 logits = self._ask_network(image, tile, n_augmentations, seen)
                 samples, weights = self._mix(image, tile, logits)
-                _write(maps, tile.core, samples, weights)
+                _write(maps, tile.core, samples, weights, self.checkpoint.mixture_temperature)
                 if maps.outline is not None and logits is not None:
                     maps.outline[tile.core] = torch.sigmoid(logits[:, -1]).mean(0).numpy()
         return replace(maps, embedding=seen.embedding())
@@ -209,21 +209,23 @@ def _empty_prediction(
     )
 
 
-def _write(maps: Prediction, core: tuple[slice, slice], probabilities: Tensor, weights: Tensor) -> None:
+def _write(maps: Prediction, core: Slices, samples: Tensor, weights: Tensor, temperature: float) -> None:
     """Write what the samples `(S, n_classes, h, w)` of one tile say into the maps of the image."""
-    mean = uncertainty.mean_of(probabilities, weights)
+    mean = sharpen(uncertainty.mean_of(samples, weights), temperature)
+    together = mean[None]
     best = mean.topk(min(2, mean.shape[0]), dim=0)
     maps.label_map[core] = best.indices[0].numpy()
     maps.runner_up[core] = best.indices[-1].numpy()  # the class itself where there is only one
     maps.confidence[core] = best.values[0].numpy()
-    predictive = uncertainty.predictive_entropy(probabilities, weights)
+    predictive = uncertainty.predictive_entropy(together)
     maps.predictive_entropy[core] = predictive.numpy()
     if maps.margin.flags.writeable:
-        # One sample cannot disagree with itself.
-        is_alone = len(probabilities) == 1
-        expected = predictive if is_alone else uncertainty.expected_entropy(probabilities, weights)
-        maps.margin[core] = uncertainty.margin(probabilities, weights).numpy()
-        maps.expected_entropy[core] = expected.numpy()
-        maps.mutual_information[core] = (predictive - expected).clamp_min(0).numpy()
+        # One sample cannot disagree with itself. Among several it is their disagreement that
+        # counts, however sure they should be together.
+        apart = uncertainty.mutual_information(samples, weights) if len(samples) > 1 else 0 * predictive
+        apart = torch.minimum(apart, predictive)
+        maps.margin[core] = uncertainty.margin(together).numpy()
+        maps.expected_entropy[core] = (predictive - apart).numpy()
+        maps.mutual_information[core] = apart.numpy()
     if maps.probabilities is not None:
         maps.probabilities[:, core[0], core[1]] = mean.numpy()

@@ -62,23 +62,25 @@ def settle(
     if has_network and judges.blocks and other is not checkpoint.weights:
         checkpoint = _better_network(checkpoint, other, judges, schema, compute, maps)
     logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps)
-    checkpoint = _with_shares(checkpoint, _find_shares(names, logits, judges, rng))
+    shares, temperature = _find_shares(names, logits, judges, rng)
+    checkpoint = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
     return checkpoint, score_logits(checkpoint, logits, judges.blocks, schema)
 
 
 def _find_shares(
     names: tuple[str, ...], logits: Logits, judges: Judges, rng: np.random.Generator
-) -> dict[str, Share]:
+) -> tuple[dict[str, Share], float]:
     if judges.blocks:
         return fit_shares(logits, judges.labels, len(judges.blocks), rng)
     shares = prior_shares(names)
     held_back = judges.held_back
     if held_back is None:
-        return shares
+        return shares, 1.0
     # The network has seen all there is; the quick learners divide the rest among them.
-    fitted = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng)
+    fitted, temperature = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng)
     rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
-    return {**shares, **{name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}}
+    quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
+    return {**shares, **quick}, temperature
 
 
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:

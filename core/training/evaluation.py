@@ -174,7 +174,7 @@ def score_logits(
     shares = dict(checkpoint.shares)
     if checkpoint.network_weight:
         shares[NETWORK] = Share(checkpoint.network_weight, checkpoint.temperature)
-    mixed = mix_logits(logits, shares)
+    mixed = mix_logits(logits, shares, checkpoint.mixture_temperature)
     ends = np.cumsum([len(block.labels) for block in blocks])[:-1]
     answers = np.split(mixed.argmax(1).astype(np.uint8), ends)
     counts = [count_pixels(a, block.labels, n_classes) for a, block in zip(answers, blocks, strict=True)]

@@ -5,7 +5,6 @@ References: Wolpert 1992, "Stacked generalization"; Breiman 1996, "Stacked regre
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -21,8 +20,9 @@ from core.network.mixture import (
     SMALLEST_PROBABILITY,
     Share,
     calibrated,
+    mix_logits,
 )
-from core.training.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from core.training.calibration import fit_temperature
 
 PRIOR = {NETWORK: 0.4, HEAD: 0.3, FOREST: 0.3}
 """What learners count before anything is known of a project."""
@@ -52,8 +52,8 @@ def prior_shares(names: tuple[str, ...]) -> dict[str, Share]:
 
 def fit_shares(
     logits: Logits, labels: NDArray[np.uint8], n_blocks: int, rng: np.random.Generator
-) -> dict[str, Share]:
-    """Weights on the simplex and a temperature for each learner.
+) -> tuple[dict[str, Share], float]:
+    """Weights on the simplex and a temperature for each learner, and one for what they say together.
 
     The weights make the classes about equally likely to be right, whatever their area; the temperatures
     then make confidence honest for the pixels as they are.
@@ -69,21 +69,24 @@ def fit_shares(
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 2, 4000).astype(np.uint8)
     >>> right = np.eye(2, dtype=np.float32)[labels] * 3
-    >>> shares = fit_shares({HEAD: right, FOREST: np.zeros_like(right)}, labels, 20, rng)
+    >>> shares, _ = fit_shares({HEAD: right, FOREST: np.zeros_like(right)}, labels, 20, rng)
     >>> shares[HEAD].weight > 0.9
     True
     """
     names = tuple(logits)
     if len(labels) == 0:
-        return prior_shares(names)
+        return prior_shares(names), 1.0
     drawn = rng.permutation(len(labels))[:MOST_PIXELS]
     picked = {name: values[drawn] for name, values in logits.items()}
     temperatures = {name: fit_temperature(values, labels[drawn]) for name, values in picked.items()}
     if len(names) == 1:
-        return {names[0]: Share(1.0, temperatures[names[0]])}
+        return {names[0]: Share(1.0, temperatures[names[0]])}, 1.0
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in picked.items()}
     truth = torch.from_numpy(labels[drawn].astype(np.int64))
-    return _cool(_weigh(tensors, truth, temperatures, n_blocks), tensors, truth)
+    shares = _weigh(tensors, truth, temperatures, n_blocks)
+    if sum(share.weight > 0 for share in shares.values()) == 1:
+        return shares, 1.0
+    return shares, fit_temperature(mix_logits(picked, shares), labels[drawn])
 
 
 def _weigh(
@@ -110,29 +113,6 @@ def _weigh(
     weights = torch.where(weights < SMALLEST_WEIGHT, 0.0, weights)
     weights = weights / weights.sum()
     return {name: Share(float(w), temperatures[name]) for name, w in zip(names, weights, strict=True)}
-
-
-def _cool(shares: dict[str, Share], logits: Mapping[str, Tensor], truth: Tensor) -> dict[str, Share]:
-    """Change all temperatures by one factor: a mean of honest learners is less sure than it could be."""
-    log_factor = torch.zeros(1, requires_grad=True)
-
-    def nats() -> Tensor:
-        pooled = torch.stack(
-            [
-                share.weight
-                * calibrated(logits[name], share.temperature * log_factor.exp()).gather(1, truth[:, None])
-                for name, share in shares.items()
-                if share.weight
-            ]
-        ).sum(0)
-        return -(pooled + SMALLEST_PROBABILITY).log().mean()
-
-    _minimise(log_factor, nats)
-    factor = math.exp(float(log_factor.detach()))
-    return {
-        name: Share(share.weight, min(max(share.temperature * factor, MIN_TEMPERATURE), MAX_TEMPERATURE))
-        for name, share in shares.items()
-    }
 
 
 def _minimise(parameter: Tensor, nats: Callable[[], Tensor]) -> None:

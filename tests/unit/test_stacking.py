@@ -27,22 +27,24 @@ def _nats(shares: dict[str, Share], logits: dict[str, np.ndarray]) -> float:
 
 
 def test_a_learner_that_knows_nothing_earns_no_weight() -> None:
-    shares = fit_shares({NETWORK: _noisy(4, 1), HEAD: _noisy(0, 2)}, LABELS, 50, RNG)
+    shares, _ = fit_shares({NETWORK: _noisy(4, 1), HEAD: _noisy(0, 2)}, LABELS, 50, RNG)
     assert shares[HEAD].weight == 0
     assert shares[NETWORK].weight == 1
 
 
 def test_learners_that_err_differently_both_count_and_are_better_together() -> None:
     logits = {NETWORK: _noisy(2, 1), HEAD: _noisy(2, 2), FOREST: _noisy(2, 3)}
-    shares = fit_shares(logits, LABELS, 50, RNG)
-    alone = min(_nats(fit_shares({name: own}, LABELS, 50, RNG), {name: own}) for name, own in logits.items())
+    shares, _ = fit_shares(logits, LABELS, 50, RNG)
+    alone = min(
+        _nats(fit_shares({name: own}, LABELS, 50, RNG)[0], {name: own}) for name, own in logits.items()
+    )
     assert all(share.weight > 0.2 for share in shares.values())
     assert _nats(shares, logits) < alone - 0.03
 
 
 def test_weights_sum_to_one_and_a_single_block_hardly_moves_the_prior() -> None:
     few = {name: own[:20] for name, own in {NETWORK: _noisy(1, 1), HEAD: _noisy(1.2, 2)}.items()}
-    shares = fit_shares(few, LABELS[:20], 1, RNG)
+    shares, _ = fit_shares(few, LABELS[:20], 1, RNG)
     assert sum(share.weight for share in shares.values()) == pytest.approx(1)
     prior = prior_shares((NETWORK, HEAD))
     assert abs(shares[HEAD].weight - prior[HEAD].weight) < 0.25
@@ -50,13 +52,13 @@ def test_weights_sum_to_one_and_a_single_block_hardly_moves_the_prior() -> None:
 
 def test_without_held_out_truth_the_prior_alone_speaks() -> None:
     nothing = {HEAD: np.zeros((0, 3), np.float32), FOREST: np.zeros((0, 3), np.float32)}
-    assert fit_shares(nothing, np.zeros(0, np.uint8), 0, RNG) == prior_shares((HEAD, FOREST))
+    assert fit_shares(nothing, np.zeros(0, np.uint8), 0, RNG) == (prior_shares((HEAD, FOREST)), 1.0)
 
 
 def test_a_class_that_a_learner_does_not_know_is_left_to_the_others() -> None:
     blind = _noisy(4, 1)
     blind[:, 2] = -np.inf
-    shares = fit_shares({NETWORK: blind, HEAD: _noisy(3, 2)}, LABELS, 50, RNG)
+    shares, _ = fit_shares({NETWORK: blind, HEAD: _noisy(3, 2)}, LABELS, 50, RNG)
     mixed = mix_logits({NETWORK: blind, HEAD: _noisy(3, 2)}, shares)
     assert np.isfinite(mixed).all()
     assert shares[HEAD].weight > 0.5
@@ -64,8 +66,8 @@ def test_a_class_that_a_learner_does_not_know_is_left_to_the_others() -> None:
 
 def test_the_mixture_is_calibrated() -> None:
     logits = {NETWORK: 5 * _noisy(2, 1), HEAD: 2 * _noisy(2, 2)}
-    mixed = mix_logits(logits, fit_shares(logits, LABELS, 50, RNG))
-    sure = np.exp(mixed) / np.exp(mixed).sum(1, keepdims=True)  # of one learner alone they are logits
+    mixed = mix_logits(logits, *fit_shares(logits, LABELS, 50, RNG))
+    sure = np.exp(mixed) / np.exp(mixed).sum(1, keepdims=True)
     confidence, right = sure.max(1), sure.argmax(1) == LABELS
     assert abs(confidence.mean() - right.mean()) < 0.03
 
