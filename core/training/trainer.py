@@ -110,6 +110,7 @@ def train_round(
             len(schema),
             maps,
             quick_draw,
+            class_pixels=pixels,
             pace=clock.quick_pace(),
             should_stop=should_stop,
             n_threads=torch.get_num_threads(),
@@ -135,9 +136,8 @@ def train_round(
                 compute=compute,
             )
         n_objects = sum(sum(summary.class_objects) for summary in summaries)
-        weights = keep_of_base(
-            beginning, optimised.weights, n_objects, recipe.base_share if has_network else 0.0
-        )
+        share = recipe.base_share if has_network else 0.0
+        weights = keep_of_base(beginning, optimised.weights, n_objects, share)
         checkpoint = replace(
             _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
             taught=tuple(n for n in schema.names if n in (known | painted if has_network else known)),
