@@ -35,6 +35,8 @@ class StoredExample:
 class TrainingSpec:
     """All that a training process must be told. `start` is the folder of the current model, if any.
 
+    In the folder `maps`, if any, the encoder's maps are kept from round to round.
+
     Threads and patches at once are halved so often: memory ran out before.
     """
 
@@ -45,6 +47,7 @@ class TrainingSpec:
     settings: RoundSettings
     now: float
     halvings: int = 0
+    maps: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def write_spec(
             base=find_encoder_base(settings),
         ),
         now=parts.clock(),
+        maps=artifacts.maps,
         halvings=halvings,
     )
 

@@ -33,6 +33,7 @@ from ml_backend.ports import ImageSource
 from ml_backend.priority import step_back_process
 from ml_backend.rounds import troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
+from ml_backend.storage.kept_maps import KeptMaps
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def train_here(
         now=time.monotonic,
         should_stop=should_stop,
         on_progress=on_progress,
+        store=KeptMaps(spec.maps) if spec.maps else None,
     )
     if result.promoted:
         save_checkpoint(result.checkpoint, spec.output)

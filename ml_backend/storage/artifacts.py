@@ -37,6 +37,7 @@ class Artifacts:
         self.truth = self.root / "truth"
         self.pictures = self.root / "pictures"
         self.scratch = self.root / "scratch"
+        self.maps = self.root / "maps"
 
     def new_scratch(self) -> Path:
         """A path that nobody uses, on the same file system as its later place."""

@@ -102,6 +102,7 @@ OPEN: dict[str, set[str]] = {
         "candidates",
         "database",
         "efforts",
+        "kept_maps",
         "models",
         "predictions",
         "projects",

@@ -1,0 +1,76 @@
+"""The encoder's maps of annotated images on disk: capped, checked, and made again when they are lost.
+
+Implements `core.network.feature_maps.MapStore`. A file holds a digest of its content and then safetensors.
+What cannot be read or written is treated as not there: maps only save time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from safetensors.numpy import load, save
+
+from core.network.feature_maps import Map
+
+log = logging.getLogger(__name__)
+
+DIGEST_BYTES = 16
+LIMIT_BYTES = 2_000_000_000
+"""Of one project: the maps of 130 Mpx, at 15 bytes a pixel."""
+
+
+class KeptMaps:
+    """A folder of maps; what was asked for least recently goes first."""
+
+    def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._folder = folder
+        self._limit = limit_bytes
+
+    def load(self, name: str) -> list[Map] | None:
+        """What was saved, or None where it is missing or damaged."""
+        path = self._folder / name
+        try:
+            raw = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        content = raw[DIGEST_BYTES:]
+        if _digest(content) != raw[:DIGEST_BYTES]:
+            log.warning("remove_damaged_maps name=%s", name)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        tensors = load(content)
+        return [tensors[key] for key in sorted(tensors)]
+
+    def save(self, name: str, maps: Sequence[Map]) -> None:
+        """Write a file that is there whole or not at all, and make room for it."""
+        content = save({str(number): found for number, found in enumerate(maps)})
+        scratch = self._folder / f".{name}.{os.getpid()}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(_digest(content) + content)
+            scratch.replace(self._folder / name)
+            self._make_room()
+        except OSError as error:
+            log.warning("skip_maps name=%s cause=%r", name, str(error))
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+    def _make_room(self) -> None:
+        stats = [(path, path.stat()) for path in self._folder.iterdir()]
+        total = sum(stat.st_size for _, stat in stats)
+        for path, stat in sorted(stats, key=lambda entry: entry[1].st_mtime):
+            if total <= self._limit:
+                return
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
