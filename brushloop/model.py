@@ -122,13 +122,13 @@ class Model:
 
         Parameters
         ----------
-        image : (H, W) or (H, W, C) array
-            In the unit of the images that the model was trained on: 8-bit images as 0..255, not as 0..1.
+        image : (H, W) or (H, W, C) uint8 or uint16
+            As its file has it, without scaling.
 
         Raises
         ------
         ImageError
-            The array has another number of axes, or is empty.
+            The array has another number of axes or another type of numbers, or is empty.
 
         Examples
         --------
@@ -138,6 +138,8 @@ class Model:
 
         if image.ndim not in (2, 3):
             raise ImageError(f"an image is (H, W) or (H, W, C), got {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise ImageError(f"an image is uint8 or uint16, as its file has it, got {image.dtype}")
         checkpoint = self._predictor.checkpoint
         prediction = self._predictor.predict(np.atleast_3d(image), keep_details=False)
         return Segmentation(

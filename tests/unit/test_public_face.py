@@ -95,6 +95,12 @@ def test_what_is_no_image_is_refused(folder: Path, shape: tuple[int, ...]) -> No
         brushloop.load_model(folder).predict(np.zeros(shape, np.uint8))
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_scaled_pixels_are_refused_instead_of_misread(folder: Path, kind: Any) -> None:
+    with pytest.raises(brushloop.ImageError, match="uint8 or uint16"):
+        brushloop.load_model(folder).predict(np.zeros((8, 8), kind))
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(brushloop.CheckpointError, match="nowhere"):
         brushloop.load_model(tmp_path / "nowhere")
