@@ -6,6 +6,7 @@ import fcntl
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -85,16 +86,18 @@ def _start(
         command, folder / "label-studio", port, login, folder / "logs" / "label-studio.log"
     )
     children.append(label_studio)
-    with console.status("starting Label Studio (the first time takes about a minute)"):
+    with _step(console, "starting Label Studio (the first time takes about a minute)"):
         if not wait_until_healthy(label_studio, url, should_stop=stop.is_set):
             return None
+    # At once: its first page can be looked at while the rest starts.
+    console.print(f"Label Studio: {url} (log in as {login.email}, password {login.password})", soft_wrap=True)
     login = with_access_token(login, url)
     save_login(login, login_path)
     web_port = _choose_port("Brushloop", ports[1], console)
     web_url = f"http://{HOST}:{web_port}"
     backend = _start_backend(folder, url, web_port, login)
     children.append(backend)
-    with console.status("starting the backend and its worker"):
+    with _step(console, "starting the backend and its worker"):
         if not wait_until_healthy(backend, web_url, should_stop=stop.is_set):
             return None
     return Stack(url, web_url, login, (label_studio, backend))
@@ -118,7 +121,7 @@ def _start_backend(folder: Path, label_studio_url: str, port: int, login: Login)
 
 
 def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Console) -> int:
-    with console.status("preparing the demo project"):
+    with _step(console, "preparing the demo project"):
         plan = ProjectPlan(
             title=TITLE,
             label_config=read_default_config(),
@@ -128,6 +131,15 @@ def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Conso
         token = stack.login.access_token or stack.login.legacy_key
         with closing(Connection(stack.label_studio_url, token, timeout_s=SETUP_TIMEOUT_S)) as connection:
             return set_up_project(connection, plan, settings)
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[None]:
+    """A spinner while it lasts, and one line that stays: what was done, and how long it took."""
+    started = time.monotonic()
+    with console.status(what):
+        yield
+    console.print(f"{what}: {time.monotonic() - started:.0f} s", highlight=False)
 
 
 def find_command() -> str:

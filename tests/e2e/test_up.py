@@ -20,9 +20,9 @@ from ml_backend.command.local_label_studio import HOST, load_login
 from ml_backend.config import child_environment
 from ml_backend.label_studio.connection import Connection
 
-UP_TIMEOUT_S = 300
-DOWN_TIMEOUT_S = 60
-GONE_TIMEOUT_S = 10
+UP_TIMEOUT_S = 900
+DOWN_TIMEOUT_S = 240
+GONE_TIMEOUT_S = 60
 
 
 pytestmark = [pytest.mark.slow(about_s=80), pytest.mark.xdist_group("up")]
@@ -34,6 +34,7 @@ def test_one_command_starts_a_connected_demo_and_ctrl_c_ends_all_of_it(tmp_path:
     up = start_up(tmp_path / "data", ports, log)
     try:
         wait_until_told(up, log, "Brushloop is up")
+        check_progress(log.read_text(), ports)
         check_demo(tmp_path / "data", ports, log.read_text())
         started = children_of(up.pid)
         assert len(started) >= 3, "Label Studio, the web process and its worker"
@@ -53,6 +54,19 @@ def start_up(folder: Path, ports: tuple[int, int], log: Path) -> subprocess.Pope
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+def check_progress(told: str, ports: tuple[int, int]) -> None:
+    """One line a step, and Label Studio's address as soon as it answers."""
+    steps = [
+        "starting Label Studio",
+        f"Label Studio: http://{HOST}:{ports[0]} (log in as",
+        "starting the backend and its worker",
+        "preparing the demo project",
+        "Brushloop is up",
+    ]
+    places = [told.index(step) for step in steps]
+    assert places == sorted(places)
 
 
 def check_demo(folder: Path, ports: tuple[int, int], told: str) -> None:

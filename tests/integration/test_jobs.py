@@ -31,14 +31,14 @@ class Recorder:
     def _job(self, kind: str) -> Callable[[int], None]:
         def run(project_id: int) -> None:
             if kind == "round":
-                assert self.may_go_on.wait(20)
+                assert self.may_go_on.wait(240)
             self.ran.append((kind, project_id))
             if project_id < 0:
                 raise ValueError("broken")
 
         return run
 
-    def wait_for(self, n_jobs: int, timeout_s: float = 15) -> list[tuple[str, int]]:
+    def wait_for(self, n_jobs: int, timeout_s: float = 120) -> list[tuple[str, int]]:
         deadline = time.monotonic() + timeout_s
         while len(self.ran) < n_jobs and time.monotonic() < deadline:
             time.sleep(0.02)

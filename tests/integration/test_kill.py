@@ -23,7 +23,7 @@ from ml_backend.storage import annotations, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import get_project
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 
 A_FEW, DOZENS = 4, 24
 VICTIMS = ("worker in a round", "web", "both", "worker")

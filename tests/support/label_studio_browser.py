@@ -23,7 +23,7 @@ FLAGS = [
     "--no-first-run",
 ]
 WINDOW = {"width": 1440, "height": 900}
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 240_000
 
 BRUSH_DIAMETERS_PX = range(10, 51, 5)
 """Diameters on the screen that the keys [ and ] step through; where the editor starts differs."""

@@ -33,7 +33,7 @@ VALIDATION_SWITCH = {"fflag_feat_utc_210_prediction_validation_15082025": "true"
 AUTH = ("brushloop", "open sesame")
 
 POLL_S = 0.5
-LEARN_TIMEOUT_S = 180.0
+LEARN_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Backend:
             env={**self.environment, "COLUMNS": "120"},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -87,11 +87,11 @@ def _run(command: list[object], user: str | None) -> None:
         cwd="/",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=60,
+        timeout=240,
     )
 
 
-def _wait_for_port(port: int, timeout_s: float = 15.0) -> None:
+def _wait_for_port(port: int, timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         with socket.socket() as probe:
