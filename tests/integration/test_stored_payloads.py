@@ -32,7 +32,7 @@ def client(service_backend):
 
 def test_damaged_payloads_do_not_upset_the_store(client):
     statuses, slowest = post_many(client, load_recorded, N_PAYLOADS, random.Random(7))
-    assert slowest < 5
+    assert slowest < 60  # a hang, not a busy machine
     assert min(statuses.values()) > 0, statuses
     for project in client.get("/api/projects").json:
         for part in ("status", "rounds", "tasks"):

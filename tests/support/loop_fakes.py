@@ -232,7 +232,7 @@ class FakeTrainer:
         self.during: Callable[[], None] = lambda: None
         self._should_stop: Callable[[], bool] = lambda: False
 
-    def wait_for_a_stop(self, timeout_s: float = 10.0) -> None:
+    def wait_for_a_stop(self, timeout_s: float = 60.0) -> None:
         """Until the running round is asked to stop; for `during`."""
         deadline = time.monotonic() + timeout_s
         while not self._should_stop() and time.monotonic() < deadline:

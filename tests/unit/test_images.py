@@ -293,7 +293,7 @@ def test_a_server_that_drips_is_left(make_images: Any, studio: Site, monkeypatch
     def drip(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.end_headers()
-        for _ in range(100):
+        for _ in range(3000):
             request.wfile.write(b"x")
             request.wfile.flush()
             time.sleep(0.02)
@@ -303,7 +303,7 @@ def test_a_server_that_drips_is_left(make_images: Any, studio: Site, monkeypatch
     started = time.monotonic()
     with pytest.raises(ImageError, match="took more than"):
         make_images().open(1, 1, UPLOAD)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "aws-chunked", "utf-8", "none", "binary"])

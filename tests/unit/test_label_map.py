@@ -498,9 +498,9 @@ def test_300_regions_on_2048_pixels_take_well_under_a_second() -> None:
     ground = BrushRegion("b", B, "manual", 0, 0, np.full((2048, 2048), 255, np.uint8))
     regions = (ground, *(disc(rng, 2048, f"r{i}", radius=30) for i in range(300)))
     painting = Painting((2048, 2048), regions)
-    started = time.perf_counter()
+    started = time.process_time()  # others may need the cores too
     partial = build_label_map(painting, SCHEMA, {})
-    assert time.perf_counter() - started < 2.0  # measured 0.1 s alone; the machine may be busy
+    assert time.process_time() - started < 2.0  # measured 0.1 s
     assert label_share(partial.label_map, N) > 0.1
 
 

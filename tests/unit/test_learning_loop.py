@@ -421,9 +421,7 @@ def test_a_cancelled_round_keeps_the_current_model(bench: Bench) -> None:
 
     def cancel_and_wait() -> None:
         bench.loop.cancel(1)
-        import time
-
-        time.sleep(1.2)  # the lease looks twice a second
+        bench.trainer.wait_for_a_stop()
 
     bench.submit(2)
     bench.trainer.during = cancel_and_wait

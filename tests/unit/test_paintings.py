@@ -295,11 +295,11 @@ def test_five_hundred_objects_on_a_large_image_take_seconds_and_little_memory() 
         for i in range(0, 500, 10)
     ] * 10
     parse_painting(regions[:1], CONFIG, shape)  # the decoder compiles once
-    started = time.perf_counter()
+    started = time.process_time()
     painting = parse_painting(regions, CONFIG, shape)
     assert len(painting.regions) == 500
     assert sum(region.alpha.nbytes for region in painting.regions) == 500 * 20 * 20
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_message_does_not_repeat_long_input() -> None:

@@ -20,5 +20,5 @@ def test_thousands_of_mutated_payloads_get_a_typed_answer(client, recorded, n_pa
     started = time.process_time()
     statuses, slowest = post_many(client, recorded, n_payloads, random.Random(20261122))
     assert time.process_time() - started < LIMIT_S * n_payloads
-    assert slowest < 5
+    assert slowest < 60  # a hang, not a busy machine
     assert min(statuses.values()) > n_payloads / 500, f"the mutations are too tame or too wild: {statuses}"

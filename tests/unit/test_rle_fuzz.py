@@ -102,9 +102,9 @@ def test_a_hundred_thousand_hostile_streams_give_a_mask_or_an_rle_error() -> Non
     chance = random.Random(SEED)
     n_legal, longest_s = 0, 0.0
     for k, (stream, shape) in enumerate(hostile_streams(chance)):
-        began = time.perf_counter()
+        began = time.process_time()
         n_legal += decode_both_ways(list(stream) if k % 3 else stream, shape)
-        longest_s = max(longest_s, time.perf_counter() - began)
+        longest_s = max(longest_s, time.process_time() - began)
     assert longest_s < MOST_SECONDS_OF_ONE
     # Neither all refused nor all let through: the streams reach the block reader, and its end.
     assert N_STREAMS // 100 < n_legal < N_STREAMS // 2
@@ -141,6 +141,6 @@ def test_the_longest_work_for_a_short_stream_is_that_of_its_image() -> None:
     block = f"111{65535:016b}{255:08b}" * n_runs
     bits = f"{int.from_bytes(header(4 * shape[0] * shape[1], 8, [3, 4, 8, 16]), 'big') >> 3:053b}" + block
     bits += "0" * (-len(bits) % 8)
-    began = time.perf_counter()
+    began = time.process_time()
     assert rle.decode(int(bits, 2).to_bytes(len(bits) // 8, "big"), shape).min() == 255
-    assert time.perf_counter() - began < MOST_SECONDS_OF_ONE
+    assert time.process_time() - began < MOST_SECONDS_OF_ONE

@@ -16,6 +16,8 @@ from ml_backend.web.app import create_app
 from ml_backend.web.server import bind, serve
 
 MB = 1024 * 1024
+STUCK_S = 25.0
+"""What waits for somebody else waits longer than this; a busy machine does not."""
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def test_a_length_far_above_the_limit_is_refused_without_reading_on(loop):
         answer = ask_raw(port, b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 413")
     assert set(json.loads(answer.split(b"\r\n\r\n", 1)[1])) == {"error", "id"}
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < STUCK_S
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_clients_that_promise_more_than_they_send_hold_no_thread(loop):
             connection.sendall(b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{")
         started = time.monotonic()
         assert ask(port, "GET", "/health")[0] == 200
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < STUCK_S
         for connection in lying:
             connection.close()
     assert not loop.events
@@ -145,7 +147,7 @@ def test_many_predictions_at_once_leave_health_and_webhooks_their_threads(loop, 
         for _ in range(10):
             assert ask(port, "GET", "/health")[0] == 200
             assert ask(port, "POST", "/webhook", hook)[0] == 201
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < STUCK_S
         loop.may_go_on.set()
         for caller in callers:
             caller.join()
