@@ -1,7 +1,8 @@
 """What a project needs done now, by looking at the database: the schedulers of all workers agree.
 
-A round is due when somebody asked for it, or when the gate is open, something is not accounted for, and
-people paused for the quiet time. A failed round is not repeated until something changes or somebody asks.
+A round is due when somebody asked for it, or when the gate is open (enough is painted), something is not
+accounted for, and people paused for the quiet time. A failed round is not repeated until something changes or
+somebody asks.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _is_scoring_due(connection: Connection, project_id: int, now: float) -> bool
 def _find_review(
     connection: Connection, project: Project, version: str, settings: Settings, now: float
 ) -> list[JobKind]:
-    """What the current model still owes the pool, and Label Studio."""
+    """What is left to do after a promotion: score tasks, rank them, and update Label Studio."""
     project_id, review = project.project_id, reviews.get_review(connection, project.project_id)
     due: list[JobKind] = []
     scores_tasks = settings.score_tasks_per_round > 0
@@ -134,7 +135,7 @@ def is_ranking_sent(
 def is_rankable(
     connection: Connection, project: Project, version: str, settings: Settings, now: float
 ) -> bool:
-    """Whether the version has looked at its tasks, and they were not ranked since.
+    """Whether the version has scored its tasks, and they were not ranked since.
 
     What was scored is sent first, so that no push with an older score is under way that would seem to have
     done what the ranking owes.

@@ -158,24 +158,24 @@ class LearningLoop:
         return self._suggester.suggest(project_id, tasks, label_config, deadline)
 
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Have Label Studio hold one prediction of ours for each task that is owed; how many were sent."""
+        """Send the predictions that are due to Label Studio, one per task; returns how many were sent."""
         return self._pusher.push_due(self._get(project_id), should_stop)
 
-    # Review: the new model looks at what nobody opened, and Label Studio shows people what teaches most.
+    # Review: the new model scores tasks that nobody opened, and Label Studio shows what teaches most first.
 
     def score(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Look at some tasks on a budget, for a while; returns how many were scored."""
+        """Score some tasks within a budget of time and tasks; returns how many were scored."""
         return self._scorer.score(project_id, should_stop)
 
     def rank(self, project_id: int) -> int:
-        """Have near-duplicates step back and rare classes come forward; returns how many scores changed."""
+        """Rank near-duplicates lower and rare classes higher; returns how many scores changed."""
         return ranking.rank_pool(self.parts, project_id)
 
     def sync_project_order(self, project_id: int) -> bool:
-        """Make the current version the one that orders the project; returns whether Label Studio did it."""
+        """Make Label Studio order tasks by the current version's scores; returns whether it did."""
         return label_studio_order.sync_project_order(self.parts, project_id)
 
-    # Look and steer.
+    # Status and control.
 
     # Each answer is read in one transaction: what it says was true at one moment.
 
@@ -263,7 +263,7 @@ class LearningLoop:
             raise ConflictError(f"nobody can go back to what cannot be read: {damage}")
 
     def ranked_tasks(self, project_id: int, limit: int = 100) -> list[dict[str, Any]]:
-        """The tasks that the current model looked at, least sure first."""
+        """The tasks that the current model scored, least sure first."""
         with self.parts.database.read() as connection:
             return overview.rank(connection, get_project(connection, project_id), limit)
 

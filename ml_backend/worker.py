@@ -1,4 +1,4 @@
-"""The worker: looks twice a second what is due in any project, and does it. Any number of workers may run.
+"""The worker: twice a second it reads from the database what is due, and does it. Any number may run.
 
 All it knows is in the database. So a worker that is killed loses nothing: the next one, or another one that
 runs already, sees that the lease is orphaned and goes on by itself.
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 SHOW_EVERY_S, LONGEST_PAUSE_S = 5.0, 10.0
 CHECK_EVERY = 20
-"""Ticks between two looks at the health of the consumer's threads."""
+"""Ticks between two checks of the consumer's threads."""
 LOST_AFTER_S = 60.0
 """A job that nobody began this long after it was sent was lost with its worker, or waits behind others."""
 

@@ -1,4 +1,4 @@
-"""What somebody takes for the truth of an image: the dense truth, seen through a stated noise."""
+"""Simulated annotation errors: shifted outlines, missed objects, wrong classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.painting import Mask
 from core.schema import LabelSchema
 
 WOBBLE_PX = 8.0
-"""How long the waves are in which a noisy hand is off the outline."""
+"""Wavelength of the outline error of a noisy hand."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How wrong somebody is: outlines in px (standard deviation), objects as shares of all objects."""
+    """Size of the errors: outlines in px (standard deviation), objects as shares of all objects."""
 
     edge_px: float = 0.0
     missed_share: float = 0.0
@@ -56,7 +56,7 @@ class DenseTruth:
 
 
 def perceive(truth: DenseTruth, schema: LabelSchema, noise: Noise, rng: np.random.Generator) -> DenseTruth:
-    """Return what somebody takes for the truth, to be asked for once per person and image.
+    """Apply annotation errors to the dense truth; call it once per person and image.
 
     Outlines are moved smoothly, some objects are not seen, and some get another class of objects, or are
     taken for Background where there is no other.

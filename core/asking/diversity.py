@@ -1,4 +1,4 @@
-"""Diversity: near-duplicates step back, and rare classes get their share of what is looked at first.
+"""Diversity: near-duplicates get a lower rank, and rare classes their share of the highest ones.
 
 A second picture of one scene teaches little that the first one did not, and a class of which little is
 painted is seldom what a model asks about most. Both are put right in the acquisition scores themselves, so

@@ -28,7 +28,7 @@ Map = NDArray[np.float16]
 """`(width, h, w)`, one of the encoder's."""
 
 TILE_PX = 1024
-"""Side of what is looked at in one pass: most images whole; a pass takes less than 400 MB."""
+"""Side of what is read in one pass: most images whole; a pass takes less than 400 MB."""
 
 MARGIN_PX = 128
 """What a pass sees around its tile. The encoder reaches farther, but a pixel's weight in an answer falls

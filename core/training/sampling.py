@@ -124,7 +124,7 @@ def open_positions(example: Example, is_new: bool, rng: np.random.Generator) -> 
 def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple[list[int], ...]:
     """Areas in px of the painted objects per class, for `core.objects.measure.learn_limits`.
 
-    Of a large image only one window around a painted place is looked at.
+    Of a large image only one window around painted pixels is read.
     """
     areas: tuple[list[int], ...] = tuple([] for _ in schema.classes)
     side = math.isqrt(SCANNED_PX)

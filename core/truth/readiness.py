@@ -30,7 +30,7 @@ BACKGROUND_NEAR_PX = 12
 """Background within this distance shows where an object ends; soft edges take some pixels of it."""
 
 TILE_PX = 2048
-"""Large maps are looked at in parts, so that memory stays near that of the maps themselves."""
+"""Large maps are read in parts, so that memory stays near that of the maps themselves."""
 
 LINT_CODES = {
     "overlapping-classes": "Two different object classes on one pixel; the pixel is not used.",

@@ -1,4 +1,4 @@
-"""Keep a Label Studio project in order after a promotion, so that scores order what people get next.
+"""After a promotion, make Label Studio order the project's tasks by the new model's scores.
 
 Label Studio compares `project.model_version` with the version in the predictions. Where the model is asked
 live, that field holds the *title* of the connected backend. So title, answer and field get one name.
@@ -27,7 +27,7 @@ FIRST_PAUSE_S = 5.0
 
 
 def sync_project_order(parts: Parts, project_id: int) -> bool:
-    """Make the current version the project's, and the tab follow it; returns whether all of it is so."""
+    """Set the current version and the review tab in Label Studio; returns whether both are set."""
     if not _lease(parts, project_id):
         return False
     with parts.database.read() as connection:
@@ -45,7 +45,7 @@ def sync_project_order(parts: Parts, project_id: int) -> bool:
 
 
 def describe_tab(version: str) -> dict[str, Any]:
-    """The Data Manager's tab: what the version looked at, least sure first, painted images included."""
+    """The Data Manager's tab: tasks that the version scored, least sure first, painted ones included."""
     looked_at = {
         "filter": "filter:tasks:predictions_model_versions",
         "operator": "contains",

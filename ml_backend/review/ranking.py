@@ -1,4 +1,4 @@
-"""Ranking: once a version has looked at its tasks, near-duplicates step back and rare classes come forward.
+"""Ranking: after scoring, near-duplicates get a lower rank and rare classes a higher one.
 
 It is done in the scores that Label Studio sorts by. They are computed from what the model found, in one
 transaction with the pushes that they make due, so a ranking may be repeated, and killed anywhere.
@@ -49,7 +49,7 @@ def rank_pool(parts: Parts, project_id: int) -> int:
 
 
 def find_changes(found: Sequence[Candidate], rare: Collection[str]) -> dict[int, float]:
-    """Scores by task that are to be told instead of those that are; low = look here first.
+    """New scores by task, only where they differ from Label Studio's; low = look here first.
 
     Examples
     --------

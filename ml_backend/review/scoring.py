@@ -1,4 +1,4 @@
-"""Scoring: after a promotion the new model looks at some tasks that nobody opened, to rank them.
+"""Scoring: after a promotion the new model predicts some tasks that nobody opened, to rank them.
 
 How many is a budget, in tasks and in seconds, that does not grow with the project. Any number of workers
 share the work: each leases one task at a time. It steps aside for a training, and for people who wait.
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SLICE_S = 10.0
 """Length of one job: then other projects, and other workers, get their turn."""
 QUIET_S, PAUSE_S = 2.0, 0.25
-"""So long after somebody asked for a prediction nothing is scored; how often that is looked at."""
+"""Scoring pauses this long after a request for a prediction; how often it checks."""
 LEASE_S = 600.0
 """More than the largest image takes; a worker that died on this machine is noticed at once."""
 RETRY_S = 60.0
@@ -39,7 +39,7 @@ RETRY_S = 60.0
 
 
 class Scorer:
-    """Chooses tasks once per model version, and has them looked at."""
+    """Chooses tasks once per model version and scores them."""
 
     def __init__(self, parts: Parts, suggester: Suggester) -> None:
         self._parts, self._suggester = parts, suggester
@@ -129,7 +129,7 @@ class Scorer:
 def plan_scoring(
     connection: Connection, project: Project, version: str, budget: int, now: float
 ) -> list[int]:
-    """Choose what the version is to look at, instead of what an earlier one had left."""
+    """Choose the tasks that the version scores; those that an earlier version left are dropped."""
     project_id = project.project_id
     # The same version draws the same lot, whoever plans; another one draws another.
     lot = random.Random(f"{project.folder} {version}").randrange(tables.LOTS)  # noqa: S311 - no secret

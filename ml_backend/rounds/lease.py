@@ -1,4 +1,4 @@
-"""The right to run a project's round: taken in the database, kept by a beating thread, lost when it stops."""
+"""The lease of a project's round: taken in the database, renewed by a thread, lost when the thread stops."""
 
 from __future__ import annotations
 

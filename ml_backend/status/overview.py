@@ -110,7 +110,7 @@ def describe_in_short(parts: Parts, connection: Connection, project: Project) ->
 
 
 def rank(connection: Connection, project: Project, limit: int) -> list[dict[str, Any]]:
-    """The tasks that the current model looked at, least sure first."""
+    """The tasks that the current model scored, least sure first."""
     ranked = predictions.rank_tasks(connection, project.project_id, project.current_version, limit)
     return [
         {"task": task.task_id, "score": task.score, "regions": json.loads(task.regions)} for task in ranked

@@ -1,4 +1,4 @@
-"""What a version looked at, as the ranking needs it, and the scores that come of it."""
+"""The tasks that a version scored, as the ranking needs them, and the scores that result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ml_backend.storage import tables
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task that a version looked at: what it found, what is told, and what the image looks like to it.
+    """A task that a version scored: its score, the score that was sent, and the embedding of its image.
 
     `embedding` is `(D,)`, or empty where it is not known.
     """
@@ -31,7 +31,7 @@ class Candidate:
 def list_candidates(
     connection: Connection, project_id: int, model_version: str, limit: int
 ) -> list[Candidate]:
-    """What the version looked at, least sure first, as many as `limit`."""
+    """The tasks that the version scored, least sure first, as many as `limit`."""
     p, t = tables.predictions.c, tables.tasks.c
     same_task = sa.and_(t.project_id == p.project_id, t.task_id == p.task_id)
     query = (

@@ -1,6 +1,6 @@
-"""What was answered: predictions per task and model version, the regions in them, pushes that are owed.
+"""Predictions per task and model version, the regions in them, and pushes that are due.
 
-A push is owed wherever Label Studio may hold something else than what is stored here: an answer came too late
+A push is due wherever Label Studio may hold something else than what is stored here: an answer came too late
 for a call, a task was scored, or Label Studio stored an answer by itself, which it does twice when a task is
 opened.
 """
@@ -165,7 +165,7 @@ def list_sent(
 def rank_tasks(
     connection: Connection, project_id: int, model_version: str | None, limit: int
 ) -> list[RankedTask]:
-    """The tasks that the model looked at, least sure first."""
+    """The tasks that the model scored, least sure first."""
     p = tables.predictions.c
     # Ordered as the index is, so that the first ones are read and no others.
     query = sa.select(p.task_id, p.score, p.regions).where(
@@ -176,7 +176,7 @@ def rank_tasks(
 
 
 def count_scored(connection: Connection, project_id: int, model_version: str | None) -> tuple[int, int]:
-    """How many tasks the current model looked at, and how many only another one."""
+    """How many tasks the current model scored, and how many only another one."""
     t = tables.tasks.c
     looked = sa.select(sa.func.count()).where(
         t.project_id == project_id, t.deleted.is_(False), t.scored_version.is_not(None)

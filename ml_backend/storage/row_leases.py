@@ -1,4 +1,4 @@
-"""Rows that one worker at a time works on: taken by name, given back by a change, by time, or by death."""
+"""Leases on rows: one worker at a time works on a row, until it is done, its time is over, or it dies."""
 
 from __future__ import annotations
 

@@ -17,14 +17,14 @@ from ml_backend.storage.upserts import insert_or_ignore
 
 
 def list_never(connection: Connection, project_id: int, limit: int) -> list[int]:
-    """Tasks that no model has looked at; those that were tried in vain wait longest for the next try."""
+    """Tasks that no model has scored; those that failed last come last."""
     t = tables.tasks.c
     query = _living(project_id).where(t.scored_version.is_(None)).order_by(t.looked_at, t.lot)
     return list(connection.execute(query.limit(limit)).scalars())
 
 
 def list_stale(connection: Connection, project_id: int, model_version: str, limit: int) -> list[int]:
-    """Tasks that another version looked at, the longest ago first."""
+    """Tasks that another version scored, the longest ago first."""
     t = tables.tasks.c
     query = _stale(project_id, model_version).where(t.looked_at > 0).order_by(t.looked_at)
     return list(connection.execute(query.limit(limit)).scalars())
@@ -40,7 +40,7 @@ def list_unsure(connection: Connection, project_id: int, model_version: str, lim
 def list_random(
     connection: Connection, project_id: int, model_version: str, lot: int, limit: int
 ) -> list[int]:
-    """Tasks from this lot on, and on from the first one; without those that the version has looked at."""
+    """Tasks from this lot on, then from the first one on; without those that the version has scored."""
     t = tables.tasks.c
     other = sa.or_(t.scored_version.is_(None), t.scored_version != model_version)
     query = _living(project_id).where(other).order_by(t.lot)

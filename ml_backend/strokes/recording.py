@@ -92,7 +92,7 @@ def _record(
 
 
 def request_training(connection: Connection, project_id: int, now: float) -> None:
-    """Ask for a round although the gate may be closed; what failed before is tried again."""
+    """Request a round even if too little is painted for one; what failed before is tried again."""
     count_train_request(connection, project_id)
     tasks.retry_failed(connection, project_id, now)
 

@@ -75,7 +75,7 @@ def find_difference(
 
 
 class Pusher:
-    """Works off the pushes that are owed."""
+    """Sends the predictions that are due."""
 
     def __init__(self, parts: Parts, suggester: Suggester) -> None:
         self._parts, self._suggester = parts, suggester

@@ -127,7 +127,7 @@ class Suggester:
         keep_details: bool = False,
         keep_probabilities: bool = False,
     ) -> Prediction:
-        """Look at the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
+        """Predict the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
         predictor = self.predictors.get(project, model)
         if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
             raise RoundCancelledError("no time left to look at the image")
@@ -267,7 +267,7 @@ class Suggester:
                 predictions.enqueue_pushes(connection, project.project_id, ids, now, is_open=True)
 
     def _note_given(self, project: Project, given: Sequence[TaskRecord]) -> None:
-        """Label Studio will store these, possibly beside what it has: look at them again some time."""
+        """Label Studio stores these answers, perhaps a second time: schedule a check for doubles."""
         ids = [task.task_id for task in given]
         if not ids:
             return
@@ -277,7 +277,7 @@ class Suggester:
                 predictions.enqueue_pushes(connection, project.project_id, ids, due_at, is_open=False)
 
     def _pause_background_work(self, project: Project) -> None:
-        """Somebody waits: scoring, in whichever process, pauses."""
+        """Somebody waits for an answer: scoring pauses in all processes."""
         with self.parts.database.write() as connection:
             if find_project(connection, project.project_id) is not None:
                 reviews.note_asked(connection, project.project_id, self.parts.clock())

@@ -16,7 +16,7 @@ OPEN_ENDPOINTS = frozenset({"label_studio.health", "label_studio.ready"})
 
 
 def install_auth(app: Flask, settings: Settings) -> None:
-    """Refuse every request without the configured credentials, before routes or bodies are looked at."""
+    """Refuse every request without the configured credentials, before routes and bodies are read."""
     expected = _expected(settings)
     if expected is None:
         return

@@ -108,7 +108,7 @@ def to_results(
     """One entry per task in the order of the tasks; `[]` where there is nothing.
 
     Label Studio drops the whole batch, and fails the person's own request, over one entry that is null,
-    has a null `model_version` or a score that is not a number. So each one is looked at before it leaves.
+    has a null `model_version` or a score that is not a number. So each one is checked before it leaves.
     """
     padded = [*suggestions, *[None] * len(wanted.tasks)]
     results: list[Mapping[str, Any] | list[Any]] = []

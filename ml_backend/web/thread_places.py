@@ -42,7 +42,7 @@ def share_threads(web_threads: int) -> Places:
 
 
 class ThreadPlaces:
-    """A counter of free places that never blocks."""
+    """A counter of thread places that never blocks."""
 
     def __init__(self, places: int) -> None:
         self._places = threading.BoundedSemaphore(places)
