@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.fake_label_studio import FakeLabelStudio, run_fake
+from bench.fake_label_studio import FakeLabelStudio
+from bench.fake_label_studio_app import run_fake
 from bench.http_calls import POLL_S, Service
 from bench.process_tree import peaks_by_role
 from bench.service import running_service

@@ -21,9 +21,9 @@ import click
 
 from bench import BenchmarkResult, Options
 from bench.annotator import LabelledImage, load_sets
-from bench.fake_label_studio import run_fake
+from bench.fake_label_studio import FakeLabelStudio
+from bench.fake_label_studio_app import run_fake
 from bench.journal import Journal, learner_version
-from bench.known_label_studio import KnownLabelStudio
 from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
 from bench.rounds_places import ARMS
 from bench.rounds_project import RoundsSettings, SimulatedProject
@@ -83,7 +83,7 @@ def _run_arm(
     parts: Mapping[str, Sequence[LabelledImage]], seed: int, arm: str, settings: RoundsSettings
 ) -> dict[str, Any]:
     """One arm in a service of its own: tasks have the same numbers in all, and the hold-out goes by them."""
-    fake = KnownLabelStudio()
+    fake = FakeLabelStudio({})
     environment = {
         "MIN_PIXELS_PER_CLASS": str(MIN_PIXELS),
         "QUIET_TIME_S": "0.2",

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.annotator import OBJECT
+from bench.fake_label_studio import FakeLabelStudio
 from bench.http_calls import Service
-from bench.known_label_studio import KnownLabelStudio
 from bench.scores import edge_band
 from core.painting import PAINTED_ALPHA, Box, Mask
 from core.rle import decode
@@ -45,7 +45,7 @@ class Answer:
 
 def ask(
     service: Service,
-    fake: KnownLabelStudio,
+    fake: FakeLabelStudio,
     project_id: int,
     tasks: Mapping[str, int],
     shapes: Mapping[str, tuple[int, int]],

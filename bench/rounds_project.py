@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench.annotator import OBJECT, SCHEMA, LabelledImage
+from bench.fake_label_studio import FakeLabelStudio
 from bench.http_calls import POLL_S, Service
-from bench.known_label_studio import KnownLabelStudio, to_results
+from bench.painted_results import to_results
 from bench.rounds_answers import Answer, ask, mean_uncertainty, questions_hit
 from bench.rounds_places import BLIND_ARMS, OBJECT_SIZE_PX, Place, choose_places
 from bench.scores import object_dice
@@ -57,7 +58,7 @@ class SimulatedProject:
     def __init__(
         self,
         service: Service,
-        fake: KnownLabelStudio,
+        fake: FakeLabelStudio,
         parts: Mapping[str, Sequence[LabelledImage]],
         seed: int,
         settings: RoundsSettings,

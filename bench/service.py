@@ -22,7 +22,8 @@ from statistics import median
 from typing import Any
 
 from bench import BenchmarkResult, Goal, Options
-from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
+from bench.fake_label_studio import API_KEY, FakeLabelStudio
+from bench.fake_label_studio_app import run_fake
 from bench.http_calls import Service, percentile
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment

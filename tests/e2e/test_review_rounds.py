@@ -18,7 +18,7 @@ from PIL import Image
 from running_services import Backend, RealLabelStudio, run_backend
 from stack import children_of
 
-from bench.fake_label_studio import paint_objects
+from bench.painted_results import paint_objects
 from core.synthetic import make_image
 from ml_backend.label_studio.client import LabelStudioClient
 

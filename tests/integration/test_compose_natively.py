@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from compose import ROOT, load_compose
 from services import free_port
 
-from bench.fake_label_studio import FakeLabelStudio, run_fake
+from bench.fake_label_studio import FakeLabelStudio
+from bench.fake_label_studio_app import run_fake
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from services import free_port
 
-from bench.fake_label_studio import API_KEY, FakeLabelStudio, run_fake
+from bench.fake_label_studio import API_KEY, FakeLabelStudio
+from bench.fake_label_studio_app import run_fake
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_label_studio import FakeServer
 from painted import SIDE_PX
+from sending_label_studio import SendingLabelStudio
 from stack import Stack, children_of, is_alive, running_stack, wait_until
 from stored_rows import list_trained
 
@@ -97,7 +97,7 @@ def is_settled(stack: Stack, n_expected: int) -> bool:
 
 
 @contextmanager
-def people_painting(server: FakeServer, rng: random.Random) -> Iterator[None]:
+def people_painting(server: SendingLabelStudio, rng: random.Random) -> Iterator[None]:
     """Submit, edit and delete all the time; whether the backend hears of it is not their business."""
     stop = threading.Event()
 
@@ -110,11 +110,11 @@ def people_painting(server: FakeServer, rng: random.Random) -> Iterator[None]:
                 server.delete(rng.choice(known))
             elif chance < 0.3 and known:
                 again = server.annotations[rng.choice(known)]
-                server.submit(again["id"], again["task"], user_id=again["completed_by"])
+                server.submit_as(again["id"], again["task"], user_id=again["completed_by"])
             else:
                 number += 1
                 # Every person paints a task once, so that every annotation counts.
-                server.submit(number, 1 + number % TASKS, user_id=1 + number // TASKS)
+                server.submit_as(number, 1 + number % TASKS, user_id=1 + number // TASKS)
 
     thread = threading.Thread(target=paint)
     thread.start()

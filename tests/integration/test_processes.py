@@ -37,7 +37,7 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
     stack.start_worker()
     stack.start_worker()
     for task_id in range(1, 11):
-        stack.server.submit(100 + task_id, task_id)
+        stack.server.submit_as(100 + task_id, task_id)
     status = stack.wait_until_trained()
     assert status["annotations"] == {"received": 10, "trained": 10, "pending": 0}
     assert stack.server.lost_webhooks == 0
@@ -47,7 +47,7 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
 
     # A webhook that never arrived is found by asking.
     stack.server.sends_webhooks = False
-    stack.server.submit(120, 20)
+    stack.server.submit_as(120, 20)
     wait_until(lambda: stack.status()["annotations"]["trained"] == 11, 60, "it is found", stack.describe)
     stack.server.delete(101)
     wait_until(lambda: stack.status()["annotations"]["trained"] == 10, 60, "it is dropped", stack.describe)
@@ -62,12 +62,12 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
 
     # Without Label Studio a round goes on with what it has, and says so.
     stack.server.is_down = True
-    stack.server.submit(103, 3, user_id=1)
+    stack.server.submit_as(103, 3, user_id=1)
     status = stack.wait_until_trained()
     assert "Label Studio could not be asked" in status["last_error"]
     assert "Label Studio could not be asked" in rounds(stack)[0]["note"]
     stack.server.is_down = False
-    stack.server.submit(104, 4, user_id=1)
+    stack.server.submit_as(104, 4, user_id=1)
     assert stack.wait_until_trained()["last_error"] is None
 
 
@@ -75,8 +75,8 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
 def test_what_happens_to_a_training_happens_to_nothing_else(stack: Stack) -> None:
     stack.environment["ROUND_BUDGET_S"] = stack.environment["ROUND_WARM_BUDGET_S"] = "60"
     worker = stack.start_worker()
-    stack.server.submit(101, 1)
-    stack.server.submit(102, 2)
+    stack.server.submit_as(101, 1)
+    stack.server.submit_as(102, 2)
 
     # A training that is killed is a failed round with a reason, and the worker lives.
     os.kill(wait_for_training(stack, worker.pid), signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_what_happens_to_a_training_happens_to_nothing_else(stack: Stack) -> Non
     assert worker.poll() is None
 
     # Cancel stops a round, and what is pending waits for something new.
-    stack.server.submit(103, 3)
+    stack.server.submit_as(103, 3)
     wait_for_training(stack, worker.pid)
     httpx.post(f"{stack.url}/api/projects/1/cancel", timeout=60).raise_for_status()
     wait_until(lambda: rounds(stack)[0]["state"] == "cancelled", 30, "the round is cancelled", stack.describe)

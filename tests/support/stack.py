@@ -14,8 +14,11 @@ from typing import Any
 
 import httpx
 import psutil
-from fake_label_studio import TOKEN, FakeServer, fake_label_studio
+from sending_label_studio import SendingLabelStudio
 from services import free_port
+
+from bench.fake_label_studio import API_KEY
+from bench.fake_label_studio_app import run_fake
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +26,9 @@ ROOT = Path(__file__).parents[2]
 class Stack:
     """One web process and any number of workers over the same data."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], port: int, server: FakeServer) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], port: int, server: SendingLabelStudio
+    ) -> None:
         self.folder, self.port, self.server = folder, port, server
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
@@ -31,7 +36,7 @@ class Stack:
                 name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")
             },
             "LABEL_STUDIO_URL": server.url,
-            "LABEL_STUDIO_API_KEY": TOKEN,
+            "LABEL_STUDIO_API_KEY": API_KEY,
             "MIN_PIXELS_PER_CLASS": "100",
             "QUIET_TIME_S": "0.3",
             "LEARNERS": "network",
@@ -124,7 +129,8 @@ def running_stack(folder: Path, environment: Mapping[str, str], **changes: str) 
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     with ExitStack() as exits:
-        server = exits.enter_context(fake_label_studio(free_port(), f"http://127.0.0.1:{port}"))
+        server = SendingLabelStudio(f"http://127.0.0.1:{port}")
+        exits.enter_context(run_fake(server))
         stack = Stack(folder, {**environment, **changes}, port, server)
         exits.callback(stack.stop)
         yield stack

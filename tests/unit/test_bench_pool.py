@@ -9,7 +9,8 @@ from typing import Any
 import click
 import pytest
 
-from bench.fake_label_studio import FakeLabelStudio, find_tasks
+from bench.fake_label_studio import FakeLabelStudio
+from bench.fake_label_studio_app import find_tasks
 from bench.pool import _parse, measure, to_result
 from bench.pool_project import NAMES, PoolRound, PoolSettings
 from bench.process_tree import peaks_by_role

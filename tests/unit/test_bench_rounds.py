@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from bench.annotator import LabelledImage
-from bench.fake_label_studio import LABEL_CONFIG
-from bench.known_label_studio import KnownLabelStudio, to_results
+from bench.fake_label_studio import LABEL_CONFIG, FakeLabelStudio
+from bench.painted_results import to_results
 from bench.rounds import _choose_sets, _parse
 from bench.rounds_answers import Answer, mean_uncertainty, questions_hit, read_answer, wrong_pixels
 from bench.rounds_figures import Runs, find_goals, hit_ratio, to_record, to_rows
@@ -50,7 +50,7 @@ def test_what_the_annotator_sends_is_what_the_service_reads() -> None:
 
 
 def test_a_second_submit_of_a_person_updates_their_annotation() -> None:
-    fake = KnownLabelStudio()
+    fake = FakeLabelStudio({})
     image = LabelledImage("i", np.zeros((32, 32, 1), np.uint8), np.zeros((32, 32), np.int32))
     tasks = fake.add_project(5, [image])
     first, second, other = (fake.submit(tasks["i"], person, []) for person in (1, 1, 2))
