@@ -93,6 +93,8 @@ def fill_holes(mask: Mask) -> Mask:
     """
     if mask.size == 0:
         return mask.copy()
+    # With a border around it, the outside is one area, wherever the mask touches an edge. The flood is
+    # 4-connected, so it does not leak through corners.
     outside = np.pad(mask, 1).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside[1:-1, 1:-1] != 2  # type: ignore[no-any-return]  # numpy types a comparison as Any

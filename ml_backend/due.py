@@ -65,6 +65,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
     if has_credential(project, settings) and _is_push_due(connection, project.project_id, now):
         due.append("push")
     config, _ = find_config(project.label_config)
+    # Without classes nothing can be built or trained; reconciling and pushing go on.
     if config is None:
         return due
     unbuilt = tasks.has_unbuilt(connection, project.project_id, now)

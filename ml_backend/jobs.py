@@ -113,6 +113,7 @@ def _of_this_module(job: Job) -> Job:
 
 def _open(settings: Settings, lane: str) -> Huey:
     name = f"brushloop_{lane}"
+    # Nobody reads results, and kept ones would fill the queue's store.
     options: dict[str, Any] = {"results": False, "serializer": JsonSerializer()}
     if settings.redis_url:
         return RedisHuey(name, url=settings.redis_url.get_secret_value(), **options)

@@ -17,6 +17,7 @@ FIRST_TO_KILL = "500"
 def step_back_process() -> None:
     """Leave the processor, and in need the memory, to the processes that answer people."""
     os.nice(LOWER_PRIORITY)
+    # A container may forbid it; then the kernel chooses as it always does.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)
 

@@ -79,6 +79,7 @@ class Worker:
     def start(self) -> None:
         """Forget what a killed predecessor had sent, ask Label Studio what was missed, and begin."""
         with self._loop.parts.database.write() as connection:
+            # What a predecessor took and never did would wait until it counts as lost.
             wakeups.clear(connection)
             for project in list_projects(connection):
                 update_project(connection, project.project_id, reconciled_at=None)
@@ -129,6 +130,7 @@ class Worker:
                 (project.project_id, kind)
                 for project in list_projects(connection)
                 for kind in find_due(connection, project, parts.settings, parts.clock())
+                # While a round runs, the next one would only fill the lane.
                 if kind != "round" or self._is_free(project)
             ]
 

@@ -87,6 +87,7 @@ class Grid:
 
     def box_means(self, of_blocks: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mean of the box at each place, from the means of all blocks."""
+        # A summed-area table gives each box in four reads, however large the boxes are.
         total = cv2.integral(of_blocks, sdepth=cv2.CV_64F)
         rows, columns = self.blocks
         summed = (
@@ -106,6 +107,7 @@ class Grid:
             if left[row, column] < least:
                 return
             yield row, column
+            # A box whose first block is nearer than one box would overlap this one.
             left[
                 max(0, row - rows + 1) : row + rows, max(0, column - columns + 1) : column + columns
             ] = -np.inf

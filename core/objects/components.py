@@ -69,6 +69,7 @@ class Components:
         """Yield number, box, and pixels within the box of each chosen component; `chosen` is `(N,)` bool."""
         if not chosen.any():
             return
+        # A component is cut out in the stripe where it begins: its first row has a pixel to flood from.
         tops = np.where(chosen, self.boxes[:, 0], -1)
         for rows, numbers in self.stripes():
             for index in np.flatnonzero((tops >= rows.start) & (tops < rows.stop)):

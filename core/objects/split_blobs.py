@@ -164,9 +164,11 @@ def _ridges(basins: NDArray[np.int32], distance: NDArray[Any], n_basins: int) ->
         low, high = np.minimum(one, other)[differs], np.maximum(one, other)[differs]
         codes.append(low.astype(np.int64) * n_basins + high)
         heights.append(np.minimum(distance[here], distance[there])[differs])
+    # Each pair of basins is one number by now, so one pass groups all pixels of their border.
     code, inverse = np.unique(np.concatenate(codes), return_inverse=True)
     passes = np.zeros(code.size, np.float32)
     np.maximum.at(passes, inverse, np.concatenate(heights))
+    # Stable: equal passes are joined in the same order on every machine.
     order = np.argsort(-passes, kind="stable")
     return [(float(passes[i]), int(code[i] // n_basins), int(code[i] % n_basins)) for i in order]
 

@@ -107,6 +107,7 @@ def parse_label_config(xml: str) -> LabelConfig:
     )
 
 
+# Every worker asks for it at every tick, and setups change rarely.
 @lru_cache(maxsize=64)
 def find_config(xml: str) -> tuple[LabelConfig | None, str | None]:
     """A labeling setup as read once, or why it cannot be used."""

@@ -94,6 +94,7 @@ class Lease:
                 connection, self.project.project_id, self.number, self._parts.owner, self._parts.clock(),
                 progress=progress, eta_s=eta_s,
             )  # fmt: skip
+            # The row has another owner, who runs the round now.
             if not alive:
                 self._lost.set()
                 return
@@ -183,6 +184,7 @@ def is_here(owner: str) -> bool:
 
 def is_gone(owner: str) -> bool:
     """Whether the process is known to have ended; of one on another machine nobody here can say."""
+    # Process numbers are given out again; the start time tells the new process from the old one.
     machine, pid, started, _ = owner.split("|")
     return machine == _machine() and _start_time(int(pid)) != started
 
@@ -196,6 +198,7 @@ def list_gone(connection: Connection, table: Table, project_id: int, now: float)
 def _machine() -> str:
     """Host, boot and process namespace: inside the same three a process can be looked up by its number."""
     boot = Path("/proc/sys/kernel/random/boot_id")
+    # Two containers of one machine number their processes apart.
     namespace = Path("/proc/self/ns/pid")
     names = [socket.gethostname()]
     names.append(boot.read_text().strip() if boot.exists() else "")

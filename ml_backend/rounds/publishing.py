@@ -255,6 +255,7 @@ def _settle(
     project_id, skipped = lease.project.project_id, trained.report.get("skipped_images", {})
     for task, truth in snapshot.tasks:
         if task.settled_seq < task.built_seq:
+            # What could not be opened was not trained on: it is settled as seen, not as used.
             used = () if str(task.task_id) in skipped or truth.error else truth.annotation_ids
             tasks.settle_task(connection, project_id, task, lease.number, used)
         if str(task.task_id) in skipped:

@@ -77,6 +77,7 @@ def save_prediction(
         "score": prediction.get("score"),
         "payload": zlib.compress(json.dumps(prediction, separators=(",", ":")).encode(), 1),
         "regions": json.dumps(list(regions)),
+        # Little-endian on every machine that shares the database.
         "embedding": None if embedding is None else embedding.astype("<f2").tobytes(),
         "classes": json.dumps(list(classes)),
         "created_at": now,

@@ -60,6 +60,7 @@ def lease_sync(
 ) -> bool:
     """True for the one that may talk to Label Studio about the project."""
     r = tables.reviews
+    # A project has no row before its first review, and an update alone would lease nothing.
     insert_or_ignore(connection, r, [{"project_id": project_id}])
     free = row_leases.is_free(r, now, gone)
     taken = sa.update(r).where(r.c.project_id == project_id, free).values(leased_by=owner, leased_until=until)

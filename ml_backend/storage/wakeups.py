@@ -12,6 +12,7 @@ from ml_backend.storage.upserts import insert_or_ignore
 def take(connection: Connection, project_id: int, kind: str, now: float, lost_after_s: float) -> bool:
     """True for the one caller that should send the job; one that nobody answered gets lost."""
     w = tables.wakeups
+    # The row has to exist, because the update below is what one caller alone wins.
     insert_or_ignore(connection, w, [{"project_id": project_id, "kind": kind, "sent_at": 0.0}])
     taken = (
         sa.update(w)

@@ -52,6 +52,7 @@ def with_classes_of(wanted: LabelSchema, suggestion: Suggestion, known: LabelSch
     """Number the classes as the labeling setup does now; what it no longer has is left out."""
     if wanted.names == known.names:
         return suggestion
+    # By name, because indices move when somebody reorders the labels.
     index = {i: wanted.index_of(name) for i, name in enumerate(known.names)}
     masks = tuple(
         replace(mask, class_index=new)

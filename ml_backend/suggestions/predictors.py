@@ -28,6 +28,7 @@ class Predictors:
         """Load a model, or return it; raises `CheckpointError`, `DeviceError`."""
         key = (project.folder, model.model_version)
         with self._lock:
+            # Loading under the lock: a second request for this model waits instead of loading it too.
             if key not in self._loaded:
                 folder = self._parts.artifacts(project).models / model.folder
                 settings = self._parts.settings

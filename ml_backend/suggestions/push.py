@@ -110,6 +110,7 @@ class Pusher:
             n_sent = self._converge(self._parts.label_studio(project), project, ids, ours) if ids else 0
         except LabelStudioError as error:
             log.warning("postpone_push project=%d tasks=%d cause=%s", project_id, len(ids), error)
+            # How much of the batch arrived is not known; sending it again changes nothing that is there.
             unanswered, ids = {*unanswered, *ids}, []
         with self._parts.database.write() as connection:
             owner, retry_at = self._parts.owner, self._parts.clock() + PUSH_RETRY_S
@@ -127,6 +128,7 @@ class Pusher:
         with self._parts.database.read() as connection:
             found = [tasks.find_task(connection, project_id, task_id) for task_id in task_ids]
         wanted = [TaskRecord(task.task_id, project_id, task.data, "") for task in found if task]
+        # The other half of the lease is for sending, before another worker may take the rows.
         deadline = time.monotonic() + LEASE_S / 2
         answers = self._suggester.suggest(project_id, wanted, None, deadline)
         return {task.task_id for task, answer in zip(wanted, answers, strict=True) if answer is None}
@@ -137,6 +139,7 @@ class Pusher:
         """List, send the difference, and look again at what was created."""
         with self._parts.database.read() as connection:
             stored = {i: predictions.find_stored(connection, project.project_id, i) for i in task_ids}
+        # What an older version answered is not sent any more.
         wanted = {
             i: p if p and p["model_version"] == project.current_version else None for i, p in stored.items()
         }

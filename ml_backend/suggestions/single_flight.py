@@ -28,6 +28,7 @@ class SingleFlight(Generic[T]):
             return flight.result(max(timeout_s, 0.0))
         try:
             flight.set_result(work())
+        # Whatever ended the work, those who wait must hear of it.
         except BaseException as error:
             flight.set_exception(error)
             raise

@@ -207,6 +207,7 @@ class Suggester:
         if is_awaited:
             self._pause_background_work(project)
         request = _Request(project, model, config, task, truth, depends_on)
+        # Label Studio calls twice when a task is opened: both calls share one computation.
         key = (project.folder, task.task_id, model.model_version, depends_on)
         return self._flights.run(key, lambda: self._compute(request, deadline), deadline - time.monotonic())
 
@@ -231,6 +232,7 @@ class Suggester:
             dict(answer),
             [to_region_record(region, checkpoint.schema) for region in suggestion.regions],
         )
+        # Kept before it is sent: a correction may follow at once, and teaches by the difference to this.
         with self.parts.database.write() as connection:
             if still_exists(connection, project):
                 now = self.parts.clock()
