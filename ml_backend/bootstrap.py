@@ -40,9 +40,10 @@ def build_app(settings: Settings) -> Flask:
 def build_parts(settings: Settings) -> Parts:
     """Open the database, bring it up to date, and choose everything else.
 
-    A `DEVICE` that is not there ends the process at its start, with a `DeviceError`, and not some round.
+    A `DEVICE` or an `ENGINE` that is not there ends the process at its start, with a `DeviceError`, and not
+    some round.
     """
-    choose_compute(settings.device)
+    choose_compute(settings.device, settings.engine)
     database = connect(settings)
     migrate(database, settings.data_dir)
     servers = LabelStudios(settings)

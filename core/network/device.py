@@ -6,6 +6,7 @@ Weights on disk and in reports are always on the processor; a device only ever s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from core.errors import DeviceError
 
 AUTO = "auto"
+TORCH, OPENVINO = "torch", "openvino"
+ENGINES = (AUTO, TORCH, OPENVINO)
+"""What computes answers: torch, or graphs that OpenVINO compiles; `auto` takes those where it is there."""
 
 FIRST_WITH_BFLOAT16 = (8, 0)
 """CUDA's compute capability from which on bfloat16 is multiplied in hardware; before, it is a slow format."""
@@ -31,10 +35,13 @@ class Compute:
     device : torch.device
     half : torch.dtype or None
         What autocast computes in; None is float32 throughout. Weights and losses are float32 either way.
+    graphs : bool
+        Answers, which need no gradients, come from compiled graphs in float32.
     """
 
     device: torch.device
     half: torch.dtype | None = None
+    graphs: bool = False
 
     @property
     def exact(self) -> Compute:
@@ -62,18 +69,20 @@ EXACT = Compute(torch.device("cpu"))
 """float32 on the processor."""
 
 
-def choose_compute(name: str = "cpu") -> Compute:
+def choose_compute(name: str = "cpu", engine: str = TORCH) -> Compute:
     """Turn the name of a device into what computes there fastest.
 
     Parameters
     ----------
     name : str
         `auto` (the first GPU that CUDA knows, else the processor), or torch's own: `cpu`, `cuda`, `cuda:1`.
+    engine : one of ENGINES
+        A GPU answers with torch, whatever is chosen.
 
     Raises
     ------
     DeviceError
-        torch does not know the name, or there is no such device.
+        torch does not know the name, there is no such device, or OpenVINO is chosen and not installed.
 
     Examples
     --------
@@ -90,7 +99,22 @@ def choose_compute(name: str = "cpu") -> Compute:
         raise DeviceError(f"networks run on cpu and cuda, not on {device.type!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"torch sees {torch.cuda.device_count()} CUDA devices, so {name!r} cannot be used")
-    return Compute(device, half_of(device))
+    return Compute(device, half_of(device), _wants_graphs(device, engine))
+
+
+def _wants_graphs(device: torch.device, engine: str) -> bool:
+    if engine not in ENGINES:
+        raise DeviceError(f"there is no engine called {engine!r}; use {', '.join(ENGINES)}")
+    if device.type != "cpu" or engine == TORCH:
+        return False
+    if engine == OPENVINO and not can_compile():
+        raise DeviceError("OpenVINO is not installed: pip install 'brushloop[fast]'")
+    return can_compile()
+
+
+def can_compile() -> bool:
+    """Whether the package that compiles graphs is installed."""
+    return find_spec("openvino") is not None
 
 
 def half_of(device: torch.device) -> torch.dtype | None:

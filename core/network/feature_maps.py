@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.network.batch import to_batch
-from core.network.encoder import STRIDE, STRIDES, Encoder, colours_of, encoder_digest, load_encoder
+from core.network.encoder import (
+    IN_CHANNELS,
+    STRIDE,
+    STRIDES,
+    Encoder,
+    colours_of,
+    encoder_digest,
+    load_encoder,
+)
+from core.network.graphs import Graph, compile_graph
 from core.network.pixels import PixelStatistics
 from core.tiles import Slices, Tile, cut_tiles
 
@@ -120,8 +130,13 @@ class FeatureMaps:
         self.statistics = statistics
         self._store = store or KeptInMemory()
         self._device = device or torch.device("cpu")
+        self._graph: Graph | None = None
         self._colours = torch.from_numpy(colours_of(statistics.n_channels))
         self._seen: _Seen | None = None
+
+    def compile_encoder(self, n_threads: int | None = None) -> None:
+        """Run the encoder as a compiled graph from now on; raises `DeviceError`."""
+        self._graph = _compile_encoder(n_threads)
 
     def window(self, image: NDArray[Any], window: Slices) -> list[Map]:
         """The maps of a part of an image `(H, W, C)`; the part begins on multiples of the stride.
@@ -162,7 +177,8 @@ class FeatureMaps:
         return maps
 
     def _compute(self, pixels: NDArray[Any], tile: Tile) -> list[Map]:
-        encoder, batch = _encoder_on(self._device), to_batch(pixels, self.statistics, STRIDE)
+        encoder = self._graph or _encoder_on(self._device)
+        batch = to_batch(pixels, self.statistics, STRIDE)
         with torch.inference_mode():
             maps = encoder(_show(batch.to(self._device), self._colours.to(self._device)))
             cores = [
@@ -189,6 +205,11 @@ class FeatureMaps:
 def _show(batch: Tensor, colours: Tensor) -> Tensor:
     """`(N, C, H, W)` standardised channels to the three that the encoder reads."""
     return torch.einsum("nchw,kc->nkhw", batch, colours).contiguous(memory_format=torch.channels_last)
+
+
+@lru_cache(maxsize=1)
+def _compile_encoder(n_threads: int | None) -> Graph:
+    return compile_graph(load_encoder(), IN_CHANNELS, n_threads)
 
 
 def _encoder_on(device: torch.device) -> Encoder:

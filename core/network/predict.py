@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,17 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.errors import ImageError, RoundCancelledError
+from core.errors import DeviceError, ImageError, RoundCancelledError
 from core.network import uncertainty
 from core.network.batch import to_batch
 from core.network.checkpoint import Checkpoint
-from core.network.device import Compute, choose_compute
+from core.network.device import OPENVINO, TORCH, Compute, choose_compute
 from core.network.embedding import EmbeddingMean
 from core.network.encoder import STRIDE
 from core.network.feature_maps import FeatureMaps, KeepsNothing, MapStore
-from core.network.inference import infer_logits, infer_with_features, load_network
+from core.network.graphs import Graph, WholeNetwork, compile_graph
+from core.network.inference import infer_with_features, load_network
 from core.network.mixture import HEAD, calibrated, sharpen
 from core.network.quick import QuickLearners
+from core.network.timm_network import KIND as TIMM
 from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction
 from core.threads import torch_threads
@@ -54,6 +57,10 @@ def sample_logits(
     return torch.stack([first[0], *mirrored])
 
 
+COMPILE_FROM_PX = 2_000_000
+"""Pixels times looks after which a model is compiled: a second that fewer pixels do not give back."""
+
+
 class Predictor:
     """Holds a network in memory and answers for one image after another.
 
@@ -69,6 +76,8 @@ class Predictor:
         Side of a tile; memory grows with it, the maps of the whole image apart.
     store : MapStore, optional
         Where the encoder's maps are kept, for models with a learner that reads them.
+    on_fallback : callable, optional
+        Told why torch goes on answering where compiled graphs were wanted.
     """
 
     def __init__(
@@ -79,12 +88,16 @@ class Predictor:
         compute: Compute | None = None,
         tile_px: int = TILE_PX,
         store: MapStore | None = None,
+        on_fallback: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.checkpoint = checkpoint
         self.n_threads = n_threads
         self.compute = compute or choose_compute()
         self.tile_px = tile_px
         self._network = load_network(checkpoint, self.compute) if _runs_network(checkpoint) else None
+        self._on_fallback = on_fallback
+        self._graph: Graph | None = None
+        self._looked_px, self._is_compiled, self._compiling = 0, False, threading.Lock()
         self._maps = FeatureMaps(checkpoint.statistics, store or KeepsNothing(), self.compute.device)
         self._quick = QuickLearners(checkpoint.learners, self._maps, n_threads)
 
@@ -129,6 +142,7 @@ class Predictor:
             len(self.checkpoint.schema) if keep_probabilities else 0,
             self._network is not None,
         )
+        self._compile_when_it_pays(shape[0] * shape[1] * n_augmentations)
         seen = EmbeddingMean()
         with torch_threads(self.n_threads), torch.inference_mode():
             for tile in cut_tiles(
@@ -153,7 +167,7 @@ class Predictor:
             return None
         batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
         rows, columns = tile.core_in_read
-        first, deepest = infer_with_features(self._network, batch, self.compute)
+        first, deepest = self._look(batch)
         seen.add(deepest, (rows, columns), batch.shape[-1])
         # Looked at for its outlines alone, one look is enough.
         n_looks = n_augmentations if self.checkpoint.network_weight else 1
@@ -178,9 +192,42 @@ class Predictor:
                 weights.append(share.weight)
         return torch.cat(samples), torch.tensor(weights)
 
-    def _logits(self, batch: Tensor) -> Tensor:
+    @property
+    def engine(self) -> str:
+        """What answers now: a GPU's or the processor's torch, or compiled graphs."""
+        return TORCH if self._graph is None else OPENVINO
+
+    def _compile_when_it_pays(self, coming_px: int) -> None:
+        """Go over to compiled graphs once enough pixels were asked for to win back what compiling takes."""
+        self._looked_px += coming_px
+        if not self.compute.graphs or self._looked_px < COMPILE_FROM_PX:
+            return
+        with self._compiling:
+            if self._is_compiled or not self.compute.graphs:
+                return
+            self._is_compiled = True
+            try:
+                if HEAD in self.checkpoint.learners:
+                    self._maps.compile_encoder(self.n_threads)
+                # In some of timm's networks the size of the example would be fixed.
+                if self._network is not None and self.checkpoint.architecture["kind"] != TIMM:
+                    whole = WholeNetwork(load_network(self.checkpoint))  # in float32
+                    n_channels = self.checkpoint.statistics.n_channels
+                    self._graph = compile_graph(whole, n_channels, self.n_threads)
+            except DeviceError as error:
+                self._on_fallback(str(error))
+                self.compute = replace(self.compute, graphs=False)
+
+    def _look(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's logits and its deepest features."""
+        if self._graph is not None:
+            logits, deepest = self._graph(batch)
+            return logits, deepest
         assert self._network is not None, "only asked where it is run"  # noqa: S101
-        return infer_logits(self._network, batch, self.compute)
+        return infer_with_features(self._network, batch, self.compute)
+
+    def _logits(self, batch: Tensor) -> Tensor:
+        return self._look(batch)[0]
 
 
 def _runs_network(checkpoint: Checkpoint) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
+from functools import partial
 
 from core.network.checkpoint import load_checkpoint
 from core.network.device import choose_compute
@@ -11,6 +13,8 @@ from core.network.predict import Predictor
 from ml_backend.parts import Parts
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project
+
+log = logging.getLogger(__name__)
 
 MAX_LOADED = 4
 """Some tens of megabytes each; the least recently used one goes first."""
@@ -32,10 +36,17 @@ class Predictors:
             if key not in self._loaded:
                 folder = self._parts.artifacts(project).models / model.folder
                 settings = self._parts.settings
-                compute = choose_compute(settings.device)
-                predictor = Predictor(load_checkpoint(folder), settings.predict_threads, compute=compute)
-                self._loaded[key] = predictor
+                self._loaded[key] = Predictor(
+                    load_checkpoint(folder),
+                    settings.predict_threads,
+                    compute=choose_compute(settings.device, settings.engine),
+                    on_fallback=partial(_log_fallback, model.model_version),
+                )
             self._loaded.move_to_end(key)
             while len(self._loaded) > MAX_LOADED:
                 self._loaded.popitem(last=False)
             return self._loaded[key]
+
+
+def _log_fallback(version: str, reason: str) -> None:
+    log.warning("answer_with_torch version=%s cause=%r", version, reason)
