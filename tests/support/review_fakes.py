@@ -102,6 +102,11 @@ class ReviewBench:
             models.set_current(connection, 1, version)
         return version
 
+    def go_back(self, version: str) -> None:
+        """Somebody made an earlier model current again; its files are no matter here."""
+        with self.parts.database.write() as connection:
+            models.set_current(connection, 1, version)
+
     @property
     def version(self) -> str:
         with self.parts.database.read() as connection:

@@ -91,7 +91,7 @@ def test_going_back_to_an_earlier_model_is_followed_too(bench: ReviewBench) -> N
     bench.review()
     bench.promote()
     bench.review()
-    bench.bench.loop.rollback(1, first)
+    bench.go_back(first)
     bench.clock.now += 10
     bench.review()
     assert bench.server.model_version == first

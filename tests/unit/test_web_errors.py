@@ -185,6 +185,7 @@ def test_a_streamed_body_without_length_is_measured_while_it_is_read(make_client
             "wsgi.input": Endless(),
             "wsgi.input_terminated": True,
             "HTTP_TRANSFER_ENCODING": "chunked",
+            "CONTENT_TYPE": "application/json",
         },
     )
     assert answer.status_code == 413
