@@ -69,7 +69,6 @@ class Checkpoint:
     parent: str | None = None
     seed: int = 0
     taught: tuple[str, ...] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
     learners: Mapping[str, Weights] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     mixture_temperature: float = 1.0
@@ -182,7 +181,6 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
         "parent": checkpoint.parent,
         "seed": checkpoint.seed,
         "taught": None if checkpoint.taught is None else list(checkpoint.taught),
-        "extra": dict(checkpoint.extra),
         "mixture_temperature": checkpoint.mixture_temperature,
         "shares": {name: share.to_record() for name, share in checkpoint.shares.items()},
     }
@@ -202,7 +200,6 @@ def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
         parent=record["parent"],
         seed=int(record["seed"]),
         taught=None if taught is None else tuple(taught),
-        extra=record["extra"],
         learners=learners,
         mixture_temperature=float(record.get("mixture_temperature", 1.0)),
         shares={name: Share(**share) for name, share in record.get("shares", {}).items()},
