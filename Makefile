@@ -30,7 +30,7 @@ TEST_PACKAGES := chromium redis-server postgresql
 # As many processes as cores and memory carry; what shares a server stays together.
 SIDE_BY_SIDE := -n auto --dist loadgroup
 
-.PHONY: help setup up check lint test thorough bench e2e sbom docs pictures constraints system-packages clean
+.PHONY: faults help setup up check lint test thorough bench e2e sbom docs pictures constraints system-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,11 @@ docs: $(INSTALLED)  ## build the documentation site into site/; a broken link en
 pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictures anew, with the end-to-end test
 	$(BIN)/pytest tests/e2e/test_loop.py
 	cp test-artifacts/first-ten-minutes/*.jpg docs/pictures/first-ten-minutes/
+
+FAULTS := interrupted_rounds damaged_truth damaged_models clocks reconcile service_health lost_database backup
+
+faults: $(INSTALLED)  ## what heals by itself, fault by fault
+	$(BIN)/pytest $(FAULTS:%=tests/unit/test_%.py)
 
 bench: $(INSTALLED)  ## run a benchmark: make bench NAME=rle (ARGS="--data DIR --json FILE")
 	$(BIN)/python -m bench $(NAME) $(ARGS)

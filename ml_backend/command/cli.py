@@ -109,6 +109,43 @@ def worker(data_dir: Path | None) -> None:
 
 
 @commands.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@data_dir_option
+def backup(target: Path, data_dir: Path | None) -> None:
+    """Copy database and files into the new folder TARGET, while everything runs."""
+    from ml_backend.command.backup import back_up
+
+    back_up(_settings(data_dir=data_dir), target)
+
+
+@commands.command()
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@data_dir_option
+def restore(source: Path, data_dir: Path | None) -> None:
+    """Bring the backup SOURCE back into an empty data folder."""
+    from ml_backend.command.backup import restore as bring_back
+
+    bring_back(_settings(data_dir=data_dir), source)
+
+
+@commands.command()
+@click.argument("project", type=ProjectNumber(min=1))
+@data_dir_option
+@click.confirmation_option(prompt="Remove everything that Brushloop keeps of this project?")
+def forget(project: int, data_dir: Path | None) -> None:
+    """Remove what Brushloop keeps of a PROJECT; Label Studio is not touched."""
+    from ml_backend.bootstrap import build_parts
+    from ml_backend.storage.projects import forget_project, get_project
+
+    parts = build_parts(_settings(data_dir=data_dir))
+    with parts.database.write() as connection:
+        known = get_project(connection, project)
+        forget_project(connection, project)
+    parts.artifacts(known).remove()
+    console.print(f"project {project} is forgotten")
+
+
+@commands.command()
 @project_argument
 @click.option("--title", default="Brushloop", show_default=True, help="Title of a new project.")
 @click.option(

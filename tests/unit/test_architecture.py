@@ -97,6 +97,7 @@ OPEN: dict[str, set[str]] = {
     "ml_backend.status": {"overview", "ready", "status_view"},
     "ml_backend.storage": {
         "health",
+        "installation",
         "annotations",
         "artifacts",
         "candidates",
