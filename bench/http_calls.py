@@ -65,7 +65,11 @@ class Service:
         deadline = time.monotonic() + timeout_s
         while True:
             status = self.status(project_id)
-            if status["state"] == "idle" and not status["annotations"]["pending"] and status["model_version"]:
+            if (
+                status["state"] in ("idle", "refining")
+                and not status["annotations"]["pending"]
+                and status["model_version"]
+            ):
                 return status
             if status["state"] == "error" or time.monotonic() > deadline:
                 raise RuntimeError(f"project {project_id} did not learn: {json.dumps(status)[:2000]}")

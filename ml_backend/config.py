@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     round_warm_budget_s: float = Field(
         default=8.0, gt=0
     )  # the same for a round that goes on from the current model
+    draft_s: float = Field(default=3.0, ge=0)  # 0: no draft before a round
+    consolidate_s: float = Field(default=300.0, ge=0)  # of training over the same truth, 0: none
     round_steps: int | None = Field(default=None, ge=1)  # instead of seconds, for comparisons
     learners: Literal["all", "quick", "network"] = "all"
     training_threads: int | None = Field(default=None, ge=1)

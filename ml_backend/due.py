@@ -20,12 +20,13 @@ from core.truth.readiness import Readiness, assess
 from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import has_passed, is_reached
+from ml_backend.rounds.continuing import is_draft_due, plan_continuation
 from ml_backend.rounds.lease import is_here, is_lost, list_gone
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import health, predictions, reviews, rounds, scorings, tables, tasks
 from ml_backend.storage.projects import Project
 
-JobKind = Literal["reconcile", "build", "round", "push", "score", "rank", "sync"]
+JobKind = Literal["reconcile", "build", "draft", "round", "consolidate", "push", "score", "rank", "sync"]
 
 LONGEST_WAIT_FACTOR, LONGEST_WAIT_S = 10.0, 30.0
 """Where many people paint there is no quiet time: no annotation waits longer than this for its round."""
@@ -71,10 +72,14 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
     unbuilt = tasks.has_unbuilt(connection, project.project_id, now)
     if unbuilt:
         due.append("build")
-    if _is_round_due(connection, project, config.schema, settings, now, unbuilt):
+    if not unbuilt and _is_draft_due(connection, project, config.schema, settings):
+        due.append("draft")
+    elif _is_round_due(connection, project, config.schema, settings, now, unbuilt):
         due.append("round")
     elif project.current_version is not None:
         due += _find_review(connection, project, project.current_version, settings, now)
+        if not due and not unbuilt and not is_training(connection, project.project_id, now):
+            due += ["consolidate"] * (plan_continuation(connection, project, settings, now) is not None)
     return due
 
 
@@ -202,6 +207,15 @@ def _has_no_readable_model(connection: Connection, project: Project) -> bool:
         return False
     newest = rounds.list_rounds(connection, project.project_id, 1)
     return not newest or newest[0].state not in ("failed", "cancelled")
+
+
+def _is_draft_due(connection: Connection, project: Project, schema: LabelSchema, settings: Settings) -> bool:
+    """Whether a draft should bridge the time until the round that people pause for."""
+    if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
+        return False
+    if not assess_project(connection, project, schema, settings).ready:
+        return False
+    return is_draft_due(connection, project, schema, settings)
 
 
 def _is_backing_off(connection: Connection, project: Project, now: float) -> bool:

@@ -54,7 +54,9 @@ class Queue:
     """Lanes, so that a round that trains for long, or scoring, never keeps a label map or a push waiting."""
 
     LANES: Mapping[JobKind, str] = {
+        "draft": "rounds",
         "round": "rounds",
+        "consolidate": "consolidations",
         "build": "quick",
         "reconcile": "quick",
         "push": "quick",

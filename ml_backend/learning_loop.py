@@ -18,27 +18,24 @@ the same time from many threads and processes.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
-from core.errors import RoundCancelledError
 from ml_backend.errors import ConflictError, LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.ports import ProjectView, TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
-from ml_backend.rounds import publishing, troubles
-from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.rounds.readable import find_damage, keep_readable
+from ml_backend.rounds.running import Rounds
 from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
-from ml_backend.strokes.build_truth import build_changed, rebuild_damaged
+from ml_backend.strokes.build_truth import build_changed
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
 from ml_backend.suggestions import pictures, push, suggesting
@@ -55,6 +52,7 @@ class LearningLoop:
         self._suggester = suggesting.Suggester(parts)
         self._pusher = push.Pusher(parts, self._suggester)
         self._scorer = scoring.Scorer(parts, self._suggester)
+        self._rounds = Rounds(parts)
 
     # Record: what Label Studio tells is written down at once, and nothing else happens before it is answered.
 
@@ -97,54 +95,15 @@ class LearningLoop:
         At most one round of a project runs at a time, over all processes; a second call returns at once.
         `should_stop` means that this process is going down: the round is left to the next one.
         """
-        lease = take_lease(self.parts, project_id, should_stop)
-        if lease is None:
-            return None
-        log.info("start_round project=%d round=%d", project_id, lease.number)
-        version: str | None = None
-        ending: troubles.Ending | None = troubles.UNEXPECTED
-        try:
-            with lease:
-                version = self._run(lease)
-            ending = None
-        except LeaseLostError:
-            ending = None
-            log.warning("lose_round project=%d round=%d", project_id, lease.number)
-        except troubles.PASSING as error:
-            ending = troubles.judge(error, is_cancelled=lease.is_cancelled)
-        finally:
-            if ending:
-                publishing.give_up(self.parts, lease, ending)
-        return version
+        return self._rounds.run(project_id, should_stop)
 
-    def _run(self, lease: Lease) -> str | None:
-        """The story of a round."""
-        found = reconcile_project(self.parts, lease.project, painted_only=True)
-        project, config = self._usable(lease.project.project_id)
-        keep_readable(self.parts, project)
-        build_changed(self.parts, project, config, lease.should_stop)
-        rebuild_damaged(self.parts, project, config, lease.should_stop)
-        if lease.should_stop():
-            raise RoundCancelledError("stopped before the training began")
-        snapshot = publishing.take_snapshot(self.parts, project, config.schema)
-        lease.truth_seq = snapshot.truth_seq
-        halvings = publishing.count_halvings(self.parts, lease)
-        spec = publishing.write_spec(self.parts, project, config, snapshot, halvings)
-        try:
-            trained = self.parts.trainer(spec, lease.report_progress, lease.should_stop)
-            version = publishing.publish_patiently(self.parts, lease, spec, snapshot, trained, found.problem)
-        finally:
-            shutil.rmtree(spec.output, ignore_errors=True)
-        log.info(
-            "finish_round project=%d round=%d model_version=%s promoted=%s examples=%d",
-            project.project_id,
-            lease.number,
-            version,
-            trained.promoted,
-            len(spec.examples),
-        )
-        publishing.sweep(self.parts, lease.project)
-        return version
+    def run_draft(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
+        """Publish what a few seconds give, before the round that accounts for the truth."""
+        return self._rounds.draft(project_id, should_stop)
+
+    def consolidate(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
+        """Train on over the truth of the last round while nobody wants anything else."""
+        return self._rounds.go_on(project_id, should_stop)
 
     # Suggest: masks and questions for the tasks that somebody opens.
 

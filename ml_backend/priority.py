@@ -7,16 +7,17 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-LOWER_PRIORITY = 10
-"""Nice value of trainings and scoring: the web answers first on a machine that computes on all cores."""
+LOWER_PRIORITY, LOWEST_PRIORITY = 10, 19
+"""Nice values of trainings and scoring, and of what nobody waits for: the web answers first on a machine that
+computes on all cores."""
 
 FIRST_TO_KILL = "500"
 """Where memory runs out, the kernel takes the training and not the service (0 is usual, 1000 the most)."""
 
 
-def step_back_process() -> None:
+def step_back_process(priority: int = LOWER_PRIORITY) -> None:
     """Leave the processor, and in need the memory, to the processes that answer people."""
-    os.nice(LOWER_PRIORITY)
+    os.nice(priority)
     # A container may forbid it; then the kernel chooses as it always does.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_KILL)

@@ -37,7 +37,8 @@ class TrainingSpec:
 
     In the folder `maps`, if any, the encoder's maps are kept from round to round.
 
-    Threads and patches at once are halved so often: memory ran out before.
+    Threads and patches at once are halved so often: memory ran out before. With `is_patient` nobody waits for
+    what comes out, and everything else on the machine goes first.
     """
 
     schema: LabelSchema
@@ -48,6 +49,7 @@ class TrainingSpec:
     now: float
     halvings: int = 0
     maps: Path | None = None
+    is_patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,17 @@ class TrainedRound:
 
 
 class Trainer(Protocol):
-    """Carries out a specification; raises `TrainingError` (also when stopped) or `MachineError`."""
+    """Carries out a specification; raises `TrainingError` (also when stopped) or `MachineError`.
+
+    Asked to finish, it makes no further step, and comes out with what was learnt.
+    """
 
     def __call__(
-        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self,
+        spec: TrainingSpec,
+        on_progress: OnProgress,
+        should_stop: Callable[[], bool],
+        should_finish: Callable[[], bool] = lambda: False,
     ) -> TrainedRound: ...
 
 

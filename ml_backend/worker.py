@@ -38,6 +38,9 @@ CHECK_EVERY = 20
 LOST_AFTER_S = 60.0
 """A job that nobody began this long after it was sent was lost with its worker, or waits behind others."""
 
+LEADING: tuple[JobKind, ...] = ("draft", "round", "consolidate")
+"""Jobs that take the project's lease, of which there is one."""
+
 
 def run_worker(settings: Settings, stop: threading.Event) -> None:
     """Work until `stop` is set; a running round is then left to the next worker."""
@@ -68,7 +71,11 @@ class Worker:
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
             "build": self._job("build", lambda project_id: loop.build_truth(project_id, stop.is_set)),
+            "draft": self._job("draft", lambda project_id: loop.run_draft(project_id, stop.is_set)),
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
+            "consolidate": self._job(
+                "consolidate", lambda project_id: loop.consolidate(project_id, stop.is_set)
+            ),
             "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
             "rank": self._job("rank", lambda project_id: loop.rank(project_id)),
@@ -131,7 +138,7 @@ class Worker:
                 for project in list_projects(connection)
                 for kind in find_due(connection, project, parts.settings, parts.clock())
                 # While a round runs, the next one would only fill the lane.
-                if kind != "round" or self._is_free(project)
+                if kind not in LEADING or self._is_free(project)
             ]
 
     def _is_free(self, project: Project) -> bool:
@@ -148,7 +155,7 @@ class Worker:
     def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
         def run(project_id: int) -> None:
             try:
-                if kind in ("round", "score"):
+                if kind in (*LEADING, "score"):
                     # From here on leases of its own say that it is under way, and are found lost should we
                     # be killed. Other workers may take their share of what is to be scored.
                     self._clear(project_id, kind)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ml_backend.parts import Parts
 from ml_backend.storage import rounds, row_leases
 from ml_backend.storage.projects import Project, get_project
-from ml_backend.storage.rounds import StoredRound
+from ml_backend.storage.rounds import RoundKind, StoredRound
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ LONGEST_LOOK_S = 5.0
 MAX_WATCHED = 1000
 
 
+GivesWay = Callable[[Connection], bool]
+"""Whether a round that nobody waits for should end now; asked with every beat."""
+
+
 class LeaseLostError(Exception):
     """Somebody else took the round over, or the project is gone: stop, and write nothing more."""
 
@@ -43,8 +47,17 @@ class LeaseLostError(Exception):
 class Lease:
     """One running round. Entering starts the beat; what is not ended inside is recorded as interrupted."""
 
-    def __init__(self, parts: Parts, project: Project, number: int, should_stop: Callable[[], bool]) -> None:
-        self.project, self.number = project, number
+    def __init__(
+        self,
+        parts: Parts,
+        project: Project,
+        number: int,
+        should_stop: Callable[[], bool],
+        kind: RoundKind = "round",
+        gives_way: GivesWay = lambda connection: False,
+    ) -> None:
+        self.project, self.number, self.kind = project, number, kind
+        self._gives_way, self._something_better = gives_way, threading.Event()
         self.truth_seq = project.truth_seq  # up to where the round looked; the snapshot moves it on
         self._parts = parts
         self._worker_stops = should_stop
@@ -73,6 +86,10 @@ class Lease:
         """Pause, but no longer than until the round is cancelled."""
         self._cancelled.wait(seconds)
 
+    def should_finish(self) -> bool:
+        """Whether there is something better to do than to go on, as `gives_way` said."""
+        return self._something_better.is_set()
+
     @property
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
@@ -98,12 +115,20 @@ class Lease:
             if not alive:
                 self._lost.set()
                 return
+            if self._gives_way(connection):
+                self._something_better.set()
             requests = get_project(connection, self.project.project_id).cancel_requests
         if requests != self.project.cancel_requests:
             self._cancelled.set()
 
 
-def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -> Lease | None:
+def take_lease(
+    parts: Parts,
+    project_id: int,
+    should_stop: Callable[[], bool],
+    kind: RoundKind = "round",
+    gives_way: GivesWay = lambda connection: False,
+) -> Lease | None:
     """Begin a round of the project; None when one is running already."""
     now = parts.clock()
     with parts.database.write() as connection:
@@ -116,8 +141,9 @@ def take_lease(parts: Parts, project_id: int, should_stop: Callable[[], bool]) -
             now,
             lambda running: may_take_over(running, now),
             project.train_requests,
+            kind,
         )
-    return Lease(parts, project, number, should_stop) if number is not None else None
+    return None if number is None else Lease(parts, project, number, should_stop, kind, gives_way)
 
 
 @dataclass(frozen=True)

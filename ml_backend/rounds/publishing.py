@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,6 +16,7 @@ from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
+from ml_backend.rounds.concerns import describe_few_steps, find_weak_classes
 from ml_backend.rounds.encoder_weights import find_encoder_base
 from ml_backend.rounds.lease import Lease, LeaseLostError
 from ml_backend.rounds.troubles import Ending, describe
@@ -40,7 +41,7 @@ SENT_KEPT_S = 30 * 24 * 3600.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The project's truth at one moment, and the model that the round starts from."""
+    """The project's truth at one moment, the model that the round starts from, and the one in use."""
 
     truth_seq: int
     tasks: tuple[tuple[StoredTask, TaskTruth], ...]
@@ -55,12 +56,23 @@ def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapsh
         listed = tasks.list_truth(connection, project.project_id)
         is_usable = known.live_problem is None or known.displaced_version is not None
         version = known.current_version if is_usable else None
-        start = models.find_model(connection, project.project_id, version)
+        start = _find_start(connection, project.project_id, version)
     built = [(task, TaskTruth.from_record(task.truth)) for task in listed if task.truth]
     usable = tuple(
         (task, truth) for task, truth in built if truth.maps is None or truth.classes == schema.names
     )
     return Snapshot(known.truth_seq, usable, start, known.current_version)
+
+
+def _find_start(connection: Connection, project_id: int, version: str | None) -> StoredModel | None:
+    """The current model, or the one before a draft that was only published to bridge the next round."""
+    start = models.find_model(connection, project_id, version)
+    while start is not None:
+        made_in = rounds.find_round(connection, project_id, start.round)
+        if made_in is None or made_in.kind != "draft":
+            break
+        start = models.find_model(connection, project_id, start.parent)
+    return start
 
 
 def write_spec(
@@ -167,7 +179,8 @@ def publish(
         took = efforts.list_open(connection, lease.project.project_id, snapshot.truth_seq)
         told = " ".join(filter(None, (note, _describe_halvings(spec))))
         report = _complete_report(snapshot, trained, told or None, spec.schema) | {"effort": sum_up(took)}
-        efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
+        if lease.kind != "draft":
+            efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
         end_round(connection, parts, lease, "done", report=report, model_version=version)
         if version is not None:
             parent = snapshot.start.model_version if snapshot.start else None
@@ -177,10 +190,11 @@ def publish(
             # Here, under the lease: no other round can be starting from what is dropped.
             models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
             predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
-        _settle(connection, lease, snapshot, trained, now)
-        update_project(
-            connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=None
-        )
+        if lease.kind != "draft":  # it accounts for nothing: the round that follows does
+            _settle(connection, lease, snapshot, trained, now)
+            update_project(
+                connection, lease.project.project_id, attempted_seq=snapshot.truth_seq, last_error=None
+            )
     return version
 
 
@@ -203,7 +217,7 @@ def end_round(
     )  # fmt: skip
     if not ended:
         raise LeaseLostError
-    if state != "interrupted":
+    if state != "interrupted" and lease.kind == "round":
         answer_train_requests(connection, project_id, lease.project.train_requests)
 
 
@@ -216,7 +230,7 @@ def give_up(parts: Parts, lease: Lease, ending: Ending) -> None:
             end_round(connection, parts, lease, state, error=cause, trouble=ending.trouble)
             if state == "failed":
                 update_project(connection, project_id, last_error=cause)
-            if state != "interrupted":
+            if state != "interrupted" and lease.kind == "round":
                 seq = get_project(connection, project_id).truth_seq
                 update_project(connection, project_id, attempted_seq=min(seq, lease.truth_seq))
     except LeaseLostError:
@@ -271,4 +285,12 @@ def _complete_report(
     skipped = {**unreadable, **trained.report.get("skipped_images", {})}
     held_out = [truth.held_out_objects for _, truth in snapshot.tasks if truth.maps]
     objects = dict(zip(schema.names, map(sum, zip(*held_out, strict=True)), strict=False))
-    return {**trained.report, "skipped_images": skipped, "held_out_objects": objects, "note": note}
+    weak = [asdict(one) for one in find_weak_classes(trained.report, schema.names)]
+    told = " ".join(filter(None, (note, describe_few_steps(trained.report)))) or None
+    return {
+        **trained.report,
+        "skipped_images": skipped,
+        "held_out_objects": objects,
+        "weak_classes": weak,
+        "note": told,
+    }

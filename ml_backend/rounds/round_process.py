@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -30,7 +30,7 @@ from core.training.optimiser import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.ports import ImageSource
-from ml_backend.priority import step_back_process
+from ml_backend.priority import LOWER_PRIORITY, LOWEST_PRIORITY, step_back_process
 from ml_backend.rounds import troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.storage.kept_maps import KeptMaps
@@ -64,7 +64,11 @@ class ProcessTrainer:
         process.join()
 
     def __call__(
-        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self,
+        spec: TrainingSpec,
+        on_progress: OnProgress,
+        should_stop: Callable[[], bool],
+        should_finish: Callable[[], bool] = lambda: False,
     ) -> TrainedRound:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
@@ -73,7 +77,7 @@ class ProcessTrainer:
         process.start()
         theirs.close()
         try:
-            return _listen(process, ours, on_progress, should_stop)
+            return _listen(process, ours, on_progress, should_stop, should_finish)
         finally:
             ours.close()
             process.join(STOP_GRACE_S)
@@ -83,7 +87,11 @@ class ProcessTrainer:
 
 
 def train_here(
-    spec: TrainingSpec, images: ImageSource, on_progress: OnProgress, should_stop: Callable[[], bool]
+    spec: TrainingSpec,
+    images: ImageSource,
+    on_progress: OnProgress,
+    should_stop: Callable[[], bool],
+    should_finish: Callable[[], bool] = lambda: False,
 ) -> TrainedRound:
     """Carry out a specification in this process."""
     start = load_checkpoint(spec.start) if spec.start else None
@@ -97,6 +105,7 @@ def train_here(
         recipe=replace(recipe, batch_size=smaller),
         now=time.monotonic,
         should_stop=should_stop,
+        should_finish=should_finish,
         on_progress=on_progress,
         store=KeptMaps(spec.maps) if spec.maps else None,
     )
@@ -114,10 +123,19 @@ def _with_fewer_threads(spec: TrainingSpec) -> RoundSettings:
 
 
 def _listen(
-    process: BaseProcess, pipe: Connection[Any, Any], on_progress: OnProgress, should_stop: Callable[[], bool]
+    process: BaseProcess,
+    pipe: Connection[Any, Any],
+    on_progress: OnProgress,
+    should_stop: Callable[[], bool],
+    should_finish: Callable[[], bool],
 ) -> TrainedRound:
     asked_at: float | None = None
+    is_finishing = False
     while True:
+        if not is_finishing and should_finish():
+            is_finishing = True
+            with suppress(OSError):
+                pipe.send("finish")
         if asked_at is None and should_stop():
             asked_at = time.monotonic()
             with suppress(OSError):
@@ -160,12 +178,12 @@ def _run_child(
 ) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # the worker decides, and tells us by the pipe
-    step_back_process()
-    stop = threading.Event()
-    threading.Thread(target=_obey, args=(pipe, stop), daemon=True).start()
+    step_back_process(LOWEST_PRIORITY if spec.is_patient else LOWER_PRIORITY)
+    stop, finish = threading.Event(), threading.Event()
+    threading.Thread(target=_obey, args=(pipe, {"stop": stop, "finish": finish}), daemon=True).start()
     try:
         fetch_encoder(settings)
-        trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set)
+        trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set, finish.is_set)
     except RoundCancelledError as error:
         pipe.send(("stopped", str(error)))
     except troubles.PASSING as error:
@@ -183,12 +201,10 @@ def _send_ending(pipe: Connection[Any, Any], error: BaseException) -> None:
     pipe.send(("ended", ending.state, ending.cause, ending.trouble))
 
 
-def _obey(pipe: Connection[Any, Any], stop: threading.Event) -> None:
+def _obey(pipe: Connection[Any, Any], wishes: Mapping[str, threading.Event]) -> None:
     try:
-        while pipe.recv() != "stop":
-            pass
-        stop.set()
-        pipe.recv()
+        while True:
+            wishes[pipe.recv()].set()
     except (EOFError, OSError):
         # The worker is gone, and with it the lease: whatever we would still make, nobody may publish.
         os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from core.training.stopping import ClassScore, RoundEvidence, StopAdvice, advise
 from core.truth.readiness import MIN_CLASSES, Readiness
 from ml_backend.storage.rounds import StoredRound
 
-ROUNDS_BACK = 12
+ROUNDS_BACK = 30
 """Rounds that are read for advice: rounds without anything new lie between those that count."""
 
 UNKNOWN = StopAdvice("early", "No model of this project is in use yet.")
@@ -63,10 +63,12 @@ def advise(
     has_failed: bool,
     repeat: str | None = None,
     cause: str | None = None,
+    concern: str = "",
 ) -> str:
     """One or two sentences on what to do next; `problem` is with the labeling setup.
 
-    `cause` is why the last round failed, `repeat` why and when an interrupted one is tried again.
+    `cause` is why the last round failed, `repeat` why and when an interrupted one is tried again, `concern`
+    what speaks against the model in use.
     """
     if problem:
         return f"Change the labeling setup in Label Studio: {problem}."
@@ -80,6 +82,8 @@ def advise(
     if not readiness.ready:
         can_start = sum(row.pixels > 0 for row in readiness.classes) >= MIN_CLASSES
         return f"Paint on: {readiness.missing}" + (START_ANYWAY if can_start else "")
+    if concern:
+        return concern
     if stopping.verdict == "enough":
         return stopping.reason
     few = [

@@ -17,16 +17,26 @@ from ml_backend.due import Repeat, assess_project, find_repeat
 from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import to_iso
 from ml_backend.parts import Parts
+from ml_backend.rounds import continuing
+from ml_backend.rounds.concerns import (
+    WeakClass,
+    describe_few_steps,
+    describe_refused,
+    describe_weak_classes,
+    find_weak_classes,
+)
 from ml_backend.rounds.lease import is_lost
 from ml_backend.status.advice import ROUNDS_BACK, advise, judge_stopping
 from ml_backend.status.ready import describe_workers
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import health, models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
+from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project
 from ml_backend.storage.rounds import StoredRound
 
-State = Literal["waiting", "queued", "training", "idle", "error"]
+State = Literal["waiting", "queued", "training", "refining", "idle", "error"]
+"""`refining`: all truth is accounted for, and training goes on over it; `idle`: nothing is to be done."""
 
 MAX_LINT_TASKS = 200
 """Tasks whose remarks are listed, those with the newest truth."""
@@ -60,6 +70,7 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
     n_scored, n_stale = predictions.count_scored(connection, project.project_id, project.current_version)
     n_tasks = tasks.count_tasks(connection, project.project_id)
     settled = reviews.get_review(connection, project.project_id).settled_version
+    weak, concern = _find_concern(parts, connection, view, model)
     state = _find_state(view)
     return {
         "project": project.project_id,
@@ -78,6 +89,7 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
         "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},
         # Scored, ranked, and all of it told to Label Studio.
         "in_order": settled is not None and settled == project.current_version,
+        "weak_classes": [asdict(one) for one in weak],
         "advice": advise(
             view.readiness,
             view.stopping,
@@ -85,6 +97,7 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
             has_failed=state == "error",
             repeat=_describe_repeat(view.repeat),
             cause=project.last_error,
+            concern=concern,
         ),
         "stopping": asdict(view.stopping),
         "last_round": view.last.to_record() if view.last else None,
@@ -154,9 +167,31 @@ def _find_nets(schema: LabelSchema, lint: Sequence[Mapping[str, Any]]) -> set[st
     return {name for name in schema.names if any(text.startswith(describe_net(name)) for text in said)}
 
 
+def _find_concern(
+    parts: Parts, connection: Connection, view: _View, model: StoredModel | None
+) -> tuple[list[WeakClass], str]:
+    """The classes that the model in use did not learn, and what there is to say against it."""
+    if model is None:
+        return [], ""
+    painted = [row.name for row in view.readiness.classes if row.pixels > 0]
+    weak = find_weak_classes(json.loads(model.report), painted)
+    last = view.last.to_record() if view.last else {}
+    is_refused = last.get("state") == "done" and not last.get("promoted") and last.get("kind") != "draft"
+    project_id = view.project.project_id
+    n_unlearnt = annotation_rows.count_unlearnt(connection, project_id, model.round) if is_refused else 0
+    own = view.running.number if view.running and view.running.kind == "continuation" else None
+    goes_on = continuing.plan_next(connection, view.project, parts.settings, own) is not None
+    said = (
+        describe_weak_classes(weak, goes_on=goes_on),
+        describe_refused(n_unlearnt, goes_on=goes_on),
+        describe_few_steps(last) if weak or n_unlearnt else "",
+    )
+    return weak, " ".join(filter(None, said))
+
+
 def _find_state(view: _View) -> State:
     if view.running:
-        return "training"
+        return "refining" if view.running.kind == "continuation" else "training"
     if view.problem:
         return "error"
     if view.project.is_train_requested:
@@ -186,6 +221,7 @@ def _describe_running(running: StoredRound | None) -> dict[str, Any] | None:
         return None
     return {
         "round": running.number,
+        "kind": running.kind,
         "progress": round(running.progress, 3),
         "eta_s": None if running.eta_s is None else round(running.eta_s, 1),
         "started_at": to_iso(running.started_at),

@@ -21,6 +21,7 @@ STATE_STYLES = {
     "waiting": "yellow",
     "queued": "cyan",
     "training": "cyan",
+    "refining": "green",
     "idle": "green",
     "error": "bold red",
 }
@@ -76,7 +77,10 @@ def _headline(status: Mapping[str, Any]) -> RenderableType:
     annotations, pool = status["annotations"], status["pool"]
     model = str(status.get("model_version") or "no model yet") + (" (draft)" if status.get("draft") else "")
     line = Text(f"project {status['project']}  ")
-    line.append_text(_state(str(status["state"])))
+    weak = [str(one["name"]) for one in status.get("weak_classes") or ()]
+    line.append_text(_state(str(status["state"]), is_weak=bool(weak)))
+    if weak:
+        line.append(f", {', '.join(weak)} not learnt yet", "yellow")
     line.append(f"  {model}  round {status['round']}\n")
     line.append(
         f"{annotations['received']} annotations, {annotations['trained']} learnt, "
@@ -87,8 +91,10 @@ def _headline(status: Mapping[str, Any]) -> RenderableType:
     return line
 
 
-def _state(state: str) -> Text:
-    return Text(state, STATE_STYLES.get(state, ""))
+def _state(state: str, *, is_weak: bool = False) -> Text:
+    """Never green while a class is not learnt, however up to date the model is."""
+    style = STATE_STYLES.get(state, "")
+    return Text(state, "yellow" if is_weak and style == "green" else style)
 
 
 def _classes(classes: list[dict[str, Any]]) -> Table:
@@ -113,7 +119,7 @@ def _training(training: Mapping[str, Any]) -> RenderableType:
     eta = training.get("eta_s")
     row = Table.grid(padding=(0, 1))
     row.add_row(
-        f"round {training['round']}",
+        f"{training.get('kind', 'round')} {training['round']}",
         ProgressBar(total=1.0, completed=share, width=BAR_WIDTH),
         f"{share:.0%}",
         f"about {eta:.0f} s left" if eta is not None else "",

@@ -27,7 +27,10 @@ COMPRESSION_LEVEL = 1
 
 @dataclass(frozen=True)
 class AnnotationCounts:
-    """Of the annotations that are alive: all, those in the training set, those no round accounted for."""
+    """Of the annotations that are alive: all, those that the model in use learnt, those that await a round.
+
+    What a round learnt whose model was refused, or after which somebody went back, is in neither.
+    """
 
     received: int
     trained: int
@@ -204,14 +207,27 @@ def unsettle(connection: Connection, project_id: int, task_id: int) -> None:
 
 
 def count(connection: Connection, project_id: int) -> AnnotationCounts:
-    a = tables.annotation_table.c
+    a, m, p = tables.annotation_table.c, tables.models.c, tables.projects.c
+    in_use = sa.select(p.current_version).where(p.project_id == project_id).scalar_subquery()
+    made_in = (
+        sa.select(m.round).where(m.project_id == project_id, m.model_version == in_use).scalar_subquery()
+    )
     query = sa.select(
         sa.func.count(),
-        sa.func.count(a.trained_round),
+        sa.func.count(sa.case((a.trained_round <= made_in, 1))),
         sa.func.count() - sa.func.count(a.settled_round),
     ).where(a.project_id == project_id, a.deleted.is_(False), a.was_cancelled.is_(False))
     received, trained, pending = connection.execute(query).one()
     return AnnotationCounts(int(received), int(trained), int(pending))
+
+
+def count_unlearnt(connection: Connection, project_id: int, made_in: int) -> int:
+    """Annotations that a later round learnt than the one that made the model in use."""
+    a = tables.annotation_table.c
+    query = sa.select(sa.func.count()).where(
+        a.project_id == project_id, a.deleted.is_(False), a.trained_round > made_in
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def oldest_pending(connection: Connection, project_id: int, now: float) -> float:

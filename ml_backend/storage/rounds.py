@@ -22,6 +22,9 @@ RoundState = Literal["running", "done", "failed", "cancelled", "interrupted"]
 Trouble = Literal["machine", "memory"]
 """What interrupted a round: something that may pass, or memory, for which the next one takes less."""
 
+RoundKind = Literal["draft", "round", "continuation"]
+"""A draft comes before a round and accounts for nothing; a continuation goes on over the same truth."""
+
 MAX_ROUNDS_BACK = 20
 """Rounds that are looked at when interruptions in a row are counted."""
 
@@ -44,6 +47,7 @@ class StoredRound:
     error: str | None
     requests: int = 0
     trouble: Trouble | None = None
+    kind: RoundKind = "round"
 
     def to_record(self) -> dict[str, Any]:
         """Plain JSON for the API: the report, with what the row knows besides."""
@@ -51,6 +55,7 @@ class StoredRound:
         return {
             **(json.loads(self.report) if self.report else {}),
             "round": self.number,
+            "kind": self.kind,
             "state": self.state,
             "started_at": to_iso(self.started_at),
             "finished_at": to_iso(self.finished_at),
@@ -71,6 +76,7 @@ def begin(
     now: float,
     is_lost: Callable[[StoredRound], bool],
     requests: int = 0,
+    kind: RoundKind = "round",
 ) -> int | None:
     """Take the project's lease and return the number of the new round; None when somebody else works.
 
@@ -96,6 +102,7 @@ def begin(
         sa.insert(tables.rounds).values(
             project_id=project_id,
             number=number,
+            kind=kind,
             state="running",
             owner=owner,
             truth_seq=truth_seq,
@@ -145,6 +152,19 @@ def finish(
     return connection.execute(ended).rowcount == 1
 
 
+def forget(connection: Connection, project_id: int, number: int, owner: str) -> None:
+    """Drop the row of a running round that gave way before it made anything."""
+    connection.execute(sa.delete(tables.rounds).where(_mine(project_id, number, owner)))
+
+
+def find_round(connection: Connection, project_id: int, number: int) -> StoredRound | None:
+    r = tables.rounds.c
+    row = connection.execute(
+        sa.select(*_COLUMNS).where(r.project_id == project_id, r.number == number)
+    ).first()
+    return StoredRound(*row) if row else None
+
+
 def find_running(connection: Connection, project_id: int) -> StoredRound | None:
     query = sa.select(*_COLUMNS).where(
         tables.rounds.c.project_id == project_id, tables.rounds.c.state == "running"
@@ -185,7 +205,7 @@ def list_interrupted(
     """
 
     def is_one(stored: StoredRound) -> bool:
-        return stored.state == "interrupted" and stored.requests == requests
+        return stored.kind == "round" and stored.state == "interrupted" and stored.requests == requests
 
     newest = list_rounds(connection, project_id, MAX_ROUNDS_BACK)
     return list(takewhile(is_one, (s for s in newest if before is None or s.number < before)))

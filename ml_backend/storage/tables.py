@@ -44,8 +44,7 @@ metadata = MetaData(
     }
 )
 
-LOTS = 2**31
-"""Lots of tasks are below this: whole numbers that both databases hold in four bytes."""
+LOTS = 2**31  # lots of tasks are below this: whole numbers that both databases hold in four bytes
 
 
 def _draw_lot() -> int:
@@ -253,6 +252,7 @@ rounds = Table(
     metadata,
     _project_key(),
     Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False, server_default="round"),
     Column("state", String, nullable=False),  # running, done, failed, cancelled, interrupted
     Column("owner", String, nullable=False),
     Column("truth_seq", Integer, nullable=False),

@@ -25,6 +25,7 @@ STATE_WORDS = {
     "waiting": "Waiting for more annotations",
     "queued": "A round is queued",
     "training": "Training",
+    "refining": "Up to date, and learning on",
     "idle": "Up to date",
     "error": "The last round failed",
 }

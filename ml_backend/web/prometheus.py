@@ -35,7 +35,7 @@ EFFORT_KINDS = ("annotations", "strokes", "painted_px", "erased_px", "questions_
 NEWEST_ROUNDS = 10
 """Reports that are read per scrape, for the newest effort: a scrape costs the same in the hundredth round."""
 
-STATES = ("waiting", "queued", "training", "idle", "error")
+STATES = ("waiting", "queued", "training", "refining", "idle", "error")
 
 
 class Metrics:

@@ -83,7 +83,11 @@ def test_the_services_of_the_compose_file_learn_together(databases, values, tmp_
                     key: pointed_at_this_machine(str(value), hosts)
                     for key, value in compose[name]["environment"].items()
                 }
-                environment |= {"DATA_DIR": str(tmp_path / "data"), "ROUND_BUDGET_S": "6"}
+                environment |= {
+                    "DATA_DIR": str(tmp_path / "data"),
+                    "ROUND_BUDGET_S": "6",
+                    "CONSOLIDATE_S": "0",
+                }
                 command = [*find_command(compose[name]["command"][0]), *compose[name]["command"][1:]]
                 command = [str(port) if part == "9090" else part for part in command]
                 log = tmp_path / f"{name}{len(children)}.log"

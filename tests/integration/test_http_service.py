@@ -45,6 +45,8 @@ class Service:
                 "ROUND_BUDGET_S": "4",
                 "ROUND_WARM_BUDGET_S": "2",
                 "QUIET_TIME_S": "0.5",
+                "DRAFT_S": "0",
+                "CONSOLIDATE_S": "0",
             },
             without=[name for name in ("DATABASE_URL", "REDIS_URL") if name not in backend.environment()],
         )

@@ -239,13 +239,17 @@ class FakeTrainer:
             time.sleep(0.01)
 
     def __call__(
-        self, spec: TrainingSpec, on_progress: OnProgress, should_stop: Callable[[], bool]
+        self,
+        spec: TrainingSpec,
+        on_progress: OnProgress,
+        should_stop: Callable[[], bool],
+        should_finish: Callable[[], bool] = lambda: False,
     ) -> TrainedRound:
         self.specs.append(spec)
         self._should_stop = should_stop
         self.during()
         short = replace(spec, settings=replace(spec.settings, max_steps=MAX_STEPS, n_threads=1))
-        return train_here(short, self.images, on_progress, should_stop)
+        return train_here(short, self.images, on_progress, should_stop, should_finish)
 
     @property
     def last_keys(self) -> list[str]:
@@ -322,9 +326,9 @@ class Bench:
 
 
 def make_bench(folder: Path, **changes: Any) -> Bench:
-    return Bench(
-        Settings(data_dir=folder, min_pixels_per_class=changes.pop("min_pixels_per_class", 100), **changes)
-    )
+    """Rounds alone by default: no draft before them, and nothing goes on after them."""
+    usual = {"min_pixels_per_class": 100, "draft_s": 0.0, "consolidate_s": 0.0}
+    return Bench(Settings(data_dir=folder, **(usual | changes)))
 
 
 def area(mask: NDArray[np.bool_]) -> int:

@@ -132,6 +132,8 @@ def run_backend(label_studio: RealLabelStudio, folder: Path, **settings: str) ->
             "BASIC_AUTH_PASS": AUTH[1],
             "DATA_DIR": str(folder / "data"),
             "BRUSHLOOP_URL": url,
+            "DRAFT_S": "0",
+            "CONSOLIDATE_S": "0",
             **settings,
         },
         without=("DATABASE_URL", "REDIS_URL"),

@@ -42,6 +42,8 @@ class Stack:
             "LEARNERS": "network",
             "ROUND_BUDGET_S": "1",
             "ROUND_WARM_BUDGET_S": "1",
+            "DRAFT_S": "0",
+            "CONSOLIDATE_S": "0",
             "TRAINING_THREADS": "1",
             "PREDICT_THREADS": "1",
             "PYTHONUNBUFFERED": "1",

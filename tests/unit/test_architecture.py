@@ -76,7 +76,7 @@ OPEN: dict[str, set[str]] = {
     },
     "core.objects": {"components", "keep_apart", "measure", "of_prediction"},
     "core.rle": {"__init__"},
-    "core.training": {"metrics", "optimiser", "outlines", "stopping", "trainer"},
+    "core.training": {"consolidation", "metrics", "optimiser", "outlines", "stopping", "trainer"},
     "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness", "thin_strokes"},
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
@@ -93,7 +93,15 @@ OPEN: dict[str, set[str]] = {
         "results",
     },
     "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
-    "ml_backend.rounds": {"lease", "publishing", "readable", "round_process", "troubles"},
+    "ml_backend.rounds": {
+        "concerns",
+        "continuing",
+        "lease",
+        "readable",
+        "round_process",
+        "running",
+        "troubles",
+    },
     "ml_backend.status": {"overview", "ready", "status_view"},
     "ml_backend.storage": {
         "health",
