@@ -19,8 +19,8 @@ BYTES_PER_PROCESS = 3 * 2**30
 
 N_SLOWEST = 10
 
-CACHES = ("torchinductor_", "matplotlib-")
-"""Folders that libraries keep for the next process, not for one test."""
+CACHES = ("torchinductor_", "matplotlib-", "pymp-")
+"""Folders that libraries keep for the next process, and what a process that a test kills cannot remove."""
 
 # Processes are started by the hundred: each module is compiled once, whatever the shell says.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -16,17 +16,16 @@ LABEL_STUDIO_S = 300
 ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent not in item.path.parents:
-            continue
-        item.add_marker("e2e")
-        item.add_marker(pytest.mark.timeout(1800))
-        if "label_studio" in getattr(item, "fixturenames", ()):
-            # Who shares the server stays in its process; together they take longest, so they begin.
-            item.add_marker(pytest.mark.xdist_group("label_studio"))
-            item.add_marker(pytest.mark.slow(about_s=LABEL_STUDIO_S))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Here and not later, because xdist looks at the groups before any conftest may change the items."""
+    if Path(__file__).parent not in item.path.parents:
+        return
+    item.add_marker("e2e")
+    item.add_marker(pytest.mark.timeout(1800))
+    if "label_studio" in getattr(item, "fixturenames", ()):
+        # Who shares the server stays in its process; together they take longest, so they begin.
+        item.add_marker(pytest.mark.xdist_group("label_studio"))
+        item.add_marker(pytest.mark.slow(about_s=LABEL_STUDIO_S))
 
 
 @pytest.fixture(scope="session")
