@@ -9,7 +9,7 @@ from which `--resume` goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from bench.domain_sets import DomainSet, Split, load_domains
 from bench.journal import Journal, learner_version
 from bench.peers import N_THREADS
 from bench.swaths import paint_swaths
+from core.network.mixture import QUICK
 from core.rounds import RoundSettings
 
 TAKES_ARGUMENTS = True
@@ -96,7 +97,7 @@ def _forest(settings: DomainSettings, domain: DomainSet, painted: list[PaintedIm
 
 
 def _draft(settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int) -> Any:
-    in_short = settings.round_settings(seed, settings.draft_s)
+    in_short = replace(settings.round_settings(seed, settings.draft_s), learners=QUICK)
     return learn_round(painted, domain.schema, in_short, settings.looks)[1]
 
 

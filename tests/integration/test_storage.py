@@ -171,6 +171,8 @@ def test_a_round_settles_only_what_it_saw(database: Database) -> None:
     save(database, painted(2, user_id=8))  # arrives while the round trains
     with database.write() as connection:
         tasks.settle_task(connection, 1, seen, round_number=4, used=[1])
+        models.add_model(connection, 1, models.to_model("r0004", 4, None, 1, 0.0, {}))
+        models.set_current(connection, 1, "r0004")
     with database.read() as connection:
         assert rows.count(connection, 1) == rows.AnnotationCounts(received=2, trained=1, pending=1)
         assert list_trained(connection, 1) == {1: 4}

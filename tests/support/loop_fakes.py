@@ -229,6 +229,7 @@ class FakeTrainer:
     def __init__(self, images: FakeImages) -> None:
         self.images = images
         self.specs: list[TrainingSpec] = []
+        self.edit: Callable[[TrainingSpec, TrainedRound], TrainedRound] = lambda spec, trained: trained
         self.during: Callable[[], None] = lambda: None
         self._should_stop: Callable[[], bool] = lambda: False
 
@@ -249,7 +250,7 @@ class FakeTrainer:
         self._should_stop = should_stop
         self.during()
         short = replace(spec, settings=replace(spec.settings, max_steps=MAX_STEPS, n_threads=1))
-        return train_here(short, self.images, on_progress, should_stop, should_finish)
+        return self.edit(spec, train_here(short, self.images, on_progress, should_stop, should_finish))
 
     @property
     def last_keys(self) -> list[str]:
