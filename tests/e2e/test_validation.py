@@ -59,7 +59,7 @@ def make_images() -> tuple[LabelledImage, ...]:
 def train_tiny_model() -> Checkpoint:
     """A few dozen steps, enough for masks; softened, so that it has doubts about images that it has seen."""
     source = PaintedSource(paint(make_images(), 12, np.random.default_rng(0)))
-    settings = RoundSettings(budget_s=60, max_steps=60, n_threads=1)
+    settings = RoundSettings(budget_s=60, max_steps=60, n_threads=1, learners=("network",))
     checkpoint = train_round(source, SCHEMA, None, settings, now=time.monotonic).checkpoint
     return replace(checkpoint, temperature=SOFTENED)
 
