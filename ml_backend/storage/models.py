@@ -87,6 +87,13 @@ def list_folders(connection: Connection, project_id: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
+def last_round(connection: Connection, project_id: int) -> int:
+    """The newest round that made a version here, 0 before the first."""
+    m = tables.models.c
+    query = sa.select(sa.func.max(m.round)).where(m.project_id == project_id)
+    return connection.execute(query).scalar_one() or 0
+
+
 def drop_old(connection: Connection, project_id: int, n_kept: int) -> list[str]:
     """Let go of the files of all but the newest versions; the rows stay, with their reports.
 

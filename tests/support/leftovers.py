@@ -11,8 +11,8 @@ import psutil
 SESSION = "BRUSHLOOP_TEST_SESSION"
 """Every process inherits it from the session that started it, also one whose parent is gone."""
 
-NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_")
-"""How variables begin that pytest sets, and torch when it is imported or first trains."""
+NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_", "LD_LIBRARY_PATH")
+"""How variables begin that pytest sets, torch when it is imported or first trains, and OpenCV."""
 
 PATIENCE_S = 15.0
 """A fork server or a browser's helper ends a moment after the one that it served."""

@@ -149,7 +149,7 @@ class ReviewBench:
     def ranked(self) -> list[int]:
         with self.parts.database.read() as connection:
             project = get_project(connection, 1)
-        return [row["task"] for row in rank(self.parts, project, 1000)]
+            return [row["task"] for row in rank(connection, project, 1000)]
 
     def placed(self) -> dict[int, list[tuple[str, float]]]:
         """Version and score of each prediction that Label Studio has, per task."""

@@ -117,7 +117,7 @@ def test_a_version_that_is_gone_back_to_is_ranked_again(bench: ReviewBench) -> N
     bench.promote()
     bench.clock.now += 10
     bench.score()
-    bench.bench.loop.rollback(1, first)
+    bench.go_back(first)
     bench.review()
     assert told(bench) == before
 

@@ -41,7 +41,9 @@ def running(loop, **settings):
 def ask(port, method, path, body=None, headers=None, **options):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request(method, path, body, headers or {}, **options)
+        connection.request(
+            method, path, body, {"Content-Type": "application/json", **(headers or {})}, **options
+        )
         answer = connection.getresponse()
         return answer.status, answer.read(), answer.headers
     finally:
