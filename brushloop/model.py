@@ -47,7 +47,7 @@ def load_model(path: str | os.PathLike[str], *, device: str = "cpu", n_threads: 
     A model of two classes without training, saved and loaded again:
 
     >>> from pathlib import Path
-    >>> from tempfile import mkdtemp
+    >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> import brushloop
     >>> from core.network.checkpoint import Checkpoint, save_checkpoint
@@ -58,9 +58,9 @@ def load_model(path: str | os.PathLike[str], *, device: str = "cpu", n_threads: 
     >>> weights = initial_weights(architecture, np.random.default_rng(0))
     >>> schema = LabelSchema.of("Background", "Nucleus")
     >>> checkpoint = Checkpoint(schema, architecture, weights, PixelStatistics((100.0,), (50.0,)))
-    >>> folder = save_checkpoint(checkpoint, Path(mkdtemp()) / "r0001-0a1b2c3d")
-
-    >>> model = brushloop.load_model(folder)
+    >>> with TemporaryDirectory() as models:
+    ...     folder = save_checkpoint(checkpoint, Path(models) / "r0001-0a1b2c3d")
+    ...     model = brushloop.load_model(folder)
     >>> model.classes
     ('Background', 'Nucleus')
     >>> seen = model.predict(np.zeros((48, 64), np.uint8))
