@@ -131,7 +131,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     seed = getattr(config.option, "randomly_seed", None)
     if seed is not None:
         terminalreporter.write_line(f"this order again: --randomly-seed={seed}")
-    if config.stash[leftovers]:
-        terminalreporter.section("left behind", red=True)
-        for line in config.stash[leftovers]:
-            terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say what was left behind below everything else: a log that is cut keeps its end."""
+    found = config.stash.get(leftovers, [])
+    if is_worker(config) or not found:
+        return
+    writer = config.get_terminal_writer()
+    writer.sep("=", "left behind", red=True)
+    for line in found:
+        writer.line(line, red=True)
+    writer.line(f"{len(found)} left behind: that fails the session, whatever its tests did", red=True)

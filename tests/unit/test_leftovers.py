@@ -1,0 +1,60 @@
+"""What the tests leave behind fails their session, and is the last thing that it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from leftovers import SESSION
+
+TESTS = Path(__file__).parents[1]
+
+LEAVES_A_FOLDER = "import tempfile\ndef test_it():\n    tempfile.mkdtemp(prefix='forgotten-')\n"
+LEAVES_A_VARIABLE = "import os\ndef test_it():\n    os.environ['FORGOTTEN'] = 'yes'\n"
+FAILS = "\ndef test_wrong():\n    assert 'something' == 'else'\n"
+
+
+def run_session(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A session of its own, with this project's conftest."""
+    shutil.copy(TESTS / "conftest.py", folder)
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {TESTS / 'support'}\n")
+    (folder / "test_it.py").write_text(source)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in (SESSION, "PYTEST_ADDOPTS")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["one process", "xdist"])
+@pytest.mark.parametrize("also", ["", FAILS], ids=["green", "red"])
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(LEAVES_A_FOLDER, "temporary file: forgotten-"), (LEAVES_A_VARIABLE, "test_it.py::test_it: FORGOTTEN")],
+    ids=["folder", "variable"],
+)
+def test_what_is_left_behind_fails_the_session_and_is_said_last(
+    tmp_path: Path, source: str, said: str, also: str, options: list[str]
+) -> None:
+    session = run_session(tmp_path, source + also, *options)
+
+    assert session.returncode == pytest.ExitCode.TESTS_FAILED
+    *_, heading, found, last = session.stdout.splitlines()
+    assert "left behind" in heading
+    assert said in found
+    assert last.startswith("1 left behind")
+
+
+def test_a_session_that_leaves_nothing_ends_with_its_counts(tmp_path: Path) -> None:
+    session = run_session(tmp_path, "def test_it():\n    pass\n")
+
+    assert session.returncode == pytest.ExitCode.OK
+    assert "1 passed" in session.stdout.splitlines()[-1]
