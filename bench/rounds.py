@@ -1,10 +1,11 @@
 """Review rounds through the service: how much painting each way to choose places takes; see its --options.
 
-A simulated annotator (docs/decisions/0008) answers over HTTP, with brush streams, to a real service with a
-worker. Arms are described in `bench/rounds_places.py`. Dice is that of the pre-annotations of unseen images.
-What is finished is kept beside the JSON file in a `.jsonl` file, from which `--resume` goes on; parts that
-ran with --sets, --arms or --seeds are put together by the last run that names them all. All rounds make
-equally many steps, so a busy machine changes how long it takes and not what comes out.
+The study is that of `simulation/`. Here its annotator (docs/decisions/0008) answers over HTTP, with brush
+streams, to a real service with a worker. Arms are described in `bench/rounds_places.py`. Dice is that of the
+pre-annotations of unseen images. What is finished is kept beside the JSON file in a `.jsonl` file, from which
+`--resume` goes on; parts that ran with --sets, --arms or --seeds are put together by the last run that names
+them all. All rounds make equally many steps, so a busy machine changes how long it takes and not what comes
+out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.fake_label_studio_app import run_fake
 from bench.journal import Journal, learner_version
 from bench.rounds_figures import COLUMNS, Runs, find_goals, to_record, to_rows
 from bench.rounds_places import ARMS
-from bench.rounds_project import RoundsSettings, SimulatedProject
+from bench.rounds_project import RoundsSettings, ServiceLearner
 from bench.service import running_service
 from simulation.perception import NOISE_LEVELS
 
@@ -95,8 +96,8 @@ def _run_arm(
         run_fake(fake),
         running_service(fake, Path(folder), environment) as service,
     ):
-        project = SimulatedProject(service, fake, parts, seed, settings)
-        return project.run_dense() if arm == DENSE else project.run(arm)
+        learner = ServiceLearner(service, fake, parts, settings, arm)
+        return learner.run_dense() if arm == DENSE else learner.run_rounds(seed)
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bench import Goal
-from simulation.brush import Effort, Pace
-from simulation.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
+from simulation.brush import Effort
+from simulation.learning_curves import Interval, effort_to_reach, paired_interval
+from simulation.summary import Curve, add_up, area_by_objects, area_by_seconds, mean_reached
 
 Runs = dict[tuple[str, int, str], Mapping[str, Any]]
 """By set, seed and arm; `dense` is among the arms."""
@@ -37,6 +38,7 @@ COMPARED = (("ours", "random"), ("ours", "foreground"), ("ours-spread", "ours"),
 def to_rows(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> tuple[tuple[Any, ...], ...]:
     rows = []
     for name in sets:
+        until = _shared_seconds(runs, name)
         for arm in arms:
             curves = _curves(runs, name, arm)
             objects = _reached(runs, name, arm, "units", LEVEL)
@@ -48,9 +50,9 @@ def to_rows(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> tuple[tuple
                 (
                     name,
                     arm,
-                    float(np.mean([c["dice"][-1] for c in curves])),
-                    float(np.mean([area_under_curve(c["units"], c["dice"]) for c in curves])),
-                    float(np.mean([_area_seconds(runs, name, c) for c in curves])),
+                    float(np.mean([curve.dice[-1] for curve in curves])),
+                    float(np.mean([area_by_objects(curve) for curve in curves])),
+                    float(np.mean([area_by_seconds(curve, until) for curve in curves])),
                     _plain(objects),
                     *map(_plain, seconds),
                     against,
@@ -133,34 +135,30 @@ def _effort_goal(runs: Runs, name: str) -> Goal:
 def _same_dice_goal(runs: Runs, name: str) -> Goal:
     """Simulated seconds in which `reviewed` gets to the Dice that `everything` ends with."""
     ends = _curves(runs, name, "everything")
-    dice = float(np.mean([curve["dice"][-1] for curve in ends]))
-    seconds = float(np.mean([curve["seconds"][-1] for curve in ends]))
+    dice = float(np.mean([curve.dice[-1] for curve in ends]))
+    seconds = float(np.mean([curve.seconds()[-1] for curve in ends]))
     ours = _reached_dice(runs, name, "reviewed", "seconds", dice)
     text = f"{name}: seconds to Dice {dice:.3f}, reviewed {_plain(ours)}, everything {_plain(seconds)}"
     met = ours is not None and ours <= WANTED_REVIEW_EFFORT * seconds
     return Goal(f"{text}, wanted {WANTED_REVIEW_EFFORT:g} x", met)
 
 
-def _curves(runs: Runs, name: str, arm: str) -> list[dict[str, list[float]]]:
-    """Per seed: effort so far in objects and seconds, and Dice."""
-    found = []
-    for (dataset, _, of_arm), run in sorted(runs.items()):
-        if (dataset, of_arm) != (name, arm):
-            continue
-        rounds = run["rounds"]
-        seconds = np.cumsum([Pace().seconds(Effort(**r["effort"])) for r in rounds])
-        units = np.cumsum([r["units"] for r in rounds])
-        found.append(
-            {"units": units.tolist(), "seconds": seconds.tolist(), "dice": [r["dice"] for r in rounds]}
-        )
-    return found
+def _curves(runs: Runs, name: str, arm: str) -> list[Curve]:
+    """Those of an arm, per seed."""
+    curves = []
+    for (dataset, seed, of_arm), run in sorted(runs.items()):
+        if (dataset, of_arm) == (name, arm):
+            rounds = run["rounds"]
+            efforts = [Effort(**one["effort"]) for one in rounds]
+            units, dice = ([one[key] for one in rounds] for key in ("units", "dice"))
+            curves.append(add_up(arm, seed, units, efforts, dice))
+    return curves
 
 
-def _area_seconds(runs: Runs, name: str, curve: Mapping[str, list[float]]) -> float:
-    """Area up to the seconds that every arm of the set has spent."""
+def _shared_seconds(runs: Runs, name: str) -> float:
+    """What every arm of the set has spent."""
     arms = {arm for dataset, _, arm in runs if dataset == name and arm != "dense"}
-    until = min(c["seconds"][-1] for arm in arms for c in _curves(runs, name, arm))
-    return area_under_curve(curve["seconds"], curve["dice"], until)
+    return min(curve.seconds()[-1] for arm in arms for curve in _curves(runs, name, arm))
 
 
 def _seconds_to_levels(runs: Runs, name: str, arm: str) -> dict[str, float | None]:
@@ -174,16 +172,14 @@ def _reached(runs: Runs, name: str, arm: str, effort: str, level: float) -> floa
 
 def _reached_dice(runs: Runs, name: str, arm: str, effort: str, dice: float) -> float | None:
     """Mean effort to a Dice over the seeds; None unless all of them got there."""
-    found = [effort_to_reach(c[effort], c["dice"], dice) for c in _curves(runs, name, arm)]
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
+    curves = _curves(runs, name, arm)
+    spent = [curve.units if effort == "units" else curve.seconds() for curve in curves]
+    return mean_reached([effort_to_reach(x, c.dice, dice) for x, c in zip(spent, curves, strict=True)])
 
 
 def _difference(runs: Runs, name: str, ours: str, theirs: str) -> Interval:
     """Paired over the seeds: areas by objects."""
-    areas = [
-        [area_under_curve(c["units"], c["dice"]) for c in _curves(runs, name, arm)] for arm in (ours, theirs)
-    ]
+    areas = [[area_by_objects(curve) for curve in _curves(runs, name, arm)] for arm in (ours, theirs)]
     return paired_interval(areas[0], areas[1], np.random.default_rng(0))
 
 

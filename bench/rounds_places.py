@@ -26,6 +26,7 @@ from core.asking.region_grid import Grid
 from core.painting import Box, Mask
 from simulation.acquisitions import FOREGROUND_SHARES, rank_by_chance
 from simulation.perception import DenseTruth
+from simulation.visits import Place
 
 ARMS = (
     "random",
@@ -39,12 +40,10 @@ ARMS = (
 )
 
 BLIND_ARMS = ("random", "everything")
-"""Those that look at no prediction."""
+"""Those that need no prediction."""
 
 OBJECT_SIZE_PX = 24.0
 """Boxes of arms without questions are as large as the service's before it knows the objects."""
-
-Place = tuple[str, Box]
 
 
 def choose_places(
@@ -63,17 +62,19 @@ def choose_places(
         if arm == "ours-spread":
             order = rank_in_turns([score for score, *_ in asked], [name for _, name, _ in asked])
             asked = [asked[index] for index in order]
-        return [(name, box) for _, name, box in asked]
+        return [
+            Place(name, box, answers[name].shown if arm == "reviewed" else None) for _, name, box in asked
+        ]
     if arm == "oracle":
         return _most_errors(answers, known, truth)
     if arm == "image-uncertainty":
         return _whole_images(sorted(names, key=lambda name: -uncertainty_of(name)), known)
     if arm == "everything":
         return _whole_images([names[index] for index in rng.permutation(len(names))], known)
-    boxes = [(name, box) for name in names for box in _boxes(known[name], rng)]
+    boxes = [Place(name, box) for name in names for box in _boxes(known[name], rng)]
     if arm == "random":
         return [boxes[int(index)] for index in rng.permutation(len(boxes))]
-    has_object = [bool(answers[name].objects[box.slices].any()) for name, box in boxes]
+    has_object = [bool(answers[place.image].objects[place.box.slices].any()) for place in boxes]
     ranked = rank_by_chance(has_object, len(boxes), rng, FOREGROUND_SHARES["foreground-66"])
     return [boxes[index] for index in ranked]
 
@@ -107,7 +108,7 @@ def _most_errors(
         errors = _box_means(grid, wrong)
         boxes = _apart(known[name], lambda shape, errors=errors: errors, 1e-9)  # type: ignore[misc]
         found += [(float(wrong[box.slices].mean()), name, box) for box in boxes]
-    return [(name, box) for _, name, box in sorted(found, key=lambda entry: -entry[0])]
+    return [Place(name, box) for _, name, box in sorted(found, key=lambda entry: -entry[0])]
 
 
 def _whole_images(names: Sequence[str], known: Mapping[str, Mask]) -> list[Place]:
@@ -121,5 +122,5 @@ def _whole_images(names: Sequence[str], known: Mapping[str, Mask]) -> list[Place
                     min(row, grid.shape[0] - grid.blocks[0]), min(column, grid.shape[1] - grid.blocks[1])
                 )
                 if not known[name][box.slices].all():
-                    places.append((name, box))
+                    places.append(Place(name, box))
     return places

@@ -1,27 +1,26 @@
-"""One arm with one seed, through the service: paint or correct, post webhooks, wait, measure."""
+"""A service behind HTTP as the learner of a study: it is asked for places, sent webhooks, and measured."""
 
 from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench.annotator import OBJECT, SCHEMA, LabelledImage
+from bench.annotator import OBJECT, LabelledImage
 from bench.fake_label_studio import FakeLabelStudio
 from bench.http_calls import POLL_S, Service
 from bench.painted_results import to_results
 from bench.rounds_answers import Answer, ask, mean_uncertainty, questions_hit
-from bench.rounds_places import BLIND_ARMS, OBJECT_SIZE_PX, Place, choose_places
+from bench.rounds_places import BLIND_ARMS, choose_places
 from bench.scores import object_dice
 from core.painting import Box, BrushRegion, Mask
-from simulation.annotator import Work, paint_place, place_around, review_place
-from simulation.brush import Effort
-from simulation.perception import NOISE_LEVELS, DenseTruth, perceive
+from simulation.arm import Arm, FinishedRound
+from simulation.perception import DenseTruth
+from simulation.visits import Place, Visit
 
 ROUND_TIMEOUT_S = 240.0
 
@@ -29,6 +28,9 @@ PROJECT_ID = 1
 
 PAINTER = 1
 """Who paints has one annotation per image, which grows; each review is an annotation of its own."""
+
+NO_QUESTIONS = [0, 0, 0, 0]
+"""Counts of `questions_hit` where nothing was asked."""
 
 
 @dataclass(frozen=True)
@@ -46,40 +48,46 @@ class RoundsSettings:
 class _ImageState:
     """What has been done in one image."""
 
-    known: Mask
+    annotated: Mask
     regions: list[BrushRegion] = field(default_factory=list)
-    objects: set[int] = field(default_factory=set)
     n_reviews: int = 0
 
 
-class SimulatedProject:
-    """A project in the service with somebody who annotates it; all calls go over HTTP."""
+class ServiceLearner:
+    """A project in the service; all calls go over HTTP. Implements `simulation.arm.Learner`."""
 
     def __init__(
         self,
         service: Service,
         fake: FakeLabelStudio,
         parts: Mapping[str, Sequence[LabelledImage]],
-        seed: int,
         settings: RoundsSettings,
+        arm: str,
     ) -> None:
-        self.service, self.fake = service, fake
-        self.seed, self.settings = seed, settings
+        self.service, self.fake, self.settings, self.arm = service, fake, settings, arm
         self.pool = {image.name: image for image in parts["pool"]}
         self.test = list(parts["test"])
         # Names of both parts may be equal: tasks of test images are kept apart.
         self.tasks = fake.add_project(PROJECT_ID, list(self.pool.values()))
         self.test_tasks = fake.add_project(PROJECT_ID, self.test)
         self.truth = {n: DenseTruth.of_one_class(i.instances, OBJECT) for n, i in self.pool.items()}
-        rng = np.random.default_rng((seed, zlib.crc32(b"annotator")))
-        noise = NOISE_LEVELS[settings.noise]
-        self.seen = {name: perceive(truth, SCHEMA, noise, rng) for name, truth in self.truth.items()}
         self.states = {n: _ImageState(np.zeros(i.instances.shape, bool)) for n, i in self.pool.items()}
+        self.status: dict[str, Any] = {}
+        self.questions_hit = NO_QUESTIONS
         service.post("/setup", fake.setup_body(PROJECT_ID))
 
-    def run(self, arm: str) -> dict[str, Any]:
-        """All rounds of one arm, as plain JSON values."""
-        return {"rounds": [self.run_round(arm, number) for number in range(self.settings.rounds + 1)]}
+    def run_rounds(self, seed: int) -> dict[str, Any]:
+        """All rounds of this arm, as plain JSON values."""
+        settings = self.settings
+        arm = Arm(
+            self.arm,
+            seed,
+            self.truth,
+            self,
+            objects_per_round=settings.objects_per_round,
+            noise=settings.noise,
+        )
+        return {"rounds": [self._to_record(arm.run_round(number)) for number in range(settings.rounds + 1)]}
 
     def run_dense(self) -> dict[str, Any]:
         """The same number of rounds on all there is: the Dice that others are measured against."""
@@ -98,32 +106,35 @@ class SimulatedProject:
             dices.append(self.measure())
         return {"dice": dices}
 
-    def run_round(self, arm: str, number: int) -> dict[str, Any]:
-        """Annotate, wait for the model, measure; the first round is the same for all arms."""
-        rng = np.random.default_rng((self.seed, number, zlib.crc32(arm.encode()) if number else 0))
-        answers: dict[str, Answer] = {}
-        hit = [0, 0, 0, 0]
-        if number == 0:
-            places = self._first_places(rng)
-        else:
-            names = sorted(self.pool)
-            looked_at = [names[i] for i in rng.permutation(len(names))[: self.settings.images_per_round]]
-            if arm not in BLIND_ARMS:
-                answers = self._ask_pool(looked_at)
-            known = {name: self.states[name].known for name in looked_at}
-            places = choose_places(arm, answers, known, self.truth, self._uncertainty_of, rng)
-            hit = questions_hit(answers, {n: self.pool[n].instances for n in answers}, known)
-        works = self._annotate(places, answers if arm == "reviewed" else {}, f"r{number}")
-        status = self.service.wait_until_learnt(PROJECT_ID, ROUND_TIMEOUT_S)
-        return {
-            "objects": sum(len(work.objects) for work in works),
-            "units": sum(work.n_units for work in works),
-            "effort": asdict(sum((work.effort for work in works), Effort())),
-            "dice": self.measure(),
-            "questions_hit": hit,
-            "round": status["round"],
-            "model_version": status["model_version"],
-        }
+    @property
+    def has_model(self) -> bool:
+        return bool(self.status)
+
+    def propose(self, number: int, rng: np.random.Generator) -> list[Place]:
+        """Places by this arm's rule, over some images of the pool."""
+        names = sorted(self.pool)
+        chosen = [names[i] for i in rng.permutation(len(names))[: self.settings.images_per_round]]
+        answers = {} if self.arm in BLIND_ARMS else self._ask_pool(chosen)
+        annotated = {name: self.states[name].annotated for name in chosen}
+        places = choose_places(self.arm, answers, annotated, self.truth, self._uncertainty_of, rng)
+        self.questions_hit = questions_hit(answers, {n: self.pool[n].instances for n in answers}, annotated)
+        return places
+
+    def learn(self, number: int, visits: Sequence[Visit]) -> bool:
+        """Submit every painted image once and each review on its own, then wait for the model."""
+        before = self.status.get("model_version")
+        painted: set[str] = set()
+        for index, visit in enumerate(visits):
+            if visit.reviewed:
+                self._submit_review(visit, f"r{number}p{index}")
+            else:
+                self._remember(visit)
+                painted.add(visit.image)
+        for image in sorted(painted):
+            results = to_results(self.states[image].regions, [], _shape(self.pool[image]), f"r{number}")
+            self._post(image, PAINTER, results)
+        self.status = self.service.wait_until_learnt(PROJECT_ID, ROUND_TIMEOUT_S)
+        return bool(self.status["model_version"] != before)
 
     def measure(self) -> float:
         """Mean Dice of the pre-annotations that the test images would open with."""
@@ -140,63 +151,32 @@ class SimulatedProject:
     def _uncertainty_of(self, name: str) -> float:
         return mean_uncertainty(self.service, PROJECT_ID, self.tasks[name])
 
-    def _first_places(self, rng: np.random.Generator) -> list[Place]:
-        objects = [(name, number) for name, seen in self.seen.items() for number in seen.class_of]
-        side = round(2 * OBJECT_SIZE_PX)
-        chosen = [objects[int(index)] for index in rng.permutation(len(objects))]
-        return [(name, place_around(self.seen[name], number, side)) for name, number in chosen]
+    def _to_record(self, done: FinishedRound) -> dict[str, Any]:
+        record = {
+            "objects": done.n_objects,
+            "units": done.n_units,
+            "effort": asdict(done.effort),
+            "dice": done.dice,
+            "questions_hit": self.questions_hit,
+            "round": self.status["round"],
+            "model_version": self.status["model_version"],
+        }
+        self.questions_hit = NO_QUESTIONS
+        return record
 
-    def _annotate(self, places: Sequence[Place], shown: Mapping[str, Answer], name: str) -> list[Work]:
-        """Visit places until the budget of objects is used up, then submit every changed image once."""
-        works: list[Work] = []
-        left = self.settings.objects_per_round
-        painted: set[str] = set()
-        last: tuple[str, tuple[float, float]] | None = None
-        for index, (image, box) in enumerate(places):
-            if left <= 0:
-                break
-            # Another image opens with the pointer in its middle.
-            hand = last[1] if last and last[0] == image else None
-            if image in shown:
-                work = self._review(image, box, shown[image], f"{name}p{index}", hand)
-            else:
-                finished = self.states[image].objects
-                work = paint_place(
-                    self.seen[image],
-                    SCHEMA,
-                    box,
-                    finished,
-                    n_objects=left,
-                    name=f"{name}p{index}",
-                    hand=hand,
-                )
-                self._remember(image, work)
-                painted.add(image)
-            works.append(work)
-            last = image, work.hand
-            left -= work.n_units
-        for image in sorted(painted):
-            results = to_results(self.states[image].regions, [], _shape(self.pool[image]), name)
-            self._post(image, PAINTER, results)
-        return works
-
-    def _review(
-        self, image: str, box: Box, answer: Answer, name: str, hand: tuple[float, float] | None
-    ) -> Work:
-        state = self.states[image]
-        work = review_place(self.seen[image], SCHEMA, box, answer.shown, name=name, hand=hand)
+    def _submit_review(self, visit: Visit, name: str) -> None:
+        state = self.states[visit.image]
         state.n_reviews += 1
-        state.known[box.slices] = True
-        results = to_results(work.regions, work.reviewed, answer.shape, name)
-        self._post(image, PAINTER + state.n_reviews, results)
-        return work
+        for box in visit.reviewed:
+            state.annotated[box.slices] = True
+        results = to_results(visit.regions, visit.reviewed, _shape(self.pool[visit.image]), name)
+        self._post(visit.image, PAINTER + state.n_reviews, results)
 
-    def _remember(self, image: str, work: Work) -> None:
-        state = self.states[image]
-        state.regions += work.regions
-        state.objects |= set(work.objects)
-        for region in work.regions:
-            state.known[region.box.slices] |= region.painted
+    def _remember(self, visit: Visit) -> None:
+        state = self.states[visit.image]
+        state.regions += visit.regions
+        for region in visit.regions:
+            state.annotated[region.box.slices] |= region.painted
 
     def _post(self, image: str, person: int, results: list[dict[str, Any]]) -> None:
         self.service.post("/webhook", self.fake.submit(self.tasks[image], person, results))

@@ -6,7 +6,7 @@ Coordinates are rows and columns in the frame that the browser shows (EXIF orien
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -98,6 +98,21 @@ def fill_holes(mask: Mask) -> Mask:
     outside = np.pad(mask, 1).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     return outside[1:-1, 1:-1] != 2  # type: ignore[no-any-return]  # numpy types a comparison as Any
+
+
+def filled_box(values: NDArray[Any]) -> Box:
+    """Return the smallest box that holds everything but zero of `(H, W)`; an empty one where all is zero.
+
+    Examples
+    --------
+    >>> filled_box(np.array([[0, 0, 0], [0, 7, 9]], np.uint8))
+    Box(top=1, left=1, height=1, width=2)
+    """
+    rows, columns = np.flatnonzero(values.any(axis=1)), np.flatnonzero(values.any(axis=0))
+    if rows.size == 0:
+        return Box(0, 0, 0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    return Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
 
 
 def bounding_box(one: Box, other: Box) -> Box:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import PAINTED_ALPHA, Box, BrushRegion, Mask, Origin
+from core.painting import PAINTED_ALPHA, Box, BrushRegion, Mask, Origin, filled_box
 from core.schema import LabelSchema
 from simulation.brush import Effort, Stroke, cover, draw, effort_of
 from simulation.perception import DenseTruth
@@ -43,7 +43,7 @@ class ShownMask:
 class Work:
     """What somebody did at one place.
 
-    `objects` are the numbers of the objects that were painted whole or, in a reviewed box, looked at;
+    `objects` are the numbers of the objects that were painted whole or lie in a reviewed box;
     `hand` is where the pointer ended, as row and column.
     """
 
@@ -211,12 +211,8 @@ def _to_region(
     region_id: str, class_index: int, alpha: NDArray[np.uint8], origin: Origin = "manual"
 ) -> BrushRegion:
     """Cut alpha `(H, W)` to the rectangle that it fills."""
-    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    if rows.size == 0:
-        return BrushRegion(region_id, class_index, origin, 0, 0, np.zeros((0, 0), np.uint8))
-    top, left = int(rows[0]), int(columns[0])
-    cut = alpha[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1].copy()
-    return BrushRegion(region_id, class_index, origin, top, left, cut)
+    box = filled_box(alpha)
+    return BrushRegion(region_id, class_index, origin, box.top, box.left, alpha[box.slices].copy())
 
 
 def _away_from_edges(true: Mask) -> Mask:

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from simulation.acquisitions import Acquisition
-from simulation.arm import Arm
-from simulation.brush import Effort
+from simulation.arm import Arm, FinishedRound
 from simulation.ground_truth import KnownImage, StudyError
 from simulation.journal import Journal, RoundRecord
+from simulation.local_learner import LocalLearner
 from simulation.settings import StudySettings
-from simulation.visits import Visit
 
 SETTINGS_FILE, STATE_FOLDER = "study.json", "state"
 
@@ -32,40 +31,50 @@ def run_study(
             finished = journal.finished(acquisition, seed)[: settings.rounds + 1]
             yield from finished
             if len(finished) <= settings.rounds:
-                arm = Arm(acquisition, seed, pool, test, settings)
-                yield from _go_on(arm, finished, journal, folder / STATE_FOLDER / f"{acquisition}-{seed}")
+                learner = LocalLearner(acquisition, seed, pool, test, settings)
+                state = folder / STATE_FOLDER / f"{acquisition}-{seed}"
+                yield from _go_on(learner, finished, journal, state)
 
 
 def _go_on(
-    arm: Arm, finished: Sequence[RoundRecord], journal: Journal, folder: Path
+    learner: LocalLearner, finished: Sequence[RoundRecord], journal: Journal, folder: Path
 ) -> Iterator[RoundRecord]:
     """The rest of one arm. Its state is on disk before its line is: a line always has its state."""
+    settings = learner.settings
+    arm = Arm(
+        learner.acquisition,
+        learner.seed,
+        {name: image.truth for name, image in learner.pool.items()},
+        learner,
+        objects_per_round=settings.objects_per_round,
+        noise=settings.noise,
+    )
     if finished:
         last = finished[-1]
-        arm.load(folder, len(finished), last.fingerprint, last.new)
-    for number in range(len(finished), arm.settings.rounds + 1):
+        arm.visits += learner.load(folder, len(finished), last.fingerprint, last.new)
+    for number in range(len(finished), settings.rounds + 1):
         _sweep(folder, number)
-        visits, dice, promoted = arm.run_round(number)
-        arm.save(folder, number, visits)
-        record = to_record(arm, number, visits, dice, promoted)
+        done = arm.run_round(number)
+        learner.save(folder, number, done.visits)
+        record = to_record(learner, done)
         journal.append(record)
         yield record
 
 
-def to_record(arm: Arm, number: int, visits: Sequence[Visit], dice: float, promoted: bool) -> RoundRecord:
+def to_record(learner: LocalLearner, done: FinishedRound) -> RoundRecord:
     """One line of the journal."""
     return RoundRecord(
-        arm=arm.acquisition,
-        seed=arm.seed,
-        round=number,
-        objects=sum(len(visit.objects) for visit in visits),
-        units=sum(visit.n_units for visit in visits),
-        effort=sum((visit.effort for visit in visits), Effort()),
-        dice=dice,
-        promoted=promoted,
-        fingerprint=arm.model.fingerprint if arm.model is not None else None,
-        new=tuple(arm.new_images),
-        images=tuple(visit.image for visit in visits),
+        arm=learner.acquisition,
+        seed=learner.seed,
+        round=done.number,
+        objects=done.n_objects,
+        units=done.n_units,
+        effort=done.effort,
+        dice=done.dice,
+        promoted=done.promoted,
+        fingerprint=learner.model.fingerprint if learner.model is not None else None,
+        new=tuple(learner.new_images),
+        images=tuple(visit.image for visit in done.visits),
     )
 
 

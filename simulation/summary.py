@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,30 @@ def to_curves(records: Iterable[RoundRecord]) -> list[Curve]:
     curves = []
     for (arm, seed), found in rounds.items():
         found = sorted(found, key=lambda record: record.round)
-        efforts = [found[0].effort]
-        for record in found[1:]:
-            efforts.append(efforts[-1] + record.effort)
-        units = tuple(int(n) for n in np.cumsum([record.units for record in found]))
-        curves.append(Curve(arm, seed, units, tuple(efforts), tuple(record.dice for record in found)))
+        units, efforts = [record.units for record in found], [record.effort for record in found]
+        curves.append(add_up(arm, seed, units, efforts, [record.dice for record in found]))
     return curves
+
+
+def add_up(
+    arm: str, seed: int, units: Sequence[int], efforts: Sequence[Effort], dice: Sequence[float]
+) -> Curve:
+    """Return the curve of rounds that took `units` and `efforts` each and ended at `dice`."""
+    return Curve(arm, seed, tuple(accumulate(units)), tuple(accumulate(efforts)), tuple(dice))
+
+
+def area_by_objects(curve: Curve) -> float:
+    return area_under_curve(curve.units, curve.dice)
+
+
+def area_by_seconds(curve: Curve, until: float) -> float:
+    return area_under_curve(curve.seconds(), curve.dice, until)
+
+
+def mean_reached(values: Sequence[float | None]) -> float | None:
+    """The mean, where every seed got there: a mean over the lucky ones would flatter."""
+    reached = [value for value in values if value is not None]
+    return float(np.mean(reached)) if reached and len(reached) == len(values) else None
 
 
 def summarise_study(curves: Sequence[Curve], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,16 +124,16 @@ def _of_arm(
     found: dict[str, Any] = {
         "seeds": len(ours),
         "last_dice": _mean([curve.dice[-1] for curve in ours]),
-        "aubc_objects": _mean([_area_objects(curve) for curve in ours]),
-        "aubc_seconds": _mean([_area_seconds(curve, until) for curve in ours]),
+        "aubc_objects": _mean([area_by_objects(curve) for curve in ours]),
+        "aubc_seconds": _mean([area_by_seconds(curve, until) for curve in ours]),
         "seconds": _mean([curve.seconds()[-1] for curve in ours]),
     }
     for share in LEVELS:
         level = share * best
-        found[f"objects_to_{100 * share:.0f}"] = _mean_reached(
+        found[f"objects_to_{100 * share:.0f}"] = mean_reached(
             [effort_to_reach(curve.units, curve.dice, level) for curve in ours]
         )
-        found[f"seconds_to_{100 * share:.0f}"] = _mean_reached(
+        found[f"seconds_to_{100 * share:.0f}"] = mean_reached(
             [effort_to_reach(curve.seconds(), curve.dice, level) for curve in ours]
         )
     if baseline is not None and arm != baseline:
@@ -135,8 +154,10 @@ def _compare(pairs: Sequence[tuple[Curve, Curve]], best: float, until: float) ->
 
     a, b = [ours for ours, _ in pairs], [theirs for _, theirs in pairs]
     return {
-        "aubc_objects": interval([_area_objects(c) for c in a], [_area_objects(c) for c in b]),
-        "aubc_seconds": interval([_area_seconds(c, until) for c in a], [_area_seconds(c, until) for c in b]),
+        "aubc_objects": interval([area_by_objects(c) for c in a], [area_by_objects(c) for c in b]),
+        "aubc_seconds": interval(
+            [area_by_seconds(c, until) for c in a], [area_by_seconds(c, until) for c in b]
+        ),
         "last_dice": interval([c.dice[-1] for c in a], [c.dice[-1] for c in b]),
         "seconds_ratio": {
             name: _ratio(a, b, LEVELS[-1] * best, pace)
@@ -147,24 +168,10 @@ def _compare(pairs: Sequence[tuple[Curve, Curve]], best: float, until: float) ->
 
 def _ratio(ours: Sequence[Curve], theirs: Sequence[Curve], level: float, pace: Pace) -> float | None:
     mine, other = (
-        _mean_reached([effort_to_reach(c.seconds(pace), c.dice, level) for c in of]) for of in (ours, theirs)
+        mean_reached([effort_to_reach(c.seconds(pace), c.dice, level) for c in of]) for of in (ours, theirs)
     )
     return None if mine is None or other is None or other == 0 else mine / other
 
 
-def _area_objects(curve: Curve) -> float:
-    return area_under_curve(curve.units, curve.dice)
-
-
-def _area_seconds(curve: Curve, until: float) -> float:
-    return area_under_curve(curve.seconds(), curve.dice, until)
-
-
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
-
-
-def _mean_reached(values: Sequence[float | None]) -> float | None:
-    """The mean, where every seed got there: a mean over the lucky ones would flatter."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(values) else None

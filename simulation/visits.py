@@ -1,4 +1,4 @@
-"""What the simulated annotator did in one image at one time, and how that becomes truth and files."""
+"""Where the simulated annotator goes, what it did there, and how that becomes truth and files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.painting import Box, BrushRegion, Painting
+from core.painting import Box, BrushRegion, Painting, filled_box
 from core.schema import LabelSchema
 from core.truth.agreement import combine_annotators
 from core.truth.label_map import SentMask, build_label_map
-from simulation.annotator import Work
+from simulation.annotator import ShownMask, Work
 from simulation.brush import Effort
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to annotate next. `shown` is the pre-annotation to correct there; None: paint from nothing."""
+
+    image: str
+    box: Box
+    shown: tuple[ShownMask, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,9 @@ class Visit:
     shown: dict[str, SentMask]
 
     @classmethod
-    def of(cls, image: str, work: Work, shown: dict[str, SentMask] | None = None) -> Visit:
-        return cls(image, work.regions, work.reviewed, work.objects, work.n_units, work.effort, shown or {})
+    def of(cls, place: Place, work: Work) -> Visit:
+        shown = {mask.region_id: _cut(mask) for mask in place.shown or ()}
+        return cls(place.image, work.regions, work.reviewed, work.objects, work.n_units, work.effort, shown)
 
 
 def to_label_map(visits: Sequence[Visit], shape: tuple[int, int], schema: LabelSchema) -> NDArray[np.uint8]:
@@ -49,6 +59,13 @@ def to_label_map(visits: Sequence[Visit], shape: tuple[int, int], schema: LabelS
             painting = Painting(shape, visit.regions, visit.reviewed)
             maps.append(build_label_map(painting, schema, visit.shown).label_map)
     return combine_annotators(maps)[0]
+
+
+def _cut(shown: ShownMask) -> SentMask:
+    """A mask as it was sent: cut to its box, as small on disk."""
+    box = filled_box(shown.mask)
+    height, width = shown.mask.shape
+    return SentMask(shown.class_index, box.top, box.left, shown.mask[box.slices], (height, width))
 
 
 def save_visits(path: Path, visits: Sequence[Visit]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.objects.measure import count_labels, count_objects
-from core.painting import Box, Mask
+from core.painting import Box, Mask, filled_box
 from core.rounds import ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.tiles import cut_tiles
@@ -186,12 +186,9 @@ def _is_held_out(key: bytes, kind: str, row: int, column: int) -> bool:
 
 def _annotated_box(label_map: NDArray[np.uint8]) -> Box:
     """Return the rectangle of the annotated pixels, its first corner on the grid of the cells."""
-    annotated = label_map != IGNORE_INDEX
-    rows, columns = np.flatnonzero(annotated.any(axis=1)), np.flatnonzero(annotated.any(axis=0))
-    if rows.size == 0:
-        return Box(0, 0, 0, 0)
-    top, left = int(rows[0]) // CELL_PX * CELL_PX, int(columns[0]) // CELL_PX * CELL_PX
-    return Box(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+    box = filled_box(label_map != IGNORE_INDEX)
+    top, left = box.top // CELL_PX * CELL_PX, box.left // CELL_PX * CELL_PX
+    return Box(top, left, box.top + box.height - top, box.left + box.width - left)
 
 
 def _held_out_cells(box: Box, key: bytes) -> Mask:

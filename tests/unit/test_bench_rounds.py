@@ -118,8 +118,8 @@ def test_every_arm_goes_to_places_inside_the_images(arm: str) -> None:
 
     places = go(1)
     assert places
-    assert places == go(1)
-    for name, box in places:
+    assert [(place.image, place.box) for place in places] == [(place.image, place.box) for place in go(1)]
+    for name, box in ((place.image, place.box) for place in places):
         assert name in answers
         assert 0 <= box.top <= SHAPE[0] - box.height
         assert 0 <= box.left <= SHAPE[1] - box.width
@@ -129,21 +129,21 @@ def test_every_arm_goes_to_places_inside_the_images(arm: str) -> None:
 def test_arms_that_look_at_no_prediction_need_none(arm: str) -> None:
     known = {"a": np.zeros(SHAPE, bool), "b": np.zeros(SHAPE, bool)}
     places = choose_places(arm, {}, known, {}, lambda name: 0.0, np.random.default_rng(0))
-    assert {name for name, _ in places} == {"a", "b"}
+    assert {place.image for place in places} == {"a", "b"}
 
 
 def test_the_service_s_questions_are_answered_most_uncertain_first() -> None:
     answers, truths = make_answers()
     known = {name: np.zeros(SHAPE, bool) for name in answers}
     places = choose_places("ours", answers, known, truths, lambda name: 0.0, np.random.default_rng(0))
-    assert [name for name, _ in places[:3]] == ["i2", "i1", "i0"]
+    assert [place.image for place in places[:3]] == ["i2", "i1", "i0"]
 
 
 def test_spread_questions_take_the_images_in_turns() -> None:
     answers, truths = make_answers()
     known = {name: np.zeros(SHAPE, bool) for name in answers}
     places = choose_places("ours-spread", answers, known, truths, lambda n: 0.0, np.random.default_rng(0))
-    assert [(name, box.top) for name, box in places] == [
+    assert [(place.image, place.box.top) for place in places] == [
         ("i2", 0),
         ("i1", 0),
         ("i0", 0),
@@ -156,8 +156,9 @@ def test_spread_questions_take_the_images_in_turns() -> None:
 def test_the_oracle_goes_where_the_errors_are() -> None:
     answers, truths = make_answers()
     known = {name: np.zeros(SHAPE, bool) for name in answers}
-    name, box = choose_places("oracle", answers, known, truths, lambda n: 0.0, np.random.default_rng(0))[0]
-    assert wrong_pixels(answers[name].objects, truths[name].instances)[box.slices].any()
+    place = choose_places("oracle", answers, known, truths, lambda n: 0.0, np.random.default_rng(0))[0]
+    wrong = wrong_pixels(answers[place.image].objects, truths[place.image].instances)
+    assert wrong[place.box.slices].any()
 
 
 def test_boxes_by_chance_stay_off_what_is_annotated() -> None:
@@ -166,7 +167,7 @@ def test_boxes_by_chance_stay_off_what_is_annotated() -> None:
     known["i0"][:, :80] = True
     for arm in ("random", "foreground", "oracle"):
         places = choose_places(arm, answers, known, truths, lambda n: 0.0, np.random.default_rng(0))
-        assert all(box.left >= 80 for _, box in places)
+        assert all(place.box.left >= 80 for place in places)
 
 
 def make_runs() -> Runs:

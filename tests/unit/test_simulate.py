@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,17 @@ from core.synthetic import make_image
 from core.truth.label_map import SentMask
 from ml_backend.command.cli import commands
 from simulation import plots
+from simulation.annotator import ShownMask
+from simulation.arm import Arm, FinishedRound
 from simulation.brush import Effort
 from simulation.ground_truth import SCHEMA, KnownImage, StudyError, load_study, write_demo
 from simulation.journal import Journal, RoundRecord
+from simulation.perception import DenseTruth
 from simulation.report import write_report
 from simulation.settings import StudySettings
 from simulation.study import find_acquisitions, run_study
 from simulation.summary import Curve, summarise_study, to_curves
-from simulation.visits import Visit, load_visits, save_visits, to_label_map
+from simulation.visits import Place, Visit, load_visits, save_visits, to_label_map
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +96,70 @@ def test_reviewed_places_make_a_study_too(
     first, second = run_study(settings, *images, tmp_path)
     assert first.effort.questions == 0
     assert second.effort.questions >= 1
+
+
+class NotedLearner:
+    """Proposes the same box of each image with its objects shown, and notes what it is given."""
+
+    def __init__(self, shown: tuple[ShownMask, ...] | None) -> None:
+        self.shown = shown
+        self.learnt: list[list[Visit]] = []
+
+    @property
+    def has_model(self) -> bool:
+        return bool(self.learnt)
+
+    def propose(self, number: int, rng: np.random.Generator) -> list[Place]:
+        return [Place(image, Box(0, 0, 48, 48), self.shown) for image in ("a", "b")] * 20
+
+    def learn(self, number: int, visits: Sequence[Visit]) -> bool:
+        self.learnt.append(list(visits))
+        return number == 0
+
+    def measure(self) -> float:
+        return 0.5 + len(self.learnt) / 10
+
+
+def run_two_rounds(learner: NotedLearner, name: str = "arm") -> list[FinishedRound]:
+    _, instances = make_image("tissue", np.random.default_rng(0), (96, 96))
+    truth = {image: DenseTruth.of_one_class(instances, 1) for image in ("a", "b")}
+    arm = Arm(name, 3, truth, learner, objects_per_round=4, noise="none")
+    return [arm.run_round(number) for number in range(2)]
+
+
+def test_any_learner_meets_the_same_annotator_and_the_same_first_round() -> None:
+    one, other = NotedLearner(None), NotedLearner(None)
+    rounds = run_two_rounds(one, "one"), run_two_rounds(other, "other")
+    assert [visit.objects for visit in one.learnt[0]] == [visit.objects for visit in other.learnt[0]]
+    for done in rounds:
+        assert [each.promoted for each in done] == [True, False]
+        assert [each.dice for each in done] == [0.6, 0.7]
+        assert all(each.n_units >= 4 for each in done)
+
+
+def test_the_learner_is_asked_for_places_only_once_it_has_a_model() -> None:
+    learner = NotedLearner(())
+    first, second = run_two_rounds(learner)
+    assert not any(visit.reviewed for visit in first.visits)
+    assert all(visit.reviewed == (Box(0, 0, 48, 48),) for visit in second.visits)
+
+
+def test_objects_that_were_painted_are_not_painted_again() -> None:
+    learner = NotedLearner(None)
+    run_two_rounds(learner)
+    painted = [
+        (visit.image, number) for visits in learner.learnt for visit in visits for number in visit.objects
+    ]
+    assert len(painted) == len(set(painted))
+
+
+def test_masks_that_were_shown_are_kept_cut_to_their_boxes() -> None:
+    mask = np.zeros((96, 96), bool)
+    mask[10:14, 20:26] = True
+    learner = NotedLearner((ShownMask("m", 1, mask),))
+    visit = run_two_rounds(learner)[1].visits[0]
+    sent = visit.shown["m"]
+    assert (sent.top, sent.left, sent.mask.shape, sent.image_shape) == (10, 20, (4, 6), (96, 96))
 
 
 def test_a_folder_with_another_study_is_refused(
