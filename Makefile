@@ -64,7 +64,7 @@ pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictu
 	$(BIN)/pytest tests/e2e/test_loop.py
 	cp test-artifacts/first-ten-minutes/*.jpg docs/pictures/first-ten-minutes/
 
-FAULTS := interrupted_rounds damaged_truth damaged_models clocks reconcile service_health lost_database backup
+FAULTS := slow_networks interrupted_rounds damaged_truth damaged_models clocks reconcile service_health lost_database backup
 
 faults: $(INSTALLED)  ## what heals by itself, fault by fault
 	$(BIN)/pytest $(FAULTS:%=tests/unit/test_%.py)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from flask import Flask
@@ -25,6 +26,9 @@ from ml_backend.web.app import create_app
 
 UNAUTHORIZED = 401
 IMAGE_FOLDER = "images"
+FETCH_S = 10.0
+"""Seconds that a training process may fetch images, all together: it holds a place that other projects want.
+What is missing then is fetched before the next try (`rounds/fetching.py`)."""
 
 
 def build_loop(settings: Settings) -> LearningLoop:
@@ -61,7 +65,7 @@ def build_parts(settings: Settings) -> Parts:
 
 def build_images(settings: Settings) -> ImageSource:
     """Pixels for a process that does nothing but train: over a database that is up to date already."""
-    return _build_images(settings, connect(settings), LabelStudios(settings))
+    return _build_images(settings, connect(settings), LabelStudios(settings), FETCH_S)
 
 
 def connect(settings: Settings) -> Database:
@@ -101,7 +105,9 @@ class LabelStudios:
             return self._connections[credential]
 
 
-def _build_images(settings: Settings, database: Database, servers: LabelStudios) -> ImageSource:
+def _build_images(
+    settings: Settings, database: Database, servers: LabelStudios, fetch_s: float = math.inf
+) -> ImageSource:
     """Pixels from Label Studio, allowed hosts and allowed folders, over a disk cache."""
 
     def access(project_id: int) -> ImageAccess:
@@ -115,4 +121,4 @@ def _build_images(settings: Settings, database: Database, servers: LabelStudios)
             connection=servers.find_connection(project),
         )
 
-    return CachedImages(settings.data_dir / IMAGE_FOLDER, ImageSettings.of(settings), access)
+    return CachedImages(settings.data_dir / IMAGE_FOLDER, ImageSettings.of(settings), access, fetch_s=fetch_s)

@@ -91,7 +91,9 @@ def has_credential(project: Project, settings: Settings) -> bool:
 def is_training(connection: Connection, project_id: int, now: float) -> bool:
     """Whether a round of the project runs, or one of any project on this machine."""
     return any(
-        (owner_project == project_id or is_here(running.owner)) and not is_lost(running, now)
+        # A round of another project that still waits for its Label Studio takes nothing from this one.
+        (owner_project == project_id or (running.progress > 0 and is_here(running.owner)))
+        and not is_lost(running, now)
         for owner_project, running in rounds.list_running(connection)
     )
 

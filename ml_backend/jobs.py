@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,23 @@ from redis.exceptions import RedisError
 
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
+from ml_backend.fair_places import FairPlaces
 
 log = logging.getLogger(__name__)
 
 QUEUE_FILE = "queue.sqlite3"
 POLL_S, LONGEST_POLL_S = 0.1, 0.25
 """How often an idle consumer looks into the SQLite queue; Redis tells by itself."""
-QUICK_THREADS = 2
 REDIS_PATIENCE_S = 1.0
+STOP_S = 22.0
+"""Jobs that run have this long to end; docker compose waits 30 s for the process."""
+
+THREADS: Mapping[str, int] = {"rounds": 3, "consolidations": 1, "builds": 4, "calls": 6, "scores": 3}
+"""Most of the time jobs wait for Label Studio or for images, so there are more threads than places to
+compute. Those are `TRAINING_SLOTS`, `Parts.computing` and the suggester's slots. Rounds get so many more as
+`TRAINING_SLOTS` says."""
+THREADS_PER_PROJECT: Mapping[str, int] = {"calls": 2}
+"""Elsewhere one: a project whose Label Studio or images are slow delays itself alone."""
 
 Job = Callable[[int], None]
 
@@ -57,11 +67,11 @@ class Queue:
         "draft": "rounds",
         "round": "rounds",
         "consolidate": "consolidations",
-        "build": "quick",
-        "reconcile": "quick",
-        "push": "quick",
-        "rank": "quick",
-        "sync": "quick",
+        "build": "builds",
+        "reconcile": "calls",
+        "push": "calls",
+        "rank": "calls",
+        "sync": "calls",
         "score": "scores",
     }
 
@@ -73,19 +83,27 @@ class Queue:
             kind: self._hueys[self.LANES[kind]].task(name=f"brushloop_{kind}")(_of_this_module(job))
             for kind, job in jobs.items()
         }
-        self._threads = {"rounds": settings.training_slots, "quick": QUICK_THREADS}  # elsewhere one
+        self._threads = {**THREADS, "rounds": THREADS["rounds"] + settings.training_slots}
+        self._places = {
+            lane: FairPlaces(n_threads, THREADS_PER_PROJECT.get(lane, 1))
+            for lane, n_threads in self._threads.items()
+        }
         self._consumers: list[QuietConsumer] = []
 
     def send(self, kind: JobKind, project_id: int) -> None:
         """Put a job into its lane."""
         self._send[kind](project_id)
 
+    def places(self, kind: JobKind) -> FairPlaces:
+        """The threads of a job's lane in this process, as projects share them."""
+        return self._places[self.LANES[kind]]
+
     def start(self) -> None:
         """Work off all lanes in threads of this process."""
         for lane, huey in self._hueys.items():
             consumer = QuietConsumer(
                 huey,
-                workers=self._threads.get(lane, 1),
+                workers=self._threads[lane],
                 periodic=False,
                 initial_delay=POLL_S,
                 max_delay=LONGEST_POLL_S,
@@ -99,10 +117,12 @@ class Queue:
             consumer.check_worker_health()
 
     def stop(self) -> None:
-        """Take no more jobs, and wait for those that run."""
+        """Take no more jobs, and wait for those that run; what takes too long ends with the process."""
         for consumer in self._consumers:
             consumer.stop_flag.set()
+        deadline = time.monotonic() + STOP_S
         for consumer in self._consumers:
+            consumer.shutdown_timeout = max(deadline - time.monotonic(), 0.1)
             consumer.stop(graceful=True)
 
 

@@ -16,12 +16,14 @@ from types import FrameType
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads
 from ml_backend.due import JobKind, find_due
 from ml_backend.jobs import Queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
+from ml_backend.patience import patience
 from ml_backend.priority import step_back_thread
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.round_process import ProcessTrainer
@@ -37,6 +39,9 @@ CHECK_EVERY = 20
 """Ticks between two checks of the consumer's threads."""
 LOST_AFTER_S = 60.0
 """A job that nobody began this long after it was sent was lost with its worker, or waits behind others."""
+
+SLICE_S = 20.0
+"""After this long, builds and pushes let other projects have their turn; what is left is due again."""
 
 LEADING: tuple[JobKind, ...] = ("draft", "round", "consolidate")
 """Jobs that take the project's lease, of which there is one."""
@@ -70,13 +75,13 @@ class Worker:
         self._pause_s, self._next_tick, self._shown_at = TICK_S, 0.0, -SHOW_EVERY_S
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
-            "build": self._job("build", lambda project_id: loop.build_truth(project_id, stop.is_set)),
+            "build": self._job("build", lambda project_id: loop.build_truth(project_id, _slice(stop))),
             "draft": self._job("draft", lambda project_id: loop.run_draft(project_id, stop.is_set)),
             "round": self._job("round", lambda project_id: loop.run_round(project_id, stop.is_set)),
             "consolidate": self._job(
                 "consolidate", lambda project_id: loop.consolidate(project_id, stop.is_set)
             ),
-            "push": self._job("push", lambda project_id: loop.push(project_id, stop.is_set)),
+            "push": self._job("push", lambda project_id: loop.push(project_id, _slice(stop))),
             "score": self._job("score", lambda project_id: _score(loop, project_id, stop)),
             "rank": self._job("rank", lambda project_id: loop.rank(project_id)),
             "sync": self._job("sync", loop.sync_project_order),
@@ -99,7 +104,7 @@ class Worker:
         try:
             self._show()
             for project_id, kind in self._list_due():
-                if self._take(project_id, kind):
+                if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
                     self.queue.send(kind, project_id)
         except (SQLAlchemyError, RedisError, OSError) as error:
             # The database or the queue may be away for a while: say so once, and look again ever more slowly.
@@ -154,6 +159,16 @@ class Worker:
 
     def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
         def run(project_id: int) -> None:
+            with (
+                self.queue.places(kind).enter(project_id) as entered,
+                patience(should_stop=self._stop.is_set),
+            ):
+                if entered:
+                    do(project_id)
+                else:  # another worker sent it to this one, where the project has its share: it is due again
+                    self._clear(project_id, kind)
+
+        def do(project_id: int) -> None:
             try:
                 if kind in (*LEADING, "score"):
                     # From here on leases of its own say that it is under way, and are found lost should we
@@ -161,6 +176,8 @@ class Worker:
                     self._clear(project_id, kind)
                 if kind in self._find_due(project_id):  # another worker may have been faster
                     work(project_id)
+            except RoundCancelledError:
+                log.info("leave_job kind=%s project=%d", kind, project_id)  # to the next worker
             except Exception:
                 # Whatever it is, the other projects go on; the job is due again, and its wake-up delays it.
                 log.exception("fail_job kind=%s project=%d", kind, project_id)
@@ -178,6 +195,11 @@ class Worker:
     def _clear(self, project_id: int, kind: JobKind) -> None:
         with self._loop.parts.database.write() as connection:
             wakeups.clear(connection, project_id, kind)
+
+
+def _slice(stop: threading.Event) -> Callable[[], bool]:
+    until = time.monotonic() + SLICE_S
+    return lambda: stop.is_set() or time.monotonic() >= until
 
 
 def _score(loop: LearningLoop, project_id: int, stop: threading.Event) -> None:

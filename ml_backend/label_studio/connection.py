@@ -17,9 +17,13 @@ from label_studio_sdk.base_client import LabelStudioBase
 from label_studio_sdk.core.api_error import ApiError
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError, LabelStudioUnavailableError
+from ml_backend.label_studio.network import make_patient
+from ml_backend.patience import check_stop, patience
 
 DEFAULT_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
+LONGEST_CALL_FACTOR = 4
+"""A whole call may take so many times the limit for one wait: an answer may drip, too."""
 
 LONGEST_DETAIL = 300
 """Label Studio repeats whole predictions in its complaints."""
@@ -50,10 +54,13 @@ class Connection:
     ) -> None:
         self.url = url.rstrip("/")
         self._api_key = api_key.strip()
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            follow_redirects=False,  # the credential goes nowhere else
-            transport=transport,
+        self._longest_s = LONGEST_CALL_FACTOR * timeout_s
+        self._http = make_patient(
+            httpx.Client(
+                timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+                follow_redirects=False,  # the credential goes nowhere else
+                transport=transport,
+            )
         )
         self._sdk: LabelStudioBase | None = None
         self._lock = threading.Lock()
@@ -106,7 +113,10 @@ class Connection:
         return self.call(send)
 
     def call(self, use: Callable[[LabelStudioBase], _Answer]) -> _Answer:
-        """Let `use` work with the SDK's client; once more with a fresh access token after a 401."""
+        """Let `use` work with the SDK's client; once more with a fresh access token after a 401.
+
+        Raises `RoundCancelledError` where one is asked to stop, because that is not Label Studio's failure.
+        """
         try:
             return self._attempt(use)
         except LabelStudioRefusedError as refusal:
@@ -116,11 +126,14 @@ class Connection:
         return self._attempt(use)
 
     def _attempt(self, use: Callable[[LabelStudioBase], _Answer]) -> _Answer:
+        check_stop()
         try:
-            return use(self._client())
+            with patience(self._longest_s):
+                return use(self._client())
         except ApiError as error:
             raise self._refusal(error.status_code or 0, error.body) from None
         except httpx.TimeoutException:
+            check_stop()
             raise LabelStudioUnavailableError(f"Label Studio at {self.url} did not answer in time") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = self._without_secrets(str(error) or type(error).__name__)

@@ -19,12 +19,15 @@ from ml_backend.errors import (
 from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_web
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_frame import ImageLimits
+from ml_backend.label_studio.network import make_patient
+from ml_backend.patience import check_stop, patience
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 TOTAL_TIMEOUT_S = 300.0
-"""A server that sends one byte now and then keeps no worker for longer."""
+SLOW_AFTER_S, SLOWEST_BYTES_PER_S = 10.0, 5_000
+"""A server that sends a byte now and then is given up after this long; the worst line is faster."""
 
 COMPRESSIONS = {"gzip", "deflate", "br", "zstd"}
 
@@ -33,12 +36,13 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 def new_http_client(transport: httpx.BaseTransport | None = None) -> httpx.Client:
     """A client that follows no redirects by itself; safe to share between threads."""
-    return httpx.Client(
+    client = httpx.Client(
         timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         follow_redirects=False,
         headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
         transport=transport,
     )
+    return make_patient(client)
 
 
 def download(
@@ -49,14 +53,28 @@ def download(
     limits: ImageLimits,
     target: Path,
 ) -> None:
-    """Write what is at `address` to `target`; raises `ImageError` that says which host answered what."""
-    deadline = time.monotonic() + TOTAL_TIMEOUT_S
+    """Write what is at `address` to `target`; raises `ImageError` that says which host answered what.
+
+    No longer than the caller's patience lasts; raises `RoundCancelledError` where one is asked to stop.
+    """
+    with patience(TOTAL_TIMEOUT_S):
+        _download(http, address, policy, connection, limits, target)
+
+
+def _download(
+    http: httpx.Client,
+    address: WebAddress,
+    policy: AddressPolicy,
+    connection: Connection | None,
+    limits: ImageLimits,
+    target: Path,
+) -> None:
     is_renewed = False
     for _ in range(MAX_REDIRECTS + 2):  # and one more try with a fresh access token
         with _opened(http, address, connection) as response:
             status = response.status_code
             if status == httpx.codes.OK:
-                _save(response, limits, target, deadline)
+                _save(response, limits, target)
                 return
             if status in _REDIRECTS:
                 address = _redirected(address, response, policy)
@@ -78,9 +96,14 @@ def _opened(
     host = address.url.host
     headers = _credential(connection) if address.is_label_studio else {}
     try:
-        with http.stream("GET", address.url, headers=headers) as response:
+        with patience(READ_TIMEOUT_S):  # for all headers: those can drip too
+            response = http.send(http.build_request("GET", address.url, headers=headers), stream=True)
+        try:
             yield response
+        finally:
+            response.close()
     except httpx.TimeoutException:
+        check_stop()
         raise _away(address, f"{host} did not answer in time") from None
     except httpx.HTTPError as error:
         raise _away(address, f"{host} cannot be reached: {str(error) or type(error).__name__}") from None
@@ -122,8 +145,8 @@ def _redirected(address: WebAddress, response: httpx.Response, policy: AddressPo
         raise ImageRefusedError(f"{address.url.host} redirects: {refusal}") from None
 
 
-def _save(response: httpx.Response, limits: ImageLimits, target: Path, deadline: float) -> None:
-    host = response.url.host
+def _save(response: httpx.Response, limits: ImageLimits, target: Path) -> None:
+    host, began = response.url.host, time.monotonic()
     announced = response.headers.get("content-length", "")
     if announced.isdigit():
         limits.check_bytes(int(announced))
@@ -132,11 +155,17 @@ def _save(response: httpx.Response, limits: ImageLimits, target: Path, deadline:
         for chunk in _chunks(response):
             n_bytes += len(chunk)
             limits.check_bytes(n_bytes)
-            if time.monotonic() > deadline:
-                raise ImageUnavailableError(f"{host} took more than {TOTAL_TIMEOUT_S:g} s to send an image")
+            if _is_dripping(n_bytes, time.monotonic() - began):
+                raise ImageUnavailableError(
+                    f"{host} is too slow: {n_bytes} bytes of an image in {SLOW_AFTER_S:g} s"
+                )
             file.write(chunk)
     if n_bytes == 0:
         raise ImageError(f"{host} sent an empty image")
+
+
+def _is_dripping(n_bytes: int, spent_s: float) -> bool:
+    return spent_s > SLOW_AFTER_S and n_bytes < SLOWEST_BYTES_PER_S * spent_s
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:

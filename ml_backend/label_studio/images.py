@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,16 +17,26 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
-from ml_backend.label_studio.addresses import Address, AddressPolicy, FileAddress, InlineAddress, locate
+from ml_backend.label_studio.addresses import (
+    Address,
+    AddressPolicy,
+    FileAddress,
+    InlineAddress,
+    WebAddress,
+    locate,
+)
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.downloads import download, new_http_client
 from ml_backend.label_studio.image_cache import ImageCache
 from ml_backend.label_studio.image_files import read_image, read_size
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.label_config import find_image_address
+from ml_backend.patience import check_stop, patience, waiting_for
 
 DEFAULT_IMAGE_KEY = "image"
 MEGA, GIGA = 1_000_000, 1_000_000_000
+DECODED_AT_ONCE = 2
+"""Images that one process decodes side by side: each takes memory. Any number may be on their way here."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class CachedImages:
     """`ports.ImageSource` over Label Studio, allowed hosts and allowed folders; for any number of threads.
 
     `access` tells what a project needs, by its id. What is on the web counts as unchanging: Label Studio
-    gives every upload its own address.
+    gives every upload its own address. All downloads together may take `fetch_s` seconds.
     """
 
     def __init__(
@@ -77,7 +89,9 @@ class CachedImages:
         settings: ImageSettings,
         access: Callable[[int], ImageAccess],
         transport: httpx.BaseTransport | None = None,
+        fetch_s: float = math.inf,
     ) -> None:
+        self._fetch_left_s = fetch_s
         self._settings = settings
         self._limits = ImageLimits(settings.max_bytes, settings.max_pixels)
         self._cache = ImageCache(folder, settings.cache_bytes)
@@ -85,15 +99,23 @@ class CachedImages:
         self._http = new_http_client(transport)
         self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._locks_guard = threading.Lock()
+        self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
     def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
-        """`(H, W, C)` uint8 or uint16, a memory map over the cache; raises `ImageError`."""
+        """`(H, W, C)` uint8 or uint16, a memory map over the cache; raises `ImageError`.
+
+        No longer than the caller's patience lasts; raises `RoundCancelledError` where one is asked to stop.
+        """
         access = self._access(project_id)
         policy = self._policy(access)
         address = locate(_address_of(data, access.image_key), task_id, policy)
         try:
             name = self._cache_name(access, address)
-            with self._lock(name):  # two equal requests at once fetch once
+            kept = self._cache.find(name)
+            if kept is not None:
+                return kept
+            with waiting_for(self._lock(name)) as is_ours:  # two equal requests at once fetch once
+                _check_patience(is_ours)
                 found = self._cache.find(name)
                 if found is None:
                     found = self._cache.save(name, self._read(address, policy, access))
@@ -127,13 +149,26 @@ class CachedImages:
 
     def _read(self, address: Address, policy: AddressPolicy, access: ImageAccess) -> NDArray[Any]:
         if isinstance(address, FileAddress):
-            return read_image(address.path, self._limits)
+            return self._decode(address.path)
         with self._cache.scratch_file() as file:
             if isinstance(address, InlineAddress):
                 self._limits.check_bytes(len(address.content))
                 file.write_bytes(address.content)
             else:
+                self._download(address, policy, access, file)
+            return self._decode(file)
+
+    def _download(self, address: WebAddress, policy: AddressPolicy, access: ImageAccess, file: Path) -> None:
+        began = time.monotonic()
+        try:
+            with patience(self._fetch_left_s):
                 download(self._http, address, policy, access.connection, self._limits, file)
+        finally:
+            self._fetch_left_s -= time.monotonic() - began
+
+    def _decode(self, file: Path) -> NDArray[Any]:
+        with waiting_for(self._decoding) as is_ours:
+            _check_patience(is_ours)
             return read_image(file, self._limits)
 
     def _cache_name(self, access: ImageAccess, address: Address) -> str:
@@ -154,6 +189,12 @@ class CachedImages:
             if lock is None:
                 lock = self._locks[name] = threading.Lock()
             return lock
+
+
+def _check_patience(is_ours: bool) -> None:
+    if not is_ours:
+        check_stop()
+        raise ImageUnavailableError("there was no time left to fetch or decode the image")
 
 
 def _address_of(data: Mapping[str, Any], image_key: str) -> str:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from core.errors import BrushloopError
+from core.errors import BrushloopError, RoundCancelledError
 from ml_backend.due import is_training
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
+from ml_backend.patience import is_over
 from ml_backend.ports import TaskRecord
 from ml_backend.review.score_choice import choose_tasks_to_score
 from ml_backend.rounds.lease import list_gone
@@ -99,6 +100,12 @@ class Scorer:
             log.warning("pause_scoring project=%d cause=%s", project_id, error)
             self._pause(project_id, task.task_id)
             return False
+        except RoundCancelledError as error:
+            if is_over():
+                self._give_back(project_id, task.task_id)
+                raise
+            log.warning("skip_score project=%d task=%d cause=%s", project_id, task.task_id, error)
+            is_scored = False
         except BrushloopError as error:
             log.warning("skip_score project=%d task=%d cause=%s", project_id, task.task_id, error)
             is_scored = False
@@ -119,10 +126,14 @@ class Scorer:
                 scorings.drop_all(connection, project_id)
                 log.info("end_scoring project=%d cause=budget seconds=%.1f", project_id, spent_s)
 
+    def _give_back(self, project_id: int, task_id: int) -> None:
+        with self._parts.database.write() as connection:
+            scorings.give_back(connection, project_id, task_id, self._parts.owner)
+
     def _pause(self, project_id: int, task_id: int) -> None:
         parts = self._parts
+        self._give_back(project_id, task_id)
         with parts.database.write() as connection:
-            scorings.give_back(connection, project_id, task_id, parts.owner)
             reviews.update_review(connection, project_id, score_retry_at=parts.clock() + RETRY_S)
 
 

@@ -29,6 +29,7 @@ from core.rounds import RoundSettings
 from core.training.optimiser import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
+from ml_backend.patience import patience, waiting_for
 from ml_backend.ports import ImageSource
 from ml_backend.priority import LOWER_PRIORITY, LOWEST_PRIORITY, step_back_process
 from ml_backend.rounds import troubles
@@ -42,6 +43,8 @@ POLL_S = 0.2
 STOP_GRACE_S = 15.0
 """How long a child that was asked to stop may take, before it is killed: one step and the checks after it."""
 PROGRESS_EVERY_S = 0.25
+BEGUN = 0.001
+"""Share that is done when a training gets its place: from here on it takes from others."""
 
 ImageFactory = Callable[[Settings], ImageSource]
 
@@ -54,6 +57,8 @@ class ProcessTrainer:
 
     def __init__(self, settings: Settings, image_factory: ImageFactory) -> None:
         self._settings, self._image_factory = settings, image_factory
+        # A round takes its place only now: what it waited for before kept no other project from training.
+        self._places = threading.BoundedSemaphore(settings.training_slots)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, image_factory.__module__])
 
@@ -69,6 +74,21 @@ class ProcessTrainer:
         on_progress: OnProgress,
         should_stop: Callable[[], bool],
         should_finish: Callable[[], bool] = lambda: False,
+    ) -> TrainedRound:
+        if spec.is_patient:  # it has a lane of its own, and gives way
+            return self._train(spec, on_progress, should_stop, should_finish)
+        with patience(should_stop=should_stop), waiting_for(self._places) as is_ours:
+            if not is_ours:
+                raise RoundCancelledError("stopped before the training began")
+            on_progress(BEGUN, None)
+            return self._train(spec, on_progress, should_stop, should_finish)
+
+    def _train(
+        self,
+        spec: TrainingSpec,
+        on_progress: OnProgress,
+        should_stop: Callable[[], bool],
+        should_finish: Callable[[], bool],
     ) -> TrainedRound:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
@@ -183,7 +203,8 @@ def _run_child(
     threading.Thread(target=_obey, args=(pipe, {"stop": stop, "finish": finish}), daemon=True).start()
     try:
         fetch_encoder(settings)
-        trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set, finish.is_set)
+        with patience(should_stop=stop.is_set):
+            trained = train_here(spec, image_factory(settings), _Sender(pipe), stop.is_set, finish.is_set)
     except RoundCancelledError as error:
         pipe.send(("stopped", str(error)))
     except troubles.PASSING as error:

@@ -12,6 +12,7 @@ from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config
 from ml_backend.parts import Parts
 from ml_backend.rounds import continuing, publishing, troubles
+from ml_backend.rounds.fetching import fetch_images
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.rounds.readable import keep_readable
 from ml_backend.storage.projects import Project, get_project
@@ -117,6 +118,7 @@ class Rounds:
         halvings = publishing.count_halvings(self._parts, lease)
         spec = change(publishing.write_spec(self._parts, project, config, snapshot, halvings))
         try:
+            fetch_images(self._parts, lease, spec, should_stop)
             trained = self._parts.trainer(spec, lease.report_progress, should_stop, lease.should_finish)
             version = publishing.publish_patiently(self._parts, lease, spec, snapshot, trained, note)
         finally:

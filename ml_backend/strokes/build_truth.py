@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import BrushloopError, MachineError
+from core.errors import BrushloopError, MachineError, RoundCancelledError
 from core.painting import Finding, Painting
 from core.schema import IGNORE_INDEX
 from core.truth.holdout import split, summarise
@@ -137,14 +137,17 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
             shape = parts.images.shape(project.project_id, task.task_id, task.data)
             ours = {region.region_id for region in sent}
             checked = check_copies(parts, project, living, ours, config, shape)
-            paintings = [parse_painting(one.result, config, shape) for one in checked.annotations]
-            people = [one.user_id for one in living]
-            known = (*checked.originals, *sent)
-            label_map, said = combine_paintings(paintings, known, config.schema, people)
-            findings = [*said, *checked.findings]
-            effort = _measure_all(checked.annotations, paintings, config, sent, version, measured)
-            counts = count_truth(label_map, config.schema)
-            truth = _store_maps(parts, project, config, task, label_map, truth)
+            with parts.computing:
+                paintings = [parse_painting(one.result, config, shape) for one in checked.annotations]
+                people = [one.user_id for one in living]
+                known = (*checked.originals, *sent)
+                label_map, said = combine_paintings(paintings, known, config.schema, people)
+                findings = [*said, *checked.findings]
+                effort = _measure_all(checked.annotations, paintings, config, sent, version, measured)
+                counts = count_truth(label_map, config.schema)
+                truth = _store_maps(parts, project, config, task, label_map, truth)
+    except RoundCancelledError:
+        raise  # asked to stop: that says nothing of the task
     except UncheckedCopyError as error:
         log.warning("skip_task project=%d task=%d cause=%s", project.project_id, task.task_id, error)
         truth = replace(truth, error=str(error))

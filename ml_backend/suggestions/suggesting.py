@@ -19,13 +19,20 @@ from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.asking.suggestion import build_suggestion
-from core.errors import BrushloopError, CheckpointError, MachineError, RoundCancelledError
+from core.errors import (
+    BrushloopError,
+    CheckpointError,
+    ImageUnavailableError,
+    MachineError,
+    RoundCancelledError,
+)
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
+from ml_backend.patience import is_over, patience, waiting_for
 from ml_backend.ports import TaskRecord
 from ml_backend.rounds.readable import keep_readable
 from ml_backend.rounds.troubles import describe
@@ -129,19 +136,26 @@ class Suggester:
     ) -> Prediction:
         """Predict the image; raises `RoundCancelledError` when the deadline passes meanwhile."""
         predictor = self.predictors.get(project, model)
-        if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-            raise RoundCancelledError("no time left to look at the image")
+        with patience(deadline - time.monotonic()):
+            # Outside of the slots: an image that is long on its way keeps nobody from computing.
+            image = self._fetch(project, task)
+            with waiting_for(self._slots) as is_ours:
+                if not is_ours:
+                    raise RoundCancelledError("no time left to look at the image")
+                return predictor.predict(
+                    image,
+                    keep_details=keep_details,
+                    keep_probabilities=keep_probabilities,
+                    should_stop=is_over,
+                )
+
+    def _fetch(self, project: Project, task: TaskRecord) -> NDArray[Any]:
         try:
-            # Decoding takes memory as looking does, so it waits for a slot too.
-            image = self.parts.images.open(project.project_id, task.task_id, task.data)
-            return predictor.predict(
-                image,
-                keep_details=keep_details,
-                keep_probabilities=keep_probabilities,
-                should_stop=lambda: time.monotonic() >= deadline,
-            )
-        finally:
-            self._slots.release()
+            return self.parts.images.open(project.project_id, task.task_id, task.data)
+        except ImageUnavailableError:
+            if is_over():
+                raise RoundCancelledError("no time left to fetch the image") from None
+            raise
 
     def _find_model(self, project_id: int) -> tuple[Project, StoredModel] | None:
         with self.parts.database.read() as connection:

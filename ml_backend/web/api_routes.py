@@ -8,9 +8,9 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from ml_backend.errors import BusyError, NotFoundError, PayloadError
+from ml_backend.fair_places import FairPlaces
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop, PictureKind
-from ml_backend.web.thread_places import ThreadPlaces
 
 MAX_ID = 2**63 - 1
 """What a database column can hold; a larger number in an address names nothing."""
@@ -24,7 +24,7 @@ MAX_LIMIT = 1000
 MAX_VERSION_CHARS = 200
 
 
-def api_routes(loop: Loop, threads: ThreadPlaces) -> Blueprint:
+def api_routes(loop: Loop, threads: FairPlaces) -> Blueprint:
     """The JSON interface for scripts, the command line and the dashboard."""
     routes = Blueprint("api", __name__, url_prefix="/api")
 
@@ -68,7 +68,7 @@ def api_routes(loop: Loop, threads: ThreadPlaces) -> Blueprint:
     def picture(project_id: int, task_id: int, kind: str) -> ResponseReturnValue:
         if kind not in get_args(PictureKind):
             raise NotFoundError(f"no picture {kind[:40]!r}; there are {', '.join(get_args(PictureKind))}")
-        with threads.enter() as entered:
+        with threads.enter(project_id) as entered:
             if not entered:
                 raise BusyError("other pictures are being computed; ask again in some seconds")
             png = loop.picture(project_id, task_id, cast(PictureKind, kind))

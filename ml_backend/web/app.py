@@ -37,6 +37,7 @@ from ml_backend.errors import (
     TooLargeError,
     UnauthorizedError,
 )
+from ml_backend.fair_places import FairPlaces
 from ml_backend.web.api_routes import api_routes
 from ml_backend.web.auth import CHALLENGE, install_auth
 from ml_backend.web.callers import install_caller_checks
@@ -44,7 +45,7 @@ from ml_backend.web.dashboard import dashboard_routes
 from ml_backend.web.label_studio_routes import label_studio_routes
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics, install_metrics
-from ml_backend.web.thread_places import ThreadPlaces, share_threads
+from ml_backend.web.thread_places import share_threads
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     install_auth(app, settings)
     install_caller_checks(app, settings)
     places = share_threads(settings.web_threads)
-    app.register_blueprint(label_studio_routes(loop, settings, metrics, ThreadPlaces(places.predict)))
-    app.register_blueprint(api_routes(loop, ThreadPlaces(places.pictures)))
+    app.register_blueprint(label_studio_routes(loop, settings, metrics, FairPlaces(places.predict)))
+    app.register_blueprint(api_routes(loop, FairPlaces(places.pictures)))
     app.register_blueprint(dashboard_routes(loop))
     app.register_error_handler(BrushloopError, _refuse)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):

@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
+from ml_backend.fair_places import FairPlaces
 from ml_backend.label_studio.payloads import (
     WEBHOOK_KEY_HEADER,
     PredictRequest,
@@ -22,7 +23,6 @@ from ml_backend.label_studio.payloads import (
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics
-from ml_backend.web.thread_places import ThreadPlaces
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ MODEL_CLASS = "Brushloop"
 """Label Studio shows it beside the connected backend."""
 
 
-def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, threads: ThreadPlaces) -> Blueprint:
+def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, threads: FairPlaces) -> Blueprint:
     """Routes without a prefix: Label Studio adds these names to the backend's address."""
     routes = Blueprint("label_studio", __name__)
 
@@ -66,7 +66,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
     def predict() -> ResponseReturnValue:
         started = time.monotonic()
         wanted = parse_predict(read_object())
-        with threads.enter() as entered:
+        with threads.enter(wanted.project_id) as entered:
             # Without a place the time is over at once: what is stored is answered, the rest is pushed later.
             deadline = started + (settings.predict_deadline_s if entered else 0.0)
             suggestions = loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)

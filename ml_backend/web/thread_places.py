@@ -4,14 +4,12 @@ The server answers with a fixed number of threads. A `/predict` call may hold on
 waits only 1 s for `/health` and for a webhook, which it never repeats. So some threads are never given to
 `/predict` or to pictures. A call that finds all places taken does not wait for one, because waiting holds a
 thread as much as computing does: `/predict` answers what is stored and leaves the rest to be pushed later, as
-after its deadline; a picture is refused with 503, and the dashboard asks again.
+after its deadline; a picture is refused with 503, and the dashboard asks again. A project never takes all
+places (`fair_places.py`): one whose images do not come leaves some to the others.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 RESERVED_THREADS = 4
@@ -39,20 +37,3 @@ def share_threads(web_threads: int) -> Places:
     """
     pictures = PICTURE_PLACES if web_threads > RESERVED_THREADS else 1
     return Places(predict=max(web_threads - RESERVED_THREADS - pictures, 2), pictures=pictures)
-
-
-class ThreadPlaces:
-    """A counter of thread places that never blocks."""
-
-    def __init__(self, places: int) -> None:
-        self._places = threading.BoundedSemaphore(places)
-
-    @contextmanager
-    def enter(self) -> Iterator[bool]:
-        """Yield whether there was a place; it is given back on leaving."""
-        entered = self._places.acquire(blocking=False)
-        try:
-            yield entered
-        finally:
-            if entered:
-                self._places.release()

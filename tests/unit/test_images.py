@@ -301,7 +301,7 @@ def test_a_server_that_drips_is_left(make_images: Any, studio: Site, monkeypatch
     monkeypatch.setattr(downloads, "TOTAL_TIMEOUT_S", 0.1)
     studio.routes[UPLOAD["image"]] = drip
     started = time.monotonic()
-    with pytest.raises(ImageError, match="took more than"):
+    with pytest.raises(ImageError, match="in time"):
         make_images().open(1, 1, UPLOAD)
     assert time.monotonic() - started < 30
 
