@@ -72,42 +72,47 @@ def eigenvalues(a, b, c, larger, smaller):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def transpose(planes, top, left, out, first):  # type: ignore[no-untyped-def]
-    """Write `(n, h, w)` planes from pixel (`top`, `left`) on into `out[:, :, first : first + n]`."""
-    n = planes.shape[0]
-    height, width = out.shape[0], out.shape[1]
+def transpose(planes, out):  # type: ignore[no-untyped-def]
+    """Write `(n, h, w)` planes into `(h, w, n)`."""
+    n, height, width = planes.shape
     for y in range(height):
         for block in range(0, width, BLOCK_PX):
             end = min(block + BLOCK_PX, width)
             for f in range(n):
                 for x in range(block, end):
-                    out[y, x, first + f] = planes[f, top + y, left + x]
+                    out[y, x, f] = planes[f, y, x]
 
 
 @compiled
-def enlarge(small, step, top, left, out, first):  # type: ignore[no-untyped-def]
-    """Write `(h, w, n)`, sampled at every `step`-th pixel, into `out[:, :, first : first + n]`.
+def gather(planes, rows, columns, out, first):  # type: ignore[no-untyped-def]
+    """Write what `(n, h, w)` planes have at some pixels into `out[:, first : first + n]`."""
+    for block in range(0, len(rows), BLOCK_PX):
+        end = min(block + BLOCK_PX, len(rows))
+        for f in range(planes.shape[0]):
+            for i in range(block, end):
+                out[i, first + f] = planes[f, rows[i], columns[i]]
 
-    `out` begins at pixel (`top`, `left`) of the full size. Between samples values are interpolated, and
-    beyond the last ones repeated.
+
+@compiled
+def gather_between(small, step, rows, columns, out, first):  # type: ignore[no-untyped-def]
+    """Write `(h, w, n)`, sampled at every `step`-th pixel, at some pixels into `out[:, first : first + n]`.
+
+    Rows and columns count at the full size. Between samples values are interpolated, and beyond the last ones
+    repeated.
     """
     height, width, n = small.shape
     share = np.float32(1.0 / step)
-    for y in range(out.shape[0]):
-        y0 = (y + top) // step
-        dy = np.float32((y + top) % step) * share
-        y1 = min(y0 + 1, height - 1)
-        for x in range(out.shape[1]):
-            x0 = (x + left) // step
-            dx = np.float32((x + left) % step) * share
-            x1 = min(x0 + 1, width - 1)
-            d11 = dy * dx
-            d10, d01 = dy - d11, dx - d11
-            d00 = np.float32(1.0) - dy - d01
-            for f in range(n):
-                out[y, x, first + f] = (
-                    small[y0, x0, f] * d00
-                    + small[y0, x1, f] * d01
-                    + small[y1, x0, f] * d10
-                    + small[y1, x1, f] * d11
-                )
+    for i in range(len(rows)):
+        y0, x0 = rows[i] // step, columns[i] // step
+        dy, dx = np.float32(rows[i] % step) * share, np.float32(columns[i] % step) * share
+        y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+        d11 = dy * dx
+        d10, d01 = dy - d11, dx - d11
+        d00 = np.float32(1.0) - dy - d01
+        for f in range(n):
+            out[i, first + f] = (
+                small[y0, x0, f] * d00
+                + small[y0, x1, f] * d01
+                + small[y1, x0, f] * d10
+                + small[y1, x1, f] * d11
+            )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-N_TREES = 50
+N_TREES = 32
+"""50 give .001 Dice more, and take half as long again for every answer."""
 MOST_PIXELS = 20_000
 """Annotated pixels that a forest is grown from: more of them cost time and hardly change an answer."""
 SMALLEST_LEAF_PX = 3
@@ -64,7 +66,7 @@ class Forest:
         if int(self.feature.max()) >= rows.shape[1]:
             raise ValueError(f"the forest looks at column {self.feature.max()}, got {rows.shape[1]}")
         votes = np.zeros((len(rows), self.n_classes), np.float32)
-        arrays = (self.feature, self.threshold, self.child, self.leaf, self.shares, self.roots)
+        arrays = (self._nodes, self.shares, self.roots)
 
         def vote(begin: int) -> None:
             part = slice(begin, begin + ROWS_PER_JOB)
@@ -74,6 +76,14 @@ class Forest:
             list(pool.map(vote, range(0, len(rows), ROWS_PER_JOB)))
         votes /= np.float32(len(self.roots))
         return votes
+
+    @cached_property
+    def _nodes(self) -> NDArray[np.void]:
+        """All that a step down a tree reads, in one place: a fourth of a line of the cache."""
+        nodes = np.empty(len(self.child), _NODE)
+        for name in _NODE.names or ():
+            nodes[name] = getattr(self, name)
+        return nodes
 
     def to_tensors(self) -> dict[str, Tensor]:
         """What safetensors can write; the arrays are shared, not copied."""
@@ -104,6 +114,9 @@ _DTYPES = {
     "shares": np.float32,
     "roots": np.int32,
 }
+
+
+_NODE = np.dtype([("threshold", "f4"), ("child", "i4"), ("feature", "i4"), ("leaf", "i4")], align=True)
 
 
 def draw_pixels(

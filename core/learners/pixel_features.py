@@ -12,7 +12,7 @@ References: Sommer et al. 2011, "ilastik: Interactive learning and segmentation 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
@@ -88,10 +88,9 @@ class FeaturePlan:
 
 
 def plan_features(n_channels: int) -> FeaturePlan:
-    """All families at all scales where they fit into `MOST_FEATURES`.
+    """All families at all scales where they fit into `MOST_FEATURES`, else as many scales as fit.
 
-    Else each channel gets as many scales as fit, spread evenly; or, where not even one does, the first
-    families of one scale.
+    Where not even one does, the first families of one scale.
 
     Examples
     --------
@@ -136,7 +135,9 @@ def pixel_features(image: NDArray[Any], prepare: Prepare = to_float, n_threads: 
     out = np.empty((*image.shape[:2], count_features(image.shape[2])), np.float32)
 
     def fill(tile: Tile) -> None:
-        _write_rows(_find_planes(prepare(image[tile.read])), tile.core_in_read, out[tile.core])
+        rows, columns = np.mgrid[tile.core_in_read]
+        described = _Described.of(prepare(image[tile.read])).at(rows.ravel(), columns.ravel())
+        out[tile.core] = described.reshape(*rows.shape, -1)
 
     _each(fill, cut_tiles((image.shape[0], image.shape[1]), MARGIN_PX, STRIDE, TILE_PX), n_threads)
     return out
@@ -160,13 +161,61 @@ def features_at(
 
     def fill(inside: NDArray[np.intp]) -> None:
         tile = _surround(rows[inside], columns[inside], image.shape[:2])
-        shape = [part.stop - part.start for part in tile.core]
-        box = np.empty((*shape, out.shape[1]), np.float32)
-        _write_rows(_find_planes(prepare(image[tile.read])), tile.core_in_read, box)
-        out[inside] = box[rows[inside] - tile.core[0].start, columns[inside] - tile.core[1].start]
+        out[inside] = _Described.of(prepare(image[tile.read])).at(
+            rows[inside] - tile.read[0].start, columns[inside] - tile.read[1].start
+        )
 
     _each(fill, _by_tile(rows, columns), n_threads)
     return out
+
+
+def describe_window(
+    image: NDArray[Any], window: Slices, prepare: Prepare = to_float
+) -> Callable[[NDArray[np.intp], NDArray[np.intp]], Rows]:
+    """Compute what a part of an image needs, and return what gives the features at its pixels.
+
+    Its planes stay in memory meanwhile, 120 bytes a pixel and channel.
+
+    Examples
+    --------
+    >>> describe = describe_window(np.ones((8, 9, 1), np.uint8), (slice(2, 6), slice(3, 9)))
+    >>> describe(np.array([0, 3]), np.array([5, 2])).shape
+    (2, 49)
+    """
+    tile = _widen((window[0], window[1]), image.shape[:2])
+    described = _Described.of(prepare(image[tile.read]))
+    top, left = (part.start for part in tile.core_in_read)
+    return lambda rows, columns: described.at(rows + top, columns + left)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """Features by octave: planes `(n, h, w)` of the full size, and `(h, w, n)` of half and of a quarter."""
+
+    full: Planes
+    smaller: Mapping[int, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, image: NDArray[np.float32]) -> _Described:
+        octaves = _find_planes(image)
+        return cls(octaves[0], {octave: _to_rows(octaves[octave]) for octave in octaves if octave})
+
+    def at(self, rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]) -> Rows:
+        """Features `(n, F)` of some pixels."""
+        kernels = _kernels()
+        n_features = len(self.full) + sum(small.shape[2] for small in self.smaller.values())
+        out = np.empty((len(rows), n_features), np.float32)
+        kernels.gather(self.full, rows, columns, out, 0)
+        first = len(self.full)
+        for octave, small in self.smaller.items():
+            kernels.gather_between(small, 2**octave, rows, columns, out, first)
+            first += small.shape[2]
+        return out
+
+
+def _to_rows(planes: Planes) -> NDArray[np.float32]:
+    _kernels().transpose(planes, small := np.empty((*planes.shape[1:], len(planes)), np.float32))
+    return small
 
 
 def _each(job: Callable[[Any], None], over: Iterable[Any], n_threads: int) -> None:
@@ -193,12 +242,16 @@ def _surround(
     rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, ...]
 ) -> Tile:
     """The box around some pixels, and what must be read for it: as far as a tile of the whole image sees."""
-    core = tuple(slice(int(at.min()), int(at.max()) + 1) for at in (rows, columns))
+    spans = [slice(int(at.min()), int(at.max()) + 1) for at in (rows, columns)]
+    return _widen((spans[0], spans[1]), shape)
+
+
+def _widen(core: Slices, shape: tuple[int, ...]) -> Tile:
     read = tuple(
         slice(max(part.start - MARGIN_PX, 0) // STRIDE * STRIDE, min(part.stop + MARGIN_PX, length))
         for part, length in zip(core, shape, strict=True)
     )
-    return Tile((core[0], core[1]), (read[0], read[1]))
+    return Tile(core, (read[0], read[1]))
 
 
 def _find_planes(image: NDArray[np.float32]) -> dict[int, Planes]:
@@ -239,21 +292,6 @@ def _blur(plane: Plane, sigma_px: float) -> Plane:
     kernel = (kernel / kernel.sum()).astype(np.float32)
     blurred = cv2.sepFilter2D(plane, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     return np.asarray(blurred, np.float32)
-
-
-def _write_rows(octaves: dict[int, Planes], part: Slices, out: Rows) -> None:
-    """Fill `(h, w, F)` with the features of `part` of the planes."""
-    kernels = _kernels()
-    top, left = part[0].start, part[1].start
-    first = 0
-    for octave, planes in octaves.items():
-        if octave == 0:
-            kernels.transpose(planes, top, left, out, first)
-        else:
-            small = np.empty((*planes.shape[1:], len(planes)), np.float32)
-            kernels.transpose(planes, 0, 0, small, 0)
-            kernels.enlarge(small, 2**octave, top, left, out, first)
-        first += len(planes)
 
 
 def _kernels() -> ModuleType:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.learners.forest import Forest
-from core.learners.pixel_features import features_at
+from core.learners.forest_map import forest_map
+from core.learners.pixel_features import describe_window
 from core.network.encoder import STRIDE
 from core.network.feature_maps import FeatureMaps
 from core.network.head import Head
 from core.network.mixture import FOREST, HEAD
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics, conform_channels, standardise
-from core.tiles import Slices, cut_tiles
+from core.tiles import Slices
 
-FOREST_TILE_PX = 256
-"""Side of what a forest answers for at once: its features take 600 bytes a pixel and colour."""
+FOREST_TILE_PX = 512
+"""Most rows that a forest answers for at once: their planes take 100 bytes a pixel and channel."""
 
 LEAST_SHARE = 0.01
 """Added to what a forest says of each class: no leaf of a few pixels is sure of anything."""
@@ -80,12 +83,17 @@ def _ask_forest(
     image = conform_channels(image, statistics.n_channels)
     height, width = (part.stop - part.start for part in window)
     answer = np.empty((forest.n_classes, height, width), np.float32)
-    for tile in cut_tiles((height, width), 0, 1, FOREST_TILE_PX):
-        grid = np.meshgrid(*(np.arange(part.start, part.stop) for part in tile.core), indexing="ij")
-        rows, columns = (at.ravel() + part.start for at, part in zip(grid, window, strict=True))
-        seen = features_at(image, rows, columns, lambda piece: standardise(piece, statistics), n_threads)
-        votes = forest.probabilities(seen, n_threads).T
-        answer[:, tile.core[0], tile.core[1]] = votes.reshape(forest.n_classes, *grid[0].shape)
+
+    def ask(band: slice) -> None:
+        rows = slice(window[0].start + band.start, window[0].start + band.stop)
+        describe = describe_window(image, (rows, window[1]), lambda piece: standardise(piece, statistics))
+        answer[:, band] = np.moveaxis(forest_map(forest, describe, (band.stop - band.start, width)), 2, 0)
+
+    n_bands = max(n_threads, math.ceil(height / FOREST_TILE_PX))
+    step = math.ceil(height / n_bands / 2) * 2
+    bands = [slice(top, min(top + step, height)) for top in range(0, height, step)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(ask, bands))
     return forest_logits(torch.from_numpy(answer))
 
 

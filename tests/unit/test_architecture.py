@@ -59,7 +59,7 @@ A box imports from its own floor and those below. Files inside a wing are not li
 
 OPEN: dict[str, set[str]] = {
     "core.asking": {"acquisition", "diversity", "regions", "suggestion"},
-    "core.learners": {"forest", "pixel_features"},
+    "core.learners": {"forest", "forest_map", "pixel_features"},
     "core.network": {
         "base_weights",
         "checkpoint",
