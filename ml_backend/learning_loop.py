@@ -148,11 +148,13 @@ class LearningLoop:
         with self.parts.database.read() as connection:
             return overview.describe(self.parts, connection, get_project(connection, project_id))
 
-    def rounds(self, project_id: int, limit: int | None = None) -> list[dict[str, Any]]:
-        """The reports, newest first; all of them, or as many as `limit`."""
+    def rounds(
+        self, project_id: int, limit: int | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The reports, newest first; all of them, or as many as `limit` of rounds `before` a number."""
         with self.parts.database.read() as connection:
             get_project(connection, project_id)
-            return _read_reports(connection, project_id, limit)
+            return _read_reports(connection, project_id, limit, before)
 
     def ready(self) -> Mapping[str, Any]:
         """Whether the service can do its work, and what keeps it from that."""
@@ -247,5 +249,7 @@ class LearningLoop:
         return project, config
 
 
-def _read_reports(connection: Connection, project_id: int, limit: int | None) -> list[dict[str, Any]]:
-    return [stored.to_record() for stored in rounds.list_rounds(connection, project_id, limit)]
+def _read_reports(
+    connection: Connection, project_id: int, limit: int | None, before: int | None = None
+) -> list[dict[str, Any]]:
+    return [stored.to_record() for stored in rounds.list_rounds(connection, project_id, limit, before)]

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
+from ml_backend.rounds.troubles import describe
 from ml_backend.storage import rounds, row_leases
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.storage.rounds import RoundKind, StoredRound
@@ -95,14 +96,21 @@ class Lease:
         return self._cancelled.is_set()
 
     def _beat(self) -> None:
+        cause: str | None = None
         while not self._ended.wait(BEAT_S):
+            before = cause
             try:
                 self._beat_once()
-            except SQLAlchemyError as error:  # noqa: PERF203 - each beat stands for itself
+                cause = None
+            except SQLAlchemyError as error:
                 # The database may be away for a moment; the lease holds for a while without a beat.
+                cause = describe(error)
+            if cause and cause != before:
                 log.warning(
-                    "miss_beat project=%d round=%d cause=%s", self.project.project_id, self.number, error
+                    "miss_beat project=%d round=%d cause=%s", self.project.project_id, self.number, cause
                 )
+            elif before and not cause:
+                log.info("resume_beat project=%d round=%d", self.project.project_id, self.number)
 
     def _beat_once(self) -> None:
         progress, eta_s = self._progress

@@ -28,6 +28,8 @@ BUSY_TIMEOUT_MS = 15_000
 MIGRATION_LOCK = 0x42525553
 """Key of PostgreSQL's advisory lock while the schema is brought up to date ("BRUS")."""
 POOL_SIZE, POOL_OVERFLOW = 8, 24
+IDLE_TIMEOUT_MS = 60_000
+"""A process that was stopped inside a transaction holds the others; then PostgreSQL ends its session."""
 CLOCK_LIFE_S = 10.0
 """So often the server is asked for its time; between, this process counts on by itself."""
 
@@ -154,7 +156,15 @@ def _refuse_other_file(path: Path, inode: list[int]) -> None:
 
 def _postgres(url: str) -> Engine:
     parsed = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
-    return sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW, pool_pre_ping=True)
+    engine = sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW, pool_pre_ping=True)
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: Any) -> None:
+        connection.execute(f"SET lock_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
+        connection.commit()
+
+    return engine
 
 
 def _check_pages(connection: Connection, place: str) -> None:
@@ -170,12 +180,15 @@ def _check_pages(connection: Connection, place: str) -> None:
 
 def _migrate_postgres(engine: Engine, data_dir: Path, place: str) -> None:
     with engine.connect() as connection:
+        # Another process may be at it for as long as the tables are large.
+        connection.execute(sa.text("SET lock_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
         connection.commit()
         try:
             _migrate(connection, data_dir, place)
         finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(MIGRATION_LOCK)))
+            connection.execute(sa.text(f"SET lock_timeout = {BUSY_TIMEOUT_MS}"))
             connection.commit()
 
 

@@ -180,10 +180,14 @@ def list_running(connection: Connection) -> list[tuple[int, StoredRound]]:
     return [(row[0], StoredRound(*row[1:])) for row in connection.execute(query)]
 
 
-def list_rounds(connection: Connection, project_id: int, limit: int | None = None) -> list[StoredRound]:
-    """Newest first."""
+def list_rounds(
+    connection: Connection, project_id: int, limit: int | None = None, before: int | None = None
+) -> list[StoredRound]:
+    """Newest first; those with smaller numbers than `before`."""
     r = tables.rounds.c
     query = sa.select(*_COLUMNS).where(r.project_id == project_id).order_by(r.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(r.number < before)
     return [StoredRound(*row) for row in connection.execute(query)]
 
 

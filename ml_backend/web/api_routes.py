@@ -21,6 +21,8 @@ TASK = f"/tasks/<int(min=1, max={MAX_ID}):task_id>"
 ORDERS = ("uncertainty",)
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
+ROUNDS_A_PAGE = 200
+MAX_ROUND_DIGITS = 9
 MAX_VERSION_CHARS = 200
 
 
@@ -38,7 +40,7 @@ def api_routes(loop: Loop, threads: FairPlaces) -> Blueprint:
 
     @routes.get(f"{PROJECT}/rounds")
     def rounds(project_id: int) -> ResponseReturnValue:
-        return jsonify(list(loop.rounds(project_id)))
+        return jsonify(list(loop.rounds(project_id, read_limit(ROUNDS_A_PAGE), read_before())))
 
     @routes.post(f"{PROJECT}/train")
     def train(project_id: int) -> ResponseReturnValue:
@@ -81,9 +83,19 @@ def api_routes(loop: Loop, threads: FairPlaces) -> Blueprint:
     return routes
 
 
-def read_limit() -> int:
+def read_before() -> int | None:
+    """`?before=` of the current request: the number of the last round of the page before."""
+    given = request.args.get("before")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and 1 <= len(given) <= MAX_ROUND_DIGITS):
+        raise PayloadError("before: the number of a round is needed")
+    return int(given)
+
+
+def read_limit(default: int = DEFAULT_LIMIT) -> int:
     """`?limit=` of the current request, 1..`MAX_LIMIT`."""
-    given = request.args.get("limit", str(DEFAULT_LIMIT))
+    given = request.args.get("limit", str(default))
     limit = int(given) if given.isascii() and given.isdigit() and len(given) <= len(str(MAX_LIMIT)) else 0
     if not 1 <= limit <= MAX_LIMIT:
         raise PayloadError(f"limit: a number from 1 to {MAX_LIMIT} is needed")

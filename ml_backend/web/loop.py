@@ -35,8 +35,10 @@ class Loop(Protocol):
 
     def status(self, project_id: int) -> Mapping[str, Any]: ...
 
-    def rounds(self, project_id: int, limit: int | None = None) -> Sequence[Mapping[str, Any]]:
-        """The reports, newest first."""
+    def rounds(
+        self, project_id: int, limit: int | None = None, before: int | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """The reports, newest first, as many as `limit`, of rounds with smaller numbers than `before`."""
         ...
 
     def ready(self) -> Mapping[str, Any]:

@@ -545,3 +545,14 @@ def test_nothing_of_a_failed_write_stays(database: Database) -> None:
         fail_half_way()
     with database.read() as connection:
         assert projects.get_project(connection, 1).title == ""
+
+
+def test_a_stopped_process_holds_others_for_a_limited_time(database):
+    """SQLite's writers wait for a time; PostgreSQL also ends sessions that idle inside a transaction."""
+    names = ("lock_timeout", "idle_in_transaction_session_timeout")
+    with database.read() as connection:
+        if database.is_postgres:
+            limits = [connection.execute(sa.text(f"SHOW {name}")).scalar_one() for name in names]
+            assert limits == ["15s", "1min"]
+        else:
+            assert connection.execute(sa.text("PRAGMA busy_timeout")).scalar_one() == 15_000

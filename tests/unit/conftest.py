@@ -211,9 +211,11 @@ class FakeLoop:
         self._look_up(project_id)
         return make_status(project_id)
 
-    def rounds(self, project_id: int, limit: int | None = None) -> list[dict[str, Any]]:
+    def rounds(
+        self, project_id: int, limit: int | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
         self._look_up(project_id)
-        return make_rounds()[:limit]
+        return [one for one in make_rounds() if before is None or one["round"] < before][:limit]
 
     def view(self, project_id: int, n_tasks: int) -> ProjectView:
         return ProjectView(

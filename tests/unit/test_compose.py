@@ -33,8 +33,8 @@ FILLED_IN = {
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 SERVICE_KEYS = {
-    "build", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "ports",
-    "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes",
+    "build", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "logging",
+    "ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes",
 }  # fmt: skip
 
 
@@ -221,3 +221,10 @@ def is_ignored(path: str) -> bool:
         if any(fnmatch.fnmatchcase(name, pattern.removeprefix("**/")) for name in names):
             ignored = not line.startswith("!")
     return ignored
+
+
+def test_what_each_service_says_has_a_cap(compose):
+    for service in compose["services"].values():
+        options = service["logging"]["options"]
+        assert options["max-size"].endswith("m")
+        assert int(options["max-file"]) * int(options["max-size"].rstrip("m")) <= 100

@@ -18,6 +18,13 @@ def test_status_is_the_document_of_the_loop(client, loop):
     assert client.get("/api/projects/3/status").json == loop.status(3)
 
 
+def test_rounds_have_pages(client):
+    first = [report["round"] for report in client.get("/api/projects/3/rounds?limit=3").json]
+    second = [report["round"] for report in client.get("/api/projects/3/rounds?limit=3&before=5").json]
+    assert (first, second) == ([7, 6, 5], [4, 3, 2])
+    assert client.get("/api/projects/3/rounds?before=x").status_code == 400
+
+
 def test_rounds_are_listed_newest_first(client):
     numbers = [report["round"] for report in client.get("/api/projects/3/rounds").json]
     assert numbers == sorted(numbers, reverse=True)
