@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -33,6 +34,14 @@ BODY_SLACK_BYTES = 64 * BYTES_PER_MB
 """A body somewhat above the limit is read and thrown away, so that its sender can read the 413."""
 
 CONNECTION_LIMIT = 1000
+"""Of connections at once; waitress takes no further one above it."""
+
+NEARLY_FULL, ROOMY = 0.9, 0.8
+"""Shares of the limit: above the first, the longest idle connections are closed until the second is left."""
+
+OTHER_FILES = 256
+"""Open files of this process that are no connections: database, images, models."""
+
 LOOP_STEP_S = 1.0
 THREADS_END_S = 1.0
 
@@ -44,15 +53,20 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    app: Flask, settings: Settings, listener: socket.socket, stop: threading.Event | None = None
+    app: Flask,
+    settings: Settings,
+    listener: socket.socket,
+    stop: threading.Event | None = None,
+    most_connections: int = CONNECTION_LIMIT,
 ) -> None:
     """Answer requests until `stop` is set, or until SIGTERM or SIGINT when called in the main thread."""
     stop = stop or threading.Event()
+    most_connections = _allow_files(most_connections)
     server = create_server(
         app,
         sockets=[listener],
         threads=settings.web_threads,
-        connection_limit=CONNECTION_LIMIT,
+        connection_limit=most_connections,
         asyncore_use_poll=True,
         max_request_body_size=settings.max_body_mb * BYTES_PER_MB + BODY_SLACK_BYTES,
         clear_untrusted_proxy_headers=True,
@@ -62,6 +76,7 @@ def serve(
     _stop_on_signals(server, stop)
     log.info("start_server address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
     while not stop.is_set():
+        _make_room(server, most_connections)
         _step(server)
     _drain(server)
     log.info("stop_server")
@@ -104,6 +119,35 @@ def _stop_on_signals(server: BaseWSGIServer, stop: threading.Event) -> None:
 
 def _step(server: BaseWSGIServer) -> None:
     server.asyncore.loop(timeout=LOOP_STEP_S, map=server._map, use_poll=True, count=1)
+
+
+def _allow_files(most_connections: int) -> int:
+    """Raise the limit of open files where that is possible, and give what is left of it for connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most_connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(min(most_connections, soft - OTHER_FILES), soft // 2)
+    return most_connections
+
+
+def _make_room(server: BaseWSGIServer, most_connections: int) -> None:
+    """Close the longest idle connections before there are so many that nobody else gets in.
+
+    A client whose kept connection is gone opens another one; a request that was answered or runs is not
+    touched. Those that ask for nothing go first, then those that have not finished asking.
+    """
+    channels = list(server.active_channels.values())
+    if len(channels) < NEARLY_FULL * most_connections:
+        return
+    idle = sorted(
+        (c for c in channels if not _is_busy(c)), key=lambda c: (c.request is not None, c.last_activity)
+    )
+    chosen = idle[: len(channels) - int(ROOMY * most_connections)]
+    for channel in chosen:
+        channel.will_close = True
+    log.warning("close_idle_connections closed=%d open=%d", len(chosen), len(channels))
 
 
 def _drain(server: BaseWSGIServer) -> None:

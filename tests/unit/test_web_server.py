@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from ml_backend.config import Settings
+from ml_backend.web import server
 from ml_backend.web.app import create_app
 from ml_backend.web.server import bind, serve
 
@@ -21,21 +23,22 @@ STUCK_S = 25.0
 
 
 @contextmanager
-def running(loop, **settings):
+def running(loop, most_connections=server.CONNECTION_LIMIT, **settings):
     """A server in a thread; yields its port."""
     chosen = Settings(**{"web_threads": 4, "max_body_mb": 1, **settings})
     listener = bind("127.0.0.1", 0)
     stop = threading.Event()
-    server = threading.Thread(target=serve, args=(create_app(loop, chosen), chosen, listener, stop))
+    app = create_app(loop, chosen)
+    thread = threading.Thread(target=serve, args=(app, chosen, listener, stop, most_connections))
     port = listener.getsockname()[1]
-    server.start()
+    thread.start()
     try:
         yield port, stop
     finally:
         stop.set()
         loop.may_go_on.set()
-        server.join(15)
-        assert not server.is_alive()
+        thread.join(15)
+        assert not thread.is_alive()
 
 
 def ask(port, method, path, body=None, headers=None, **options):
@@ -177,3 +180,68 @@ def test_a_stopping_server_finishes_what_it_began_and_takes_nothing_new(loop, re
 def test_a_taken_port_is_an_error():
     with bind("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
         bind("127.0.0.1", first.getsockname()[1])
+
+
+def connect_idle(port, n, first_bytes=b""):
+    """Connections that ask for nothing, or begin to ask and do not go on."""
+    opened = [socket.create_connection(("127.0.0.1", port)) for _ in range(n)]
+    for connection in opened:
+        connection.sendall(first_bytes)
+    return opened
+
+
+HALF_A_REQUEST = b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{"
+
+
+@pytest.mark.parametrize("first_bytes", [b"", HALF_A_REQUEST], ids=["idle", "half a request"])
+def test_more_idle_connections_than_the_server_takes_keep_nobody_out(loop, first_bytes):
+    most = 40
+    with running(loop, most_connections=most) as (port, _):
+        idle = connect_idle(port, 3 * most, first_bytes)
+        for _ in range(3):
+            assert ask(port, "GET", "/health")[0] == 200
+        for connection in idle:
+            connection.close()
+
+
+def test_the_connections_of_running_requests_are_kept(loop, recorded):
+    body = json.dumps(recorded("predict_batch")["body"])
+    loop.may_go_on.clear()
+    answers = []
+    with running(loop, most_connections=40) as (port, _):
+        caller = threading.Thread(target=lambda: answers.append(ask(port, "POST", "/predict", body)))
+        caller.start()
+        while not loop.asked:
+            time.sleep(0.005)
+        idle = connect_idle(port, 80)
+        assert ask(port, "GET", "/health")[0] == 200
+        loop.may_go_on.set()
+        caller.join()
+        for connection in idle:
+            connection.close()
+    assert answers[0][0] == 200
+
+
+@pytest.mark.thorough
+def test_a_thousand_and_fifty_idle_connections_keep_nobody_out(loop):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3000:
+        pytest.skip("the system allows this process too few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 3000), hard))
+    with running(loop) as (port, _):
+        idle = connect_idle(port, 1050)
+        started = time.monotonic()
+        assert ask(port, "GET", "/health")[0] == 200
+        assert time.monotonic() - started < STUCK_S
+        for connection in idle:
+            connection.close()
+
+
+def test_a_small_limit_of_open_files_is_raised_or_heeded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    assert server._allow_files(1000) == 1000
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (512, 1024))
+    assert server._allow_files(1000) == 768
+    assert asked == [(1256, 4096), (1024, 1024)]
