@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-STATUS = Path("/proc/self/status")
+from bench.process_tree import peak_bytes
 
 
 def run_fresh(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -35,17 +35,16 @@ def run_fresh(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
     return found
 
 
-def peak_bytes() -> int:
-    """The most memory that was ever resident in this process, pages of mapped files included."""
-    if STATUS.exists():
-        # Not `ru_maxrss`: that one starts with the size of the parent.
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def own_peak_bytes() -> int:
+    """The most memory that was ever resident in this process."""
+    peak = peak_bytes(os.getpid())
+    if peak:
+        return peak
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def _answer(pipe: Connection[Any, Any], work: Callable[..., dict[str, Any]], arguments: Any) -> None:
     found = work(*arguments)
-    pipe.send({**found, "peak_bytes": peak_bytes()})
+    pipe.send({**found, "peak_bytes": own_peak_bytes()})
     pipe.close()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench import Figures, Goal
-from bench.fresh_process import peak_bytes, run_fresh
+from bench.fresh_process import own_peak_bytes, run_fresh
 from bench.learner_settings import Bench, PartResult
 from bench.peers import AUGMENTED, N_LOOKS, N_THREADS, PLAIN
 from bench.stored_project import mark_new, run_round, write_project
@@ -91,7 +91,7 @@ def _predict(model: Path, image_path: Path, mode: str) -> dict[str, Any]:
     predictor.predict(image[:TILE_PX, :TILE_PX], n_augmentations=1)
     began = time.perf_counter()
     prediction = predictor.predict(image, n_augmentations=N_LOOKS[mode], keep_details=False)
-    predicted, predict_peak = time.perf_counter(), peak_bytes()
+    predicted, predict_peak = time.perf_counter(), own_peak_bytes()
     nothing = np.zeros(prediction.shape, bool)
     suggestion = build_suggestion(prediction, checkpoint.schema, nothing, checkpoint.limits)
     answer, _ = to_prediction(suggestion, config, "v1", "1")

@@ -19,7 +19,7 @@ def peaks_by_role(root_pid: int) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for pid, role in _roles(root_pid).items():
-        peak = _peak_bytes(pid)
+        peak = peak_bytes(pid)
         if peak:
             found[role] = max(found.get(role, 0), peak)
     return found
@@ -39,10 +39,10 @@ def _roles(root_pid: int) -> dict[int, str]:
     return roles
 
 
-def _peak_bytes(pid: int) -> int:
-    """The most that the process ever held; psutil tells only what it holds now."""
+def peak_bytes(pid: int) -> int:
+    """The most that a process ever held, pages of mapped files included; 0 where Linux does not tell it."""
+    # Read by hand: psutil tells only what is held now. `ru_maxrss` starts with the size of the parent.
     with suppress(OSError):
-        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
+        lines = (PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
     return 0

@@ -35,12 +35,12 @@ LONGEST_PAUSE_S = 3600.0
 """The longest pause before Label Studio is asked again; a moment further ahead is of a wrong clock."""
 
 TROUBLE_LOOK_S = 30.0
-"""So often is looked whether a live version can be read again, or Label Studio be asked."""
+"""How often to check whether the live version can be read again, and Label Studio can be asked."""
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
 JITTER = 0.2
-"""Share by which pauses differ between projects: what interrupted all of them ends for all at once."""
+"""Pauses of projects differ by up to this share: one cause that interrupted them all ends for all at once."""
 
 
 def assess_project(

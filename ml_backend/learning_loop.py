@@ -98,7 +98,7 @@ class LearningLoop:
         return self._rounds.run(project_id, should_stop)
 
     def run_draft(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:
-        """Publish what a few seconds give, before the round that accounts for the truth."""
+        """Publish a draft of a few seconds, before the round that trains on all truth."""
         return self._rounds.draft(project_id, should_stop)
 
     def consolidate(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> str | None:

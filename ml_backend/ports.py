@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ProjectView:
-    """What is told of a project: all of it was true at one moment.
+    """What a page shows of a project, all read in one transaction.
 
     `outcomes` counts rounds by how they ended; `rounds` are reports, newest first.
     """

@@ -1,4 +1,4 @@
-"""Who steps back where processors or memory are short: what people do not wait for."""
+"""Lower the priority of background work, so that what people wait for gets processors and memory first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST_TO_KILL = "500"
 
 
 def step_back_process(priority: int = LOWER_PRIORITY) -> None:
-    """Leave the processor, and in need the memory, to the processes that answer people."""
+    """Leave the processor, and the memory where it runs out, to the processes that answer people."""
     os.nice(priority)
     # A container may forbid it; then the kernel chooses as it always does.
     with suppress(OSError):

@@ -62,7 +62,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast somebody works; the speeds are RootPainter's, the look at a question is our assumption.
+    """How fast somebody works; the speeds are RootPainter's, the time for a question is our assumption.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ class StudySettings:
     noise : key of `simulation.perception.NOISE_LEVELS`
     answer : places are painted from nothing, or the pre-annotation in them is corrected and reviewed
     steps : of optimisation per round; `budget_s`, when set, limits seconds instead and is not repeatable
-    images_per_round : images that the model looks at for places; the cost does not grow with the pool
+    images_per_round : images that the model predicts to find places; the cost does not grow with the pool
     """
 
     acquisitions: tuple[Acquisition, ...]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.schema import LabelSchema
 
 MAX_CANDIDATES = 400
-"""So many of the highest scores are compared with each other: more than people paint between two rounds, and
+"""How many of the highest scores are compared with each other: more than people paint between two rounds, and
 the work is the same for any pool."""
 
 SAME_SCENE, SAME_DIRECTION = 0.98, 0.99
@@ -26,7 +26,7 @@ kinds. Of 70 nuclei images without copies 7 are held back by that, and of their 
 shifted by 8 pixels 116 of 140 are found; with .95 and .98 it is 27, and 129."""
 
 NEGLIGIBLE = 1e-6
-"""As far from the mean as rounding takes an embedding: there is nothing to tell it apart by."""
+"""Distances from the mean below this are rounding errors, which tell no image from another."""
 
 HELD_BACK = 0.25
 """A near-duplicate is taken to teach a quarter of what it would alone, the next one a quarter of that."""
@@ -109,7 +109,7 @@ def spread_out(
 def _is_same_scene(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
     """`(n, n)` bool: which candidates show the same.
 
-    Features of one network point in similar directions whatever it looks at.
+    Features of one network point in similar directions whatever the image.
     """
     values = embeddings.astype(np.float64)
     is_known: NDArray[np.bool_] = np.asarray(values.any(axis=1))

@@ -37,8 +37,8 @@ MIN_SCORE = 1e-4
 """Below this there is no uncertainty that could be compared."""
 
 MIN_EXPECTED_ERROR = 0.02
-"""Where fewer than one pixel in fifty is probably wrong, outlines counted less, the model is sure: a look at
-the box would cost more than it teaches."""
+"""Where fewer than one pixel in fifty is probably wrong, outlines counted less, the model is sure:
+checking the box would cost more than it teaches."""
 
 MIN_SCORE_SHARE = 0.3
 """To let every pair of classes have its say, a question may be this much less uncertain than the worst."""

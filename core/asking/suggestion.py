@@ -17,7 +17,7 @@ from core.prediction import Prediction
 from core.schema import LabelSchema
 
 MAX_OBJECTS = 50
-"""So many regions of objects Label Studio still shows and edits at ease."""
+"""Label Studio shows and edits up to so many regions smoothly."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Forest:
     Attributes
     ----------
     feature : (n_nodes,) int32
-        Column that a node looks at; 0 in a leaf.
+        Column of features that a node compares; 0 in a leaf.
     threshold : (n_nodes,) float32
         A value above it goes right; infinite in a leaf.
     child : (n_nodes,) int32
@@ -64,7 +64,7 @@ class Forest:
     def probabilities(self, rows: NDArray[np.float32], n_threads: int = 1) -> NDArray[np.float32]:
         """Mean over the trees of the class shares `(n, n_classes)` for `(n, F)` rows of features."""
         if int(self.feature.max()) >= rows.shape[1]:
-            raise ValueError(f"the forest looks at column {self.feature.max()}, got {rows.shape[1]}")
+            raise ValueError(f"the forest reads column {self.feature.max()}, got {rows.shape[1]}")
         votes = np.zeros((len(rows), self.n_classes), np.float32)
         arrays = (self._nodes, self.shares, self.roots)
 
@@ -220,7 +220,7 @@ def _breadth_first(left: NDArray[np.int64], right: NDArray[np.int64]) -> Iterato
 
 
 def _round_down(thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The largest float32 below or at each: float32 values then compare alike with both."""
+    """The largest float32 up to each threshold: float32 features compare with it as with the threshold."""
     near = thresholds.astype(np.float32)
     return np.where(near > thresholds, np.nextafter(near, np.float32(-np.inf)), near)
 

@@ -62,7 +62,7 @@ TAPS = (0, 2, 4, 10, 15)
 WIDTHS = (16, 24, 40, 112, 320)
 STRIDES = (2, 4, 8, 16, 32)
 STRIDE = STRIDES[-1]
-"""Sides of what the encoder reads are multiples of it."""
+"""The encoder reads windows whose sides are multiples of this."""
 
 N_FEATURES = sum(WIDTHS)
 """Numbers that all maps together hold for a pixel: its hypercolumn."""

@@ -22,7 +22,7 @@ ONCE_CUT = ((2, 1), (4, 3))
 SEEN_PX = 50_000
 """Pixels of an image, on a lattice, that its range is taken from."""
 DARKEST_PCT, BRIGHTEST_PCT = 1, 99
-"""What lies beyond is noise and glare, which make no range."""
+"""Values beyond these percentiles are noise and glare, and no part of the range."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def sample_logits(
 
 
 COMPILE_FROM_PX = 2_000_000
-"""Pixels times looks after which a model is compiled: a second that fewer pixels do not give back."""
+"""Pixels times samples after which a model is compiled: fewer do not win back the second that it takes."""
 
 
 class Predictor:
@@ -169,7 +169,7 @@ class Predictor:
         rows, columns = tile.core_in_read
         first, deepest = self._look(batch)
         seen.add(deepest, (rows, columns), batch.shape[-1])
-        # Looked at for its outlines alone, one look is enough.
+        # Needed for its outlines alone: one sample is enough, without mirrored copies.
         n_looks = n_augmentations if self.checkpoint.network_weight else 1
         return sample_logits(self._logits, batch, n_looks, first)[:, :, rows, columns]
 

@@ -27,7 +27,7 @@ FOREST_TILE_PX = 512
 """Most rows that a forest answers for at once: their planes take 100 bytes a pixel and channel."""
 
 LEAST_SHARE = 0.01
-"""Added to what a forest says of each class: no leaf of a few pixels is sure of anything."""
+"""Added to a forest's probability of each class: a leaf of a few pixels is never certain."""
 
 
 class QuickLearners:

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from core.painting import Mask
 
 ROWS_AT_ONCE = 512
-"""Height of a stripe: numpy and OpenCV take 4 to 16 bytes per pixel for what they look at. Even, because
+"""Height of a stripe: numpy and OpenCV take 4 to 16 bytes for each pixel that they read. Even, because
 OpenCV numbers blocks of two rows: components of any number of stripes then have the order of one."""
 
 Slices = tuple[slice, slice]

@@ -35,7 +35,7 @@ LARGE_SHARE = 1.4
 """From this many typical areas on, a blob may hold two objects even if its outline shows no dent."""
 
 SOLIDITY = 0.96
-"""Area over area of the convex hull, from which an outline has no dent worth a look."""
+"""Area over area of the convex hull, from which an outline has no dent that could be a neck."""
 
 MAX_CLUMP_PX = 16_000_000
 """Blobs with a larger box are sheets, not clumps: they stay whole, so that memory stays bounded."""

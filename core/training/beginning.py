@@ -111,8 +111,8 @@ FEW_OBJECTS = 15
 def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest_share: float) -> Weights:
     """Go a part of the way back to the base weights that a project started from.
 
-    A few painted objects do not speak for the images that nobody painted in; what the base weights know
-    does. Weights between both answer unseen images better than either, and the more objects there are the
+    A few painted objects represent the unpainted images badly; the base weights generalise better. Weights
+    between both answer unseen images better than either, and the more objects there are the
     less of the base is needed. Later rounds do the same: questions lead to places that are unlike the rest,
     and what is painted there must not drown it. Weights without a base behind them stay as they are.
 
@@ -126,7 +126,8 @@ def keep_of_base(beginning: Beginning, weights: Weights, n_objects: int, largest
     largest_share : float
         Of the base, in 0..1, up to `FEW_OBJECTS` objects; it falls with the root of their number.
 
-    References: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903
+    References: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
+    https://arxiv.org/abs/2109.01903
     """
     base = beginning.base
     if base is None or not largest_share:

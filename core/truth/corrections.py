@@ -2,7 +2,7 @@
 
 An annotation that started from a prediction holds its regions: untouched, changed, or gone. How well what was
 sent agrees with what was submitted is the *corrective Dice*. It is an upper bound: of a partly annotated
-image, what nobody looked at counts as right.
+image, what nobody checked counts as right.
 """
 
 from __future__ import annotations

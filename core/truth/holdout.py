@@ -44,7 +44,7 @@ LARGE_OBJECT_PX = 256
 
 TILE_PX = 2048
 """Maps are worked on in tiles of this side, each with a margin beyond which nothing can change what it
-says: a large map takes little more memory than itself, and is split as if it were looked at whole."""
+says: a large map takes little more memory than itself, and is split as if it were processed whole."""
 
 _TRAINED, _HELD_OUT = np.uint8(1), np.uint8(2)
 """Sides of an object; 0 is no object, or one that is an area."""

@@ -20,7 +20,7 @@ MIN_MESHES = 2
 """A net encloses at least so many places; a ring has one, and a stroke none."""
 
 ROWS_AT_ONCE = 512
-"""Large maps are looked at in parts, so that memory stays near that of the maps themselves."""
+"""Large maps are processed in parts, so that memory stays near that of the maps themselves."""
 
 
 def lint_thin_strokes(painting: Painting, schema: LabelSchema) -> Iterator[Finding]:

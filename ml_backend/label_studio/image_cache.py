@@ -22,7 +22,7 @@ SCRATCH_LIFE_S = 3600.0
 
 BAND_ROWS = 256
 ROOM_SHARE = 0.01
-"""The folder is looked through when this share of its cap was added: looking costs a call per file."""
+"""The folder is listed anew once this share of its cap was added: listing costs a call per file."""
 
 
 def write_in_bands(file: IO[bytes], pixels: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What Label Studio's API does to put a project in order: predictions one by one, title, version, tab."""
+"""Label Studio's API for the order of a project: single predictions, the backend's title, version, tab."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Review rounds: which tasks a new model looks at, and in which order people see them."""
+"""Review rounds: which tasks a new model scores, and in which order people see them."""

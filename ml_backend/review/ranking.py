@@ -24,7 +24,7 @@ from ml_backend.storage.projects import Project, find_project
 log = logging.getLogger(__name__)
 
 SMALLEST_STEP = 1e-9
-"""Scores that differ by less are the same: 1 - (1 - score) is not quite the score."""
+"""Scores that differ by less are equal: in floats, 1 - (1 - score) is not exactly the score."""
 
 
 def rank_pool(parts: Parts, project_id: int) -> int:

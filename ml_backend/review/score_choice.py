@@ -1,4 +1,4 @@
-"""Which tasks a model looks at on its own after a promotion: so many, however many there are."""
+"""Which tasks a new model scores after a promotion: a fixed budget, whatever the size of the project."""
 
 from __future__ import annotations
 

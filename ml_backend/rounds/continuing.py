@@ -40,7 +40,7 @@ ROUNDS_BACK = 30
 
 
 def to_draft(spec: TrainingSpec, settings: Settings) -> TrainingSpec:
-    """The same training within the few seconds of a draft: the network would need more of them."""
+    """The same training within the few seconds of a draft, which are too few to train the network."""
     learners = tuple(name for name in spec.settings.learners if name != NETWORK)
     short = replace(
         spec.settings,

@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 BEAT_S = 0.5
 """How often a round shows that it lives, and looks whether it was cancelled."""
 LOST_AFTER_S = 30.0
-"""A lease that did not beat this long, on a machine that we cannot look into, is lost."""
+"""A lease without a heartbeat for so long is lost; on this machine its process is asked for instead."""
 GRACE_S = 3.0
 """So long a silent round has to beat once the database can be written again."""
 LONGEST_LOOK_S = 5.0
-"""More does not count between two looks: whatever a clock jumps is no silence."""
+"""No more than this counts between two checks: where a clock jumps, nobody was silent."""
 MAX_WATCHED = 1000
 
 
@@ -165,7 +165,7 @@ class _Look:
 
 
 class _Watch:
-    """Looks at running rounds. Heartbeats are compared with earlier ones, never with anybody's clock."""
+    """Follows running rounds. Heartbeats are compared with earlier ones, never with anybody's clock."""
 
     def __init__(self) -> None:
         self._looks: OrderedDict[tuple[str, int, float], _Look] = OrderedDict()
@@ -231,6 +231,7 @@ def list_gone(connection: Connection, table: Table, project_id: int, now: float)
 @lru_cache(maxsize=1)
 def _machine() -> str:
     """Host, boot and process namespace: inside the same three a process can be looked up by its number."""
+    # psutil knows neither of the two. Its boot time would not do: that moves when somebody sets the clock.
     boot = Path("/proc/sys/kernel/random/boot_id")
     # Two containers of one machine number their processes apart.
     namespace = Path("/proc/self/ns/pid")

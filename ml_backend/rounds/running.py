@@ -34,7 +34,7 @@ class Rounds:
         return self._lead(take_lease(self._parts, project_id, should_stop), self._run)
 
     def draft(self, project_id: int, should_stop: Callable[[], bool]) -> str | None:
-        """What a few seconds give."""
+        """A draft: what the quick learners give within a few seconds."""
         return self._lead(take_lease(self._parts, project_id, should_stop, "draft"), self._run_draft)
 
     def go_on(self, project_id: int, should_stop: Callable[[], bool]) -> str | None:
@@ -71,7 +71,7 @@ class Rounds:
         return version
 
     def _run(self, lease: Lease) -> str | None:
-        """The story of a round."""
+        """The steps of a round, in order."""
         found = reconcile_project(self._parts, lease.project, painted_only=True)
         project, config = self._find_usable(lease.project.project_id)
         keep_readable(self._parts, project)

@@ -25,7 +25,7 @@ from ml_backend.errors import LabelConfigError
 from ml_backend.storage.rounds import RoundState, Trouble
 
 OF_TRUTH_OR_SETUP = (TrainingError, SchemaError, LabelConfigError, DeviceError, EncoderError)
-"""What no repetition mends: somebody has to paint, or to change a setting."""
+"""Errors that repeating the round does not mend: somebody has to paint, or to change a setting."""
 
 PASSING = (BrushloopError, SQLAlchemyError, OSError, MemoryError)
 """What a round may end with without anybody having to look at a traceback."""

@@ -84,7 +84,7 @@ def _headline(status: Mapping[str, Any]) -> RenderableType:
     line.append(f"  {model}  round {status['round']}\n")
     line.append(
         f"{annotations['received']} annotations, {annotations['trained']} learnt, "
-        f"{annotations['pending']} waiting; {pool['tasks']} images, {pool['scored']} looked at, "
+        f"{annotations['pending']} waiting; {pool['tasks']} images, {pool['scored']} scored, "
         f"{pool['stale']} by an earlier model",
         "dim",
     )

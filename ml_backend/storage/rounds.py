@@ -26,7 +26,7 @@ RoundKind = Literal["draft", "round", "continuation"]
 """A draft comes before a round and accounts for nothing; a continuation goes on over the same truth."""
 
 MAX_ROUNDS_BACK = 20
-"""Rounds that are looked at when interruptions in a row are counted."""
+"""Rounds that are read to count interruptions in a row."""
 
 
 @dataclass(frozen=True)

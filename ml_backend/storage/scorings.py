@@ -105,7 +105,7 @@ def drop_all(connection: Connection, project_id: int) -> None:
 
 
 def note_try(connection: Connection, project_id: int, task_id: int, now: float) -> None:
-    """The task could not be scored: others are looked at before it is tried again."""
+    """The task could not be scored: others are scored before it is tried again."""
     t = tables.tasks
     tried = sa.update(t).where(t.c.project_id == project_id, t.c.task_id == task_id)
     connection.execute(tried.values(looked_at=now))

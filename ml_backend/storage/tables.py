@@ -107,7 +107,7 @@ tasks = Table(
     Column("findings", Text),  # JSON list of lint findings, empty when there are none
     Column("scored_version", String),  # the model that looked last; empty while none did
     Column("score", Float),  # what it found: low = look here first
-    Column("looked_at", Float, nullable=False, server_default="0"),  # the last look, also one that failed
+    Column("looked_at", Float, nullable=False, server_default="0"),  # when last scored, or tried
     Column("lot", Integer, nullable=False, server_default="0", default=_draw_lot),
     Index(None, "project_id", "truth_seq"),
     # What is to be scored next is found at the start of an index, however many tasks there are.

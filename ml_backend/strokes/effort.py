@@ -7,12 +7,12 @@ counts the annotations that are new or changed since the rounds before; of an ed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 from core.painting import Painting
-from core.truth.corrections import measure_effort
+from core.truth.corrections import Effort, measure_effort
 from core.truth.label_map import SentMask
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.ports import AnnotationRecord, SentRegion
@@ -22,23 +22,16 @@ _FROM_MODEL = ("prediction", "prediction-changed")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one annotation took, as of its last edit.
+class Measured(Effort):
+    """What one annotation took, as of its last edit: the effort in the image, and what Label Studio tells.
 
     `model_version` made the prediction that it started from; `questions_answered` are rectangles of the
-    model that now say `Reviewed`; the other fields are those of `core.truth.corrections.Effort`.
+    model that now say `Reviewed`.
     """
 
-    strokes: int = 0
-    painted_px: int = 0
-    erased_px: int = 0
-    accepted: int = 0
-    corrected: int = 0
-    deleted: int = 0
     questions_answered: int = 0
     lead_time_s: float | None = None
     model_version: str | None = None
-    corrective_dice: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -55,7 +48,7 @@ def measure(
     n_answered = sum(_is_answer(region, config) for region in annotation.result)
     worked = effort.strokes + effort.painted_px + effort.erased_px + effort.corrected + effort.deleted
     if annotation.lead_time_s is None and worked + n_answered == 0:
-        return Measured()  # a copy that the server made of a prediction: nobody looked at it
+        return Measured()  # a copy that the server made of a prediction: nobody worked on it
     return Measured(
         **asdict(effort),
         questions_answered=n_answered,

@@ -34,7 +34,7 @@ PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
 LEASE_S = 300.0
 """For a batch, with time to compute it; a worker that died on this machine is noticed at once."""
 MAX_PASSES = 3
-"""Looks at a batch: what Label Studio stored by itself meanwhile is seen in the next one."""
+"""Times that a batch is compared: what Label Studio stored by itself meanwhile shows in the next one."""
 SCORE_TOLERANCE = 1e-6
 
 
@@ -150,7 +150,7 @@ class Pusher:
     def _converge(
         self, server: LabelStudio, project: Project, task_ids: Sequence[int], ours: Collection[str]
     ) -> int:
-        """List, send the difference, and look again at what was created."""
+        """List, send the difference, and list again what was created."""
         with self._parts.database.read() as connection:
             stored = {i: predictions.find_stored(connection, project.project_id, i) for i in task_ids}
         # What an older version answered is not sent any more.

@@ -34,7 +34,7 @@ CORRECTIVE_DICE = "Corrective Dice"
 
 MEANINGS = {
     CORRECTIVE_DICE: "how well what was sent agrees with what people submitted. "
-    "What nobody looked at counts as right.",
+    "What nobody checked counts as right.",
 }
 """Of trends whose name does not say it."""
 

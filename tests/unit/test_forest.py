@@ -129,7 +129,7 @@ def test_a_missing_or_wrongly_typed_array_is_refused(forest: Forest, name: str) 
 
 
 def test_rows_with_too_few_features_are_refused(forest: Forest) -> None:
-    with pytest.raises(ValueError, match="looks at column"):
+    with pytest.raises(ValueError, match="reads column"):
         forest.probabilities(np.zeros((3, 2), np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Once a version has looked at its tasks, Label Studio is told scores in which the order is diverse."""
+"""Once a version has scored its tasks, Label Studio is told scores in which the order is diverse."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_over_some_rounds_every_task_gets_a_score(make: Any, n_broken: int) -> N
         bench.score()
         if len(set(bench.suggester.looked)) == 100 - n_broken:
             return
-    raise AssertionError(f"only {len(set(bench.suggester.looked))} of {100 - n_broken} tasks were looked at")
+    raise AssertionError(f"only {len(set(bench.suggester.looked))} of {100 - n_broken} tasks were scored")
 
 
 def test_a_score_that_got_old_is_made_anew_again_and_again(make: Any) -> None:
@@ -82,7 +82,7 @@ def test_a_score_that_got_old_is_made_anew_again_and_again(make: Any) -> None:
         bench.score()
     last = {task_id: n for n, task_id in enumerate(bench.suggester.looked)}
     assert set(last) == set(range(1, 31))
-    assert min(last.values()) >= 20, "each was looked at in the last eight rounds"
+    assert min(last.values()) >= 20, "each was scored in the last eight rounds"
 
 
 def test_a_round_costs_as_many_queries_with_many_tasks_as_with_few(make: Any) -> None:
@@ -150,7 +150,7 @@ def test_a_worker_that_dies_leaves_its_task_to_another(make: Any) -> None:
     assert sorted(bench.suggester.looked) == [1, 2, 3, 4]
 
 
-def test_no_task_is_looked_at_twice_at_a_time(make: Any) -> None:
+def test_no_task_is_scored_twice_at_a_time(make: Any) -> None:
     bench = make(9)
     bench.promote()
     inner: list[int] = []
