@@ -61,6 +61,7 @@ def simulate(folder: Path, out: Path, demo: bool, acquisitions: tuple[str, ...],
     """
     from simulation.plots import can_draw
 
+    # Asked first: hours of rounds must not end at a missing library.
     if not can_draw():
         raise click.ClickException("the plots need matplotlib: pip install 'brushloop[simulate]'")
     run(folder, out, demo, acquisitions or DEFAULT_ARMS, options, Console())

@@ -58,6 +58,7 @@ class Journal:
         for line in whole[:end].splitlines():
             record = RoundRecord.from_record(json.loads(line))
             self.records[record.key] = record
+        # Else the next line would continue the one that a kill cut off.
         if end < len(whole):
             with self._path.open("r+b") as file:
                 file.truncate(end)

@@ -32,6 +32,7 @@ def area_under_curve(effort: Sequence[float], quality: Sequence[float], until: f
     if len(x) != len(y) or len(x) == 0 or (np.diff(x) < 0).any():
         raise ValueError(f"a curve needs ascending efforts and as many qualities, got {effort} and {quality}")
     end = x[-1] if until is None else float(until)
+    # A curve that begins beyond the end has no width there: its first quality is all there is.
     if end <= x[0]:
         return float(y[0])
     inner = x < end
@@ -87,6 +88,7 @@ def paired_interval(
     differences = np.asarray([a - b for a, b in zip(ours, theirs, strict=True)], float)
     if len(differences) == 0:
         raise ValueError("an interval needs at least one pair")
+    # Whole pairs are drawn, so that what both have in common stays out of the interval.
     draws = rng.integers(0, len(differences), (N_RESAMPLES, len(differences)))
     low, high = np.quantile(differences[draws].mean(1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(differences.mean()), float(low), float(high), len(differences))

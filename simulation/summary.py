@@ -76,6 +76,7 @@ def summarise_study(curves: Sequence[Curve], settings: Mapping[str, Any]) -> dic
     best = best_dice(curves)
     baseline = next((name for name in BASELINES if any(curve.arm == name for curve in curves)), None)
     arms = list(dict.fromkeys(curve.arm for curve in curves))
+    # Areas are compared over seconds that every curve has.
     until = min(curve.seconds()[-1] for curve in curves)
     return {
         "settings": dict(settings),
@@ -103,6 +104,7 @@ def best_dice(curves: Sequence[Curve]) -> float:
         arms[curve.arm].append(curve)
     means = []
     for of_arm in arms.values():
+        # A study that still runs has curves of several lengths.
         shortest = min(len(curve.dice) for curve in of_arm)
         means += [float(m) for m in np.mean([curve.dice[:shortest] for curve in of_arm], axis=0)]
     return max(means)

@@ -12,7 +12,7 @@ from core.asking.regions import Region, choose_regions, find_candidates, is_ques
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_masks, typical_size
-from core.painting import Box, Mask
+from core.painting import Box, Mask, filled_box
 from core.prediction import Prediction
 from core.schema import LabelSchema
 
@@ -102,6 +102,7 @@ def build_suggestion(
     """
     settings = settings or SuggestionSettings()
     masks, areas_px = _object_masks(prediction, schema, limits, settings)
+    # Background first: Label Studio draws later regions over earlier ones.
     ground_index = schema.background_index
     if settings.send_background and ground_index is not None and schema.classes[ground_index].is_painted:
         ground = prediction.label_map == ground_index
@@ -141,12 +142,9 @@ def _weight(mask: SuggestedMask) -> float:
 
 def _cut(class_index: int, mask: Mask, prediction: Prediction) -> Iterator[SuggestedMask]:
     """Yield `mask` cut to the box it fills; nothing when it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
-        return
-    top, left = int(rows[0]), int(columns[0])
-    box = slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1)
-    yield _suggested(class_index, mask[box].copy(), top, left, prediction)
+    box = filled_box(mask)
+    if box.height:
+        yield _suggested(class_index, mask[box.slices].copy(), box.top, box.left, prediction)
 
 
 def _cut_objects(

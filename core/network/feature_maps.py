@@ -81,6 +81,7 @@ class KeptInMemory:
     def save(self, name: str, maps: Sequence[Map]) -> None:
         self._kept[name] = maps
         self._bytes += _size(maps)
+        # The newest stays, however large: its neighbouring windows are asked for next.
         while self._bytes > self._limit and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
 
@@ -148,11 +149,11 @@ class FeatureMaps:
         """
         parts = [tile for tile in _tiles_of(image) if all(map(_overlap, tile.core, window))]
         if len(parts) == 1:
-            return _cut(self._look_at(image, parts[0]), parts[0], window)
+            return _cut(self._maps_of(image, parts[0]), parts[0], window)
         found: list[Map] | None = None
         for tile in parts:
             inside = _intersection(tile.core, window)
-            pieces = _cut(self._look_at(image, tile), tile, inside)
+            pieces = _cut(self._maps_of(image, tile), tile, inside)
             if found is None:
                 found = [_empty(p, stride, window) for p, stride in zip(pieces, STRIDES, strict=True)]
             for whole, piece, stride in zip(found, pieces, STRIDES, strict=True):
@@ -162,9 +163,10 @@ class FeatureMaps:
             raise ValueError(f"the window {window} is not in an image of {image.shape}")
         return found
 
-    def _look_at(self, image: NDArray[Any], tile: Tile) -> Sequence[Map]:
+    def _maps_of(self, image: NDArray[Any], tile: Tile) -> Sequence[Map]:
         """The maps of the core of a tile: from memory, the store, or the encoder."""
         seen = self._seen
+        # By identity: comparing pixels would cost as much as naming them.
         if seen is not None and seen.image is image and seen.tile == tile:
             return seen.maps
         pixels = np.ascontiguousarray(image[tile.read])
@@ -185,11 +187,13 @@ class FeatureMaps:
                 _part(found[0], tile.core_in_read, stride)
                 for found, stride in zip(maps, STRIDES, strict=True)
             ]
+            # Beyond it float16 is infinite, and one infinity spoils every sum that reads it.
             largest = LARGEST_FLOAT16
             return [core.clamp(-largest, largest).half().cpu().contiguous().numpy() for core in cores]
 
     def _name(self, pixels: NDArray[Any], tile: Tile) -> str:
         """Hexadecimal digest of all that the maps depend on."""
+        # By content and not by task: an image that changed at its address gets maps of its own.
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
         facts = (
             encoder_digest(),

@@ -31,6 +31,7 @@ def count_pixels(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], n_class
     if predicted.shape != truth.shape:
         raise ValueError(f"prediction {predicted.shape} and truth {truth.shape} differ in shape")
     annotated = truth != IGNORE_INDEX
+    # Each pair of classes is one number, so a single histogram counts the confusions of all classes.
     pairs = truth[annotated].astype(np.int64) * n_classes + predicted[annotated]
     confusion = np.bincount(pairs, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
     hit = confusion.diagonal()
@@ -91,6 +92,7 @@ def resample_units(
     """
     n_units = len(counts)
     n_groups = int(groups.max(initial=0)) + 1
+    # Counts of draws instead of drawn indices: memory does not grow with the number of units drawn.
     times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples)
     draws = np.zeros((n_resamples, n_units), np.int64)
     for group in range(n_groups):
@@ -113,6 +115,7 @@ def bootstrap_interval(
     scores = score(resample_units(counts, groups, rng))
     edges = np.full((scores.shape[1], 2), np.nan)
     for class_index, values in enumerate(scores.T):
+        # A rare class is missing in some draws, which say nothing about it.
         known = values[~np.isnan(values)]
         if len(known):
             edges[class_index] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
@@ -132,6 +135,7 @@ def boundary_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], toleranc
     """
     outlines = [mask & ~_eroded(mask) for mask in (predicted, truth)]
     if not outlines[0].any() or not outlines[1].any():
+        # Two images without an outline agree; with one outline there is nothing to be near to.
         return float(outlines[0].any() == outlines[1].any())
     distances = [_distance_to(outline) for outline in outlines]
     precision = float((distances[1][outlines[0]] <= tolerance_px).mean())
@@ -193,6 +197,7 @@ def expected_calibration_error(
     >>> expected_calibration_error(np.array([0.75] * 4), np.array([True, True, True, False]), 1)
     0.0
     """
+    # Bins of equal width would put nearly all pixels into the last one: most answers are sure.
     order = np.argsort(confidence, axis=None, kind="stable")
     bins = zip(
         np.array_split(confidence.ravel()[order], n_bins),

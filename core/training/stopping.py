@@ -117,6 +117,7 @@ def advise_stopping(rounds: Sequence[RoundEvidence], schema: LabelSchema) -> Sto
     >>> advise_stopping([still] * 2, LabelSchema.of("Nucleus")).verdict
     'early'
     """
+    # A round without anything new repeats the last answer, and would look like a flat curve.
     window = [evidence for evidence in rounds if evidence.annotations > 0][-WINDOW:]
     lacking = next(_missing(window, schema), None)
     if lacking:
@@ -177,6 +178,7 @@ def _doubts(
     window: Sequence[RoundEvidence], mean: Sequence[float], changes: Mapping[str, Sequence[float]]
 ) -> Iterator[str]:
     """Why a score that did not rise cannot be said to stand still."""
+    # Sums too: small steps in one direction add up to a move.
     steps = [*map(abs, mean), *map(abs, accumulate(mean))]
     if _exceeds(max(steps), FLAT_DICE):
         yield f"The held-out Dice still moves by {_short(max(steps))} from round to round."
@@ -203,6 +205,7 @@ def _judge_corrections(window: Sequence[RoundEvidence]) -> StopAdvice:
     n_corrected = sum(n for _, n in known)
     if n_corrected < MIN_CORRECTIONS:
         return StopAdvice("flat", f"{still}; too few predictions were corrected to tell how good they are.")
+    # By annotation: a round with one correction must not weigh as much as one with twenty.
     corrective = sum(dice * n for dice, n in known) / n_corrected
     spread = max(dice for dice, _ in known) - min(dice for dice, _ in known)
     if _exceeds(HIGH_CORRECTIVE_DICE, corrective):

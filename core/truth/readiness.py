@@ -224,6 +224,7 @@ def _imbalance(classes: Sequence[ClassCount]) -> Iterator[Finding]:
     painted = [c for c in classes if c.pixels]
     if not painted:
         return
+    # Compared with the rarest class, because that is the one to paint.
     smallest = min(painted, key=lambda c: c.pixels)
     for c in painted:
         if c.pixels > MAX_CLASS_RATIO * smallest.pixels:
@@ -244,6 +245,7 @@ def _no_background_near(label_map: NDArray[np.uint8], schema: LabelSchema) -> It
         n_alone = n_objects
     else:
         is_near = np.zeros(n_objects + 1, bool)
+        # The margin exceeds the distance in question: a tile measures it as the whole map would.
         for tile in cut_tiles(no_background.shape, BACKGROUND_NEAR_PX + 1, 1, TILE_PX):
             distance = cv2.distanceTransform(no_background[tile.read], cv2.DIST_L2, cv2.DIST_MASK_3)
             is_near[instances[tile.core][distance[tile.core_in_read] <= BACKGROUND_NEAR_PX]] = True

@@ -118,6 +118,7 @@ def parse_predict(body: object) -> PredictRequest:
 def parse_webhook(body: object) -> WebhookEvent:
     """Read the body of `/webhook`; an action that Brushloop does not know is of kind `ignored`."""
     head = _validate(EventHead, body)
+    # Newer versions of Label Studio know more actions: one of them must not fail the webhook.
     event = WebhookEvent(head.action, _KINDS.get(head.action, "ignored"), _to_project(head.project))
     if event.kind == "annotations-saved":
         return _with_saved(event, _validate(SavedAnnotations, body))
@@ -186,7 +187,9 @@ def _validate(model: type[_Model], body: object) -> _Model:
     except ValidationError as error:
         complaint = error.errors(include_url=False, include_input=False, include_context=False)[0]
         path = ".".join(str(step) for step in complaint["loc"])
+        # Without its cause, which repeats the value: a body may hold a secret.
         raise PayloadError(f"{path}: {complaint['msg']}") from None
+    # A stranger chooses how deep a body is, and validation walks it by recursion.
     except RecursionError:
         raise PayloadError("the body is nested too deeply") from None
 
@@ -202,6 +205,7 @@ def _split_project(value: str | int) -> tuple[int, str]:
 def _with_saved(event: WebhookEvent, saved: SavedAnnotations) -> WebhookEvent:
     """Lists of annotations come with a parallel list of tasks, in which a task may repeat."""
     tasks = {task.id: _to_task(task, event.project.project_id) for task in saved.tasks}
+    # A list of another length is not parallel: then each annotation has to name its own task.
     parallel = [task.id for task in saved.tasks] if len(saved.tasks) == len(saved.annotations) else []
     annotations = tuple(
         _to_annotation(annotation, parallel[i] if parallel else None, f"annotation.{i}.task")
@@ -255,11 +259,11 @@ def _with_origins(annotation: AnnotationRow) -> list[Any]:
     """
     if annotation.parent_prediction is None:
         return list(annotation.result)
-    nobody_looked = annotation.lead_time is None
+    nobody_worked = annotation.lead_time is None
     return [
         {**region, "origin": "prediction"}
         if isinstance(region, dict)
-        and (not region.get("origin") or (nobody_looked and region.get("origin") == "manual"))
+        and (not region.get("origin") or (nobody_worked and region.get("origin") == "manual"))
         else region
         for region in annotation.result
     ]

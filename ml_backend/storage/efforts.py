@@ -38,6 +38,7 @@ def save(
     measured: Mapping[int, Mapping[str, Any]],
 ) -> None:
     """Store what the task's annotations took, as of its truth `seq`; one that is as before stays as it is."""
+    # Rewriting an unchanged row would open it again, and the next round would count it twice.
     known = find_measured(connection, project_id, task_id)
     rows = [
         {
@@ -78,6 +79,7 @@ def close(connection: Connection, project_id: int, truth_seq: int) -> None:
     """Note that a round over the truth up to `truth_seq` counted everything open as it is now."""
     e = tables.efforts
     counted = sa.and_(e.c.project_id == project_id, e.c.is_open, e.c.seq <= truth_seq)
+    # What was counted is kept beside: of a later edit only the difference counts.
     connection.execute(sa.update(e).where(counted).values(is_open=False, counted=e.c.measured))
 
 

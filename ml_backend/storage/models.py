@@ -101,6 +101,7 @@ def drop_old(connection: Connection, project_id: int, n_kept: int) -> list[str]:
     versions that were dropped. Their files are removed later, by whoever sweeps.
     """
     m, p = tables.models.c, tables.projects.c
+    # Locked: a rollback meanwhile could make a version current whose files are dropped here.
     locked = sa.select(p.current_version).where(p.project_id == project_id).with_for_update()
     current = find_model(connection, project_id, connection.execute(locked).scalar_one())
     displaced = connection.execute(
@@ -118,6 +119,7 @@ def set_current(connection: Connection, project_id: int, model_version: str) -> 
     connection.execute(
         sa.update(tables.projects)
         .where(tables.projects.c.project_id == project_id)
+        # Choosing a version ends the time of one that stood in for damaged files.
         .values(current_version=model_version, displaced_version=None, live_problem=None)
     )
 

@@ -82,6 +82,7 @@ def begin(
 
     A running round that `is_lost` is recorded as interrupted and gives way.
     """
+    # Several workers may find the round due: the lock on the project's row lets them in one by one.
     projects = tables.projects.c.project_id
     connection.execute(sa.select(projects).where(projects == project_id).with_for_update())
     running = find_running(connection, project_id)
@@ -141,6 +142,7 @@ def finish(
         .values(
             state=state,
             finished_at=now,
+            # A round that ended early keeps how far it came.
             progress=1.0 if state == "done" else tables.rounds.c.progress,
             eta_s=None,
             report=json.dumps(report) if report is not None else None,
@@ -231,5 +233,6 @@ def last_number(connection: Connection, project_id: int) -> int | None:
 
 
 def _mine(project_id: int, number: int, owner: str) -> sa.ColumnElement[bool]:
+    # With its owner: a worker that was taken for dead must not write into what another took over.
     r = tables.rounds.c
     return sa.and_(r.project_id == project_id, r.number == number, r.owner == owner, r.state == "running")

@@ -30,6 +30,13 @@ from ml_backend.status.status_view import render_projects, render_status
 
 URL = "http://brushloop.test"
 
+
+@pytest.fixture(autouse=True)
+def environment_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands set it for their children; whoever calls pytest without `make` has not set it yet."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+
+
 STATUS: dict[str, Any] = {
     "project": 3,
     "state": "training",
