@@ -34,7 +34,7 @@ def test_what_is_inside_a_text_is_text() -> None:
 @pytest.mark.parametrize("entry", [b"1", b"0.5", b"[]", b"{}"])
 def test_many_small_values_are_refused_before_they_are_parsed(entry: bytes) -> None:
     n = bodies.MAX_PARSED_BYTES // 9 + 1 if entry == b"1" else bodies.MAX_PARSED_BYTES // 40
-    body = b'{"a": [' + (entry + b",") * n + b"1]}"
+    body = bytearray(b'{"a": [' + (entry + b",") * n + b"1]}")  # as it comes from the network
     tracemalloc.start()
     with pytest.raises(TooLargeError, match="send fewer annotations at once"):
         bodies.parse_object(body)
