@@ -26,6 +26,9 @@ CACHES = ("torchinductor_", "matplotlib-", "pymp-")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Idle threads sleep, whether make started the tests or a person did.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A busy machine is not a wrong program.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

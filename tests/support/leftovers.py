@@ -14,6 +14,8 @@ SESSION = "BRUSHLOOP_TEST_SESSION"
 NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_", "LD_LIBRARY_PATH")
 """How variables begin that pytest sets, torch when it is imported or first trains, and OpenCV."""
 
+TRACKER = "multiprocessing.resource_tracker"
+
 PATIENCE_S = 15.0
 """A fork server or a browser's helper ends a moment after the one that it served."""
 
@@ -24,7 +26,8 @@ def find_processes(session: str) -> dict[int, str]:
     found = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get(SESSION) == session and process.pid not in above:
+            is_ours = process.environ().get(SESSION) == session and process.pid not in above
+            if is_ours and not _ends_with_us(process):
                 found[process.pid] = " ".join(process.cmdline())
         except psutil.Error:  # noqa: PERF203 - each process stands for itself
             continue  # it has ended meanwhile, or is somebody else's
@@ -47,3 +50,8 @@ def changed_variables(before: Mapping[str, str], now: Mapping[str, str]) -> list
 
 def _ancestors(pid: int) -> set[int]:
     return {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
+
+
+def _ends_with_us(process: psutil.Process) -> bool:
+    """Python's own helper of this very process, started by its first lock or shared memory."""
+    return process.ppid() == os.getpid() and any(TRACKER in part for part in process.cmdline())

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parents[1]
 
 LEAVES_A_FOLDER = "import tempfile\ndef test_it():\n    tempfile.mkdtemp(prefix='forgotten-')\n"
 LEAVES_A_VARIABLE = "import os\ndef test_it():\n    os.environ['FORGOTTEN'] = 'yes'\n"
+USES_A_LOCK = "import multiprocessing\ndef test_it():\n    multiprocessing.get_context('spawn').Lock()\n"
 FAILS = "\ndef test_wrong():\n    assert 'something' == 'else'\n"
 
 
@@ -53,8 +54,12 @@ def test_what_is_left_behind_fails_the_session_and_is_said_last(
     assert last.startswith("1 left behind")
 
 
-def test_a_session_that_leaves_nothing_ends_with_its_counts(tmp_path: Path) -> None:
-    session = run_session(tmp_path, "def test_it():\n    pass\n")
+@pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["one process", "xdist"])
+@pytest.mark.parametrize("source", ["def test_it():\n    pass\n", USES_A_LOCK], ids=["nothing", "a lock"])
+def test_a_session_that_leaves_nothing_ends_with_its_counts(
+    tmp_path: Path, source: str, options: list[str]
+) -> None:
+    session = run_session(tmp_path, source, *options)
 
     assert session.returncode == pytest.ExitCode.OK
     assert "1 passed" in session.stdout.splitlines()[-1]
