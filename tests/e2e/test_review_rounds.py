@@ -27,6 +27,7 @@ N_ROUNDS, MAX_SUBMITS = 2, 5
 SETTINGS = {
     "MIN_PIXELS_PER_CLASS": "200",
     "QUIET_TIME_S": "0.5",
+    "LEARNERS": "network",
     "ROUND_BUDGET_S": "4",
     "ROUND_WARM_BUDGET_S": "2",
     "RECONCILE_EVERY_S": "3600",

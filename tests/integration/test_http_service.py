@@ -42,8 +42,11 @@ class Service:
                 "BASIC_AUTH_USER": AUTH[0],
                 "BASIC_AUTH_PASS": AUTH[1],
                 "MIN_PIXELS_PER_CLASS": "500",
-                "ROUND_BUDGET_S": "4",
-                "ROUND_WARM_BUDGET_S": "2",
+                "LEARNERS": "network",  # the composed services learn with all of them
+                "ROUND_BUDGET_S": "2",
+                "ROUND_WARM_BUDGET_S": "1",
+                "TRAINING_THREADS": "1",
+                "PREDICT_THREADS": "1",
                 "QUIET_TIME_S": "0.5",
                 "DRAFT_S": "0",
                 "CONSOLIDATE_S": "0",
