@@ -134,17 +134,19 @@ def test_the_rounds_of_a_growing_project_see_all_strokes_of_the_single_round() -
     assert part.record["measurements"][0]["rounds"] == 2
 
 
-def test_repeat_finds_the_same_weights_for_the_same_seed(here: None) -> None:
+@pytest.mark.slow(about_s=10)
+def test_repeat_finds_the_same_weights_for_the_same_seed(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.learner_repeat.N_IMAGES", 2)
     part = measure_repeat(make_bench())
     check(part)
     assert [goal.met for goal in part.goals] == [True, True]
 
 
+@pytest.mark.slow(about_s=15)
 def test_every_ingredient_can_be_switched_off_and_changes_the_result() -> None:
-    bench = make_bench()
-    part = measure_ablation(
-        Bench(TINY, {"tissue": bench.sets["tissue"]}, "generated"), budgets=(5,), n_seeds=1, arms=ARMS
-    )
+    tissue = make_bench().sets["tissue"]
+    one_image = {"tissue": {"pool": tissue["pool"][:1], "test": tissue["test"]}}
+    part = measure_ablation(Bench(TINY, one_image, "generated"), budgets=(4,), n_seeds=1, arms=ARMS)
     check(part)
     assert {one["without"] for one in part.record["summary"]} == set(ARMS) - {WHOLE}
 
