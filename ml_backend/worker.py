@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads
 from ml_backend.due import JobKind, find_due
-from ml_backend.jobs import Queue
+from ml_backend.jobs import Queue, list_errors
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
 from ml_backend.patience import patience
@@ -32,6 +31,9 @@ from ml_backend.storage import health, rounds, wakeups
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
 
 log = logging.getLogger(__name__)
+
+AWAY: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *list_errors())
+"""What a database or a queue raises that is away for a while."""
 
 TICK_S = 0.5
 SHOW_EVERY_S, LONGEST_PAUSE_S = 5.0, 10.0
@@ -106,7 +108,7 @@ class Worker:
             for project_id, kind in self._list_due():
                 if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
                     self.queue.send(kind, project_id)
-        except (SQLAlchemyError, RedisError, OSError) as error:
+        except AWAY as error:
             # The database or the queue may be away for a while: say so once, and look again ever more slowly.
             self._miss(describe(error))
         except Exception:
