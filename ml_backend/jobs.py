@@ -127,6 +127,15 @@ class Queue:
         for consumer in self._consumers:
             consumer.shutdown_timeout = max(deadline - time.monotonic(), 0.1)
             consumer.stop(graceful=True)
+        for huey in self._hueys.values():
+            _disconnect(huey)
+
+
+def _disconnect(huey: Huey) -> None:
+    """Give Redis its connections back; a file is closed by the thread that opened it."""
+    pool = getattr(huey.storage, "pool", None)
+    if pool is not None:
+        pool.disconnect()
 
 
 def _of_this_module(job: Job) -> Job:
