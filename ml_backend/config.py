@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -125,6 +126,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+    @field_validator("redis_url")
+    @classmethod
+    def _needs_its_package(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and find_spec("redis") is None:
+            raise ValueError("the package redis is missing: pip install 'brushloop[redis]', or unset it")
+        return value
 
 
 def child_environment(changes: Mapping[str, str], without: Collection[str] = ()) -> dict[str, str]:

@@ -21,7 +21,6 @@ from huey.serializer import Serializer
 
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
-from ml_backend.errors import ServiceError
 from ml_backend.fair_places import FairPlaces
 
 log = logging.getLogger(__name__)
@@ -30,9 +29,6 @@ QUEUE_FILE = "queue.sqlite3"
 POLL_S, LONGEST_POLL_S = 0.1, 0.25
 """How often an idle consumer looks into the SQLite queue; Redis tells by itself."""
 REDIS_PATIENCE_S = 1.0
-WITHOUT_REDIS = (
-    "REDIS_URL is set, but the package redis is missing: pip install 'brushloop[redis]', or unset it"
-)
 STOP_S = 22.0
 """Jobs that run have this long to end; docker compose waits 30 s for the process."""
 
@@ -150,22 +146,15 @@ def _open(settings: Settings, lane: str) -> Huey:
     # Nobody reads results, and kept ones would fill the queue's store.
     options: dict[str, Any] = {"results": False, "serializer": JsonSerializer()}
     if settings.redis_url:
-        if not _has_redis():
-            raise ServiceError(WITHOUT_REDIS)
         return RedisHuey(name, url=settings.redis_url.get_secret_value(), **options)
     path = Path(settings.data_dir) / QUEUE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteHuey(name, filename=str(path), timeout=15, **options)
 
 
-def _has_redis() -> bool:
-    """It is an extra: the queue is a file without it."""
-    return find_spec("redis") is not None
-
-
 def list_errors() -> tuple[type[Exception], ...]:
-    """What the queue raises while its server is away."""
-    if not _has_redis():
+    """What the queue raises while its server is away; nothing where Redis's package, an extra, is missing."""
+    if find_spec("redis") is None:
         return ()
     from redis.exceptions import RedisError
 
@@ -176,8 +165,6 @@ def find_problem(settings: Settings) -> str | None:
     """What keeps the queue from carrying jobs, with the remedy, or None."""
     if not settings.redis_url:
         return None  # a file beside the database, which is looked at anyway
-    if not _has_redis():
-        return WITHOUT_REDIS
     from redis import Redis
 
     url = settings.redis_url.get_secret_value()
