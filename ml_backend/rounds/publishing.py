@@ -252,12 +252,13 @@ def sweep(parts: Parts, project: Project) -> None:
     with parts.database.read() as connection:
         listed = tasks.list_truth(connection, project.project_id)
         folders = models.list_folders(connection, project.project_id)
+        dropped = models.list_dropped(connection, project.project_id)
         last = max(
             rounds.last_number(connection, project.project_id) or 0,
             models.last_round(connection, project.project_id),
         )
     names = [str(task.truth["maps"]) for task in listed if task.truth]
-    parts.artifacts(project).sweep(set(names), folders, last)
+    parts.artifacts(project).sweep(set(names), folders, last, dropped)
 
 
 def _make_current(connection: Connection, project_id: int, version: str, before: str | None) -> None:

@@ -90,11 +90,18 @@ class Artifacts:
         scratch.rename(final)
         _sync(self.models)
 
-    def sweep(self, truth_names: Collection[str], model_versions: Collection[str], last_round: int) -> None:
+    def sweep(
+        self,
+        truth_names: Collection[str],
+        model_versions: Collection[str],
+        last_round: int,
+        dropped: Collection[str] = (),
+    ) -> None:
         """Remove label maps, models and scratch that no row names; for the holder of the round's lease.
 
         How old a file is, is told by the file system's own clock. Models of rounds behind `last_round` stay:
-        an older database was brought back, and it has never known them.
+        an older database was brought back, and it has never known them. Versions that were `dropped` go at
+        once: their rows say that nobody writes them any more.
         """
         now = self._now()
         for folder, keep in (
@@ -105,7 +112,8 @@ class Artifacts:
         ):
             for path in _entries(folder):
                 is_unknown = folder == self.models and _round_of(path.name) > last_round
-                if path.name not in keep and not is_unknown and _age_s(path, now) > ORPHAN_LIFE_S:
+                is_old = path.name in dropped or _age_s(path, now) > ORPHAN_LIFE_S
+                if path.name not in keep and not is_unknown and is_old:
                     _remove(path)
         _remove(self.root / "base")  # earlier versions could adapt base weights to a project
 

@@ -115,6 +115,13 @@ def drop_old(connection: Connection, project_id: int, n_kept: int) -> list[str]:
     return old
 
 
+def list_dropped(connection: Connection, project_id: int) -> set[str]:
+    """Versions whose files are let go of."""
+    m = tables.models.c
+    query = sa.select(m.model_version).where(m.project_id == project_id, m.folder == "")
+    return set(connection.execute(query).scalars())
+
+
 def set_current(connection: Connection, project_id: int, model_version: str) -> None:
     connection.execute(
         sa.update(tables.projects)

@@ -65,9 +65,7 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
     try:
         found = _reconcile(parts, project, parts.label_studio(project), listed_at, painted_only)
     except LabelStudioError as error:
-        return _note_problem(
-            parts, project, Reconciled(problem=f"Label Studio could not be asked what changed: {error}")
-        )
+        return _note_problem(parts, project, Reconciled(problem=_describe_refusal(project, error)))
     log.info(
         "reconcile project=%d fetched=%d changed=%d deleted=%d deleted_tasks=%d seconds=%.2f",
         project.project_id,
@@ -78,6 +76,15 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
         time.monotonic() - began,
     )
     return _note_problem(parts, project, found)
+
+
+def _describe_refusal(project: Project, error: LabelStudioError) -> str:
+    if isinstance(error, LabelStudioRefusedError) and error.status == STATUS_NOT_FOUND:
+        return (
+            f"Label Studio has no project {project.project_id}: it was deleted there, or this credential may"
+            f" not see it. `brushloop forget {project.project_id}` removes what is kept of it here"
+        )
+    return f"Label Studio could not be asked what changed: {error}"
 
 
 def _note_problem(parts: Parts, project: Project, found: Reconciled) -> Reconciled:

@@ -121,3 +121,17 @@ def test_rounds_are_counted_by_how_they_ended_as_their_reports_say(bench: Bench)
     told = [round_outcome(report) for report in bench.loop.rounds(1)]
     assert bench.loop.view(1, 0).outcomes == {name: told.count(name) for name in told}
     assert len(bench.loop.rounds(1, 1)) == 1
+
+
+def test_what_is_beyond_keep_models_goes_with_the_round_that_drops_it(bench: Bench) -> None:
+    """However young the files are: the row says that nobody writes them any more."""
+    for number in (1, 2, 3, 4, 5):
+        bench.submit(number)
+        bench.loop.request_training(1)
+        bench.loop.run_round(1)
+    with bench.loop.parts.database.read() as connection:
+        kept = set(models.list_folders(connection, 1))
+        project = get_project(connection, 1)
+    folders = {path.name for path in bench.loop.parts.artifacts(project).models.iterdir()}
+    assert folders == kept
+    assert len(kept) <= 3  # two, and the parent of the current one

@@ -10,6 +10,8 @@ import pytest
 from loop_fakes import CREATED, Bench, make_bench
 from painted import LABEL_CONFIG
 
+from ml_backend.errors import LabelStudioRefusedError
+from ml_backend.ports import ProjectRecord
 from ml_backend.storage import annotations
 
 
@@ -247,3 +249,19 @@ def test_a_listing_shorter_than_the_servers_own_count_is_said_and_drops_nothing(
         found = bench.loop.reconcile(1)
         assert found.deleted_tasks == 0
         assert "listed 1 of 2 tasks" in str(found.problem)
+
+
+def test_a_project_that_was_deleted_in_label_studio_is_said_and_kept(bench: Bench, monkeypatch) -> None:
+    bench.submit(1)
+
+    def refuse(project_id: int) -> ProjectRecord:
+        raise LabelStudioRefusedError("Label Studio refused (404)", 404)
+
+    monkeypatch.setattr(bench.server, "get_project", refuse)
+    bench.loop.reconcile(1)
+    assert "deleted there" in bench.status()["last_error"]
+    assert "brushloop forget 1" in bench.status()["last_error"]
+    assert bench.status()["annotations"]["received"] == 1
+    monkeypatch.undo()
+    bench.loop.reconcile(1)
+    assert bench.status()["last_error"] is None
