@@ -53,13 +53,20 @@ def separated_objects(
     >>> int(separated_objects(maps, LabelSchema.of("Background", "Nucleus"), []).max())
     2
     """
+    return numbered_objects(prediction, schema, limits)[0]
+
+
+def numbered_objects(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+    """The same, and the class index of object 1, 2, ...; see `separated_objects`."""
     instances = np.zeros(prediction.shape, np.int32)
-    n_before = 0
-    for _, mask in separated_masks(prediction, schema, limits):
+    class_of: list[int] = []
+    for index, mask in separated_masks(prediction, schema, limits):
         n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        np.copyto(instances, labels + n_before, where=mask)
-        n_before += n_labels - 1
-    return instances
+        np.copyto(instances, labels + len(class_of), where=mask)
+        class_of += [index] * (n_labels - 1)
+    return instances, tuple(class_of)
 
 
 def object_size(prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]) -> float:

@@ -9,46 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from core.errors import BrushloopError
 from ml_backend.command.child_process import ChildProcess, keep_running
+from ml_backend.command.options import (
+    ProjectNumber,
+    data_dir_option,
+    project_argument,
+    settings_of,
+    url_option,
+)
+from ml_backend.command.predict_command import predict
 from ml_backend.command.service_client import ServiceClient
 from ml_backend.config import Settings, calm_idle_threads, child_environment
 from simulation.command import simulate
 
 console = Console()
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where everything is kept [DATA_DIR].",
-)
-url_option = click.option("--url", help="Address of the Brushloop server [BRUSHLOOP_URL].")
-
-
-class ProjectNumber(click.IntRange):
-    """The number that Label Studio gives to a project."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if str(value).isascii() and str(value).isdigit() and 1 <= int(value) < 2**63:
-            return int(value)
-        raise click.BadParameter(
-            f"{value!r} is no project; give its number, as in the address /projects/7/data of Label Studio. "
-            "`brushloop status` lists the projects that are connected",
-            ctx,
-            param,
-        )
-
-
-project_argument = click.argument("project", type=ProjectNumber(min=1), required=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,7 +45,7 @@ def up(data_dir: Path | None, label_studio_port: int, port: int) -> None:
     """Start Label Studio, the backend, its worker and a demo project, until Ctrl-C."""
     from ml_backend.command.local_stack import run_stack
 
-    run_stack(_settings(data_dir=data_dir), (label_studio_port, port), console, _stop_on_signals())
+    run_stack(settings_of(data_dir=data_dir), (label_studio_port, port), console, _stop_on_signals())
 
 
 @commands.command()
@@ -75,7 +55,7 @@ def up(data_dir: Path | None, label_studio_port: int, port: int) -> None:
 @click.option("--with-worker", is_flag=True, help="Train here too, in a process of its own.")
 def serve(host: str, port: int, data_dir: Path | None, with_worker: bool) -> None:
     """Answer Label Studio: webhooks, predictions, status."""
-    settings = _settings(data_dir=data_dir)
+    settings = settings_of(data_dir=data_dir)
     from ml_backend.bootstrap import build_app
     from ml_backend.logs import set_up_logging
     from ml_backend.web.server import bind
@@ -100,7 +80,7 @@ def serve(host: str, port: int, data_dir: Path | None, with_worker: bool) -> Non
 @data_dir_option
 def worker(data_dir: Path | None) -> None:
     """Train and push predictions; any number of workers may run."""
-    settings = _settings(data_dir=data_dir)
+    settings = settings_of(data_dir=data_dir)
     from ml_backend.logs import set_up_logging
     from ml_backend.worker import run_worker
 
@@ -115,7 +95,7 @@ def backup(target: Path, data_dir: Path | None) -> None:
     """Copy database and files into the new folder TARGET, while everything runs."""
     from ml_backend.command.backup import back_up
 
-    back_up(_settings(data_dir=data_dir), target)
+    back_up(settings_of(data_dir=data_dir), target)
 
 
 @commands.command()
@@ -125,7 +105,7 @@ def restore(source: Path, data_dir: Path | None) -> None:
     """Bring the backup SOURCE back into an empty data folder."""
     from ml_backend.command.backup import restore as bring_back
 
-    bring_back(_settings(data_dir=data_dir), source)
+    bring_back(settings_of(data_dir=data_dir), source)
 
 
 @commands.command()
@@ -137,7 +117,7 @@ def forget(project: int, data_dir: Path | None) -> None:
     from ml_backend.bootstrap import build_parts
     from ml_backend.storage.projects import forget_project, get_project
 
-    parts = build_parts(_settings(data_dir=data_dir))
+    parts = build_parts(settings_of(data_dir=data_dir))
     with parts.database.write() as connection:
         known = get_project(connection, project)
         forget_project(connection, project)
@@ -182,7 +162,7 @@ def setup(
     """Create a Label Studio project, or repair PROJECT: images, backend, webhook, token."""
     from ml_backend.command.setup_project import run_setup
 
-    settings = _settings()
+    settings = settings_of()
     backend_url = url or settings.brushloop_url
     run_setup(
         settings, project, title, config_path, images, backend_url, console, order_tasks, add_background
@@ -236,6 +216,7 @@ def rollback(model_version: str, project: int | None, url: str | None) -> None:
 
 
 commands.add_command(simulate)
+commands.add_command(predict)
 
 
 def main() -> None:
@@ -253,17 +234,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _settings(**given: Any) -> Settings:
-    """The environment, with the options that were given on the command line above it."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        wrong = "; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise click.ClickException(f"a setting cannot be used: {wrong}") from None
-
-
 def _client(url: str | None) -> ServiceClient:
-    settings = _settings()
+    settings = settings_of()
     return ServiceClient(url or settings.brushloop_url, settings)
 
 

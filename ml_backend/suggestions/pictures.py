@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.errors import MachineError
 from core.prediction import Prediction
-from core.schema import IGNORE_INDEX
+from export.colours import colour_of, palette
 from ml_backend.errors import BusyError, NotFoundError
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
@@ -29,12 +29,6 @@ LONGEST_S = 60.0
 """Who asks for a picture waits this long at most."""
 
 PNG_END = b"IEND\xaeB`\x82"
-
-COLOURS = (
-    (70, 110, 180), (225, 29, 72), (34, 160, 90), (245, 158, 11), (147, 51, 234),
-    (6, 182, 212), (217, 70, 239), (132, 204, 22), (120, 80, 50), (15, 118, 110),
-)  # fmt: skip
-"""RGB per class index, repeated when there are more classes."""
 
 
 def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kind: PictureKind) -> bytes:
@@ -93,9 +87,7 @@ def _paint(prediction: Prediction, kind: PictureKind) -> bytes:
 def to_indexed_png(label_map: NDArray[np.uint8]) -> bytes:
     """A label map whose pixel values are the class indices, with a palette for people; 255 is white."""
     picture = Image.fromarray(label_map)
-    palette = [(255, 255, 255)] * (IGNORE_INDEX + 1)
-    palette[:IGNORE_INDEX] = [COLOURS[i % len(COLOURS)] for i in range(IGNORE_INDEX)]
-    picture.putpalette([value for colour in palette for value in colour])
+    picture.putpalette(palette())
     return _to_png(picture)
 
 
@@ -105,9 +97,7 @@ def _probability_png(prediction: Prediction) -> bytes:
         raise ValueError("probabilities were not kept")
     mixed = np.zeros((*prediction.shape, 3), np.float32)
     for index, probability in enumerate(prediction.probabilities):
-        mixed += probability[..., None].astype(np.float32) * np.array(
-            COLOURS[index % len(COLOURS)], np.float32
-        )
+        mixed += probability[..., None].astype(np.float32) * np.array(colour_of(index), np.float32)
     return _to_png(Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8)))
 
 

@@ -28,7 +28,7 @@ FLOORS: dict[str, set[str]] = {
     "truth, networks, questions": {"core.truth", "core.network", "core.asking"},
     "a round": {"core.training"},
     "base weights": {"core.pretraining"},
-    "what stands on the core alone": {"brushloop", "simulation"},
+    "what stands on the core alone": {"brushloop", "export", "simulation"},
     # ml_backend: the service around it
     "words of the service": {
         "ml_backend.config",
@@ -80,6 +80,16 @@ OPEN: dict[str, set[str]] = {
     "core.rle": {"__init__"},
     "core.training": {"consolidation", "metrics", "optimiser", "outlines", "stopping", "trainer"},
     "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness", "thin_strokes"},
+    "export": {
+        "atomic_files",
+        "colours",
+        "errors",
+        "label_files",
+        "objects_table",
+        "ome_tiff",
+        "overlay",
+        "pixel_size",
+    },
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
         "admin",
@@ -147,6 +157,7 @@ STRANGERS = [
     ("ml_backend.web", "ml_backend.storage", "the web asks the loop, never the database"),
     ("ml_backend.web", "ml_backend.bootstrap", "an app gets its loop as an argument"),
     ("brushloop", "ml_backend", "a script needs no server"),
+    ("export", "ml_backend", "a file of another tool needs no server"),
 ]
 """Neighbours that must not import one another, and why."""
 
@@ -193,7 +204,7 @@ FACES = {
 LONGEST_FILE_LINES = 300
 
 
-PACKAGES = ("core", "ml_backend", "simulation", "brushloop")
+PACKAGES = ("core", "ml_backend", "simulation", "brushloop", "export")
 
 
 def find_modules() -> dict[str, Path]:
@@ -232,7 +243,7 @@ def find_own_imports(name: str) -> set[str]:
 def find_box(name: str) -> str:
     """The wing that a file is in, or the file itself where it stands beside the wings."""
     package, *rest = name.split(".")
-    return package if package in ("simulation", "brushloop") else f"{package}.{rest[0]}"
+    return package if package in ("simulation", "brushloop", "export") else f"{package}.{rest[0]}"
 
 
 def find_calls(name: str) -> set[str]:
