@@ -23,6 +23,9 @@ DIGEST_BYTES = 16
 LIMIT_BYTES = 2_000_000_000
 """Of one project: the maps of 130 Mpx, at 15 bytes a pixel."""
 
+SCRATCH, SCRATCH_LIFE_S = ".", 900.0
+"""How the name of an unfinished file begins, and when the process that wrote it must have been killed."""
+
 
 class KeptMaps:
     """A folder of maps; what was asked for least recently goes first."""
@@ -51,16 +54,25 @@ class KeptMaps:
     def save(self, name: str, maps: Sequence[Map]) -> None:
         """Write a file that is there whole or not at all, and make room for it."""
         content = save({str(number): found for number, found in enumerate(maps)})
-        scratch = self._folder / f".{name}.{os.getpid()}"
+        scratch = self._folder / f"{SCRATCH}{name}.{os.getpid()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(_digest(content) + content)
             scratch.replace(self._folder / name)
+            self._sweep(by=self._folder / name)
             self._make_room()
         except OSError as error:
             log.warning("skip_maps name=%s cause=%r", name, str(error))
             with suppress(OSError):
                 scratch.unlink(missing_ok=True)
+
+    def _sweep(self, by: Path) -> None:
+        """Remove what killed processes left half-written, by the clock that stamped the newest file."""
+        horizon = by.stat().st_mtime - SCRATCH_LIFE_S
+        for path in self._folder.glob(f"{SCRATCH}*"):
+            with suppress(FileNotFoundError):  # another process may be faster
+                if path.stat().st_mtime < horizon:
+                    path.unlink()
 
     def _make_room(self) -> None:
         stats = [(path, path.stat()) for path in self._folder.iterdir()]

@@ -51,3 +51,12 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None
     store = KeptMaps(tmp_path / "file" / "maps")
     store.save("a", MAPS)
     assert store.load("a") is None
+
+
+def test_what_a_killed_training_left_half_written_is_swept_up(tmp_path: Path) -> None:
+    for name, age_s in ((".b.4711", 3600), (".c.4712", 5)):
+        (tmp_path / name).write_bytes(b"half")
+        stamp = (tmp_path / name).stat().st_mtime - age_s
+        os.utime(tmp_path / name, (stamp, stamp))
+    KeptMaps(tmp_path).save("a", MAPS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".c.4712", "a"]
