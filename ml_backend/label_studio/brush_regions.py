@@ -1,4 +1,4 @@
-"""One brush region of an annotation's result: its label, its frame, its mask, and who made it."""
+"""One region of a result that names a class: its label, its frame, its mask, and who made it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from core.errors import RLEError
-from core.painting import BrushRegion, Finding, Origin
-from core.rle import decode_box
+from core.painting import BrushRegion, Origin
 from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.label_studio.shape_regions import UnusableError, draw_shape
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
@@ -20,19 +19,13 @@ SHOWN_CHARS = 60
 """Of a name from outside, so much is repeated in a message."""
 
 
-class UnusableError(Exception):
-    """This region teaches nothing; the finding says why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.finding = Finding(code, message)
-
-
-def read_brush(region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]) -> BrushRegion:
-    """Read a region of the project's brush, for an image of `shape` `(H, W)`."""
-    class_index, name = _read_label(region, config)
+def read_brush(
+    region: Mapping[str, Any], key: str, config: LabelConfig, shape: tuple[int, int]
+) -> BrushRegion:
+    """Read a region whose value names its class under `key`, for an image of `shape` `(H, W)`."""
+    class_index, name = _read_label(region, key, config)
     _check_frame(region, name, shape)
-    top, left, alpha = _read_mask(region, name, shape)
+    top, left, alpha = draw_shape(region["value"], name, shape)
     return BrushRegion(str(region.get("id", "")), class_index, _read_origin(region, name), top, left, alpha)
 
 
@@ -51,8 +44,8 @@ def shown(value: object) -> str:
     return repr(str(value)[:SHOWN_CHARS])
 
 
-def _read_label(region: Mapping[str, Any], config: LabelConfig) -> tuple[int, str]:
-    names = region["value"].get("brushlabels") or []
+def _read_label(region: Mapping[str, Any], key: str, config: LabelConfig) -> tuple[int, str]:
+    names, tag = region["value"].get(key) or [], str(region.get("from_name"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UnusableError("broken-region", "A brush region's labels are not a list of names.")
     if not names:
@@ -60,13 +53,13 @@ def _read_label(region: Mapping[str, Any], config: LabelConfig) -> tuple[int, st
             "unlabelled-region",
             "A brush region without a label says nothing. Select it and choose its label.",
         )
-    found = {config.class_index(name) for name in names}
+    found = {config.class_index(name, tag) for name in names}
     if len(set(names)) > 1 and len(found) > 1:
         raise UnusableError(
             "several-labels",
             f"A brush region has {len(set(names))} labels; a pixel has one class. Leave it one of them.",
         )
-    index = config.class_index(names[0])
+    index = config.class_index(names[0], tag)
     if index is None or not config.schema.classes[index].is_painted:
         raise UnusableError(
             "unknown-label",
@@ -89,6 +82,10 @@ def _read_origin(region: Mapping[str, Any], name: str) -> Origin:
 def _check_frame(region: Mapping[str, Any], name: str, shape: tuple[int, int]) -> None:
     """Sizes may be missing in what comes over the API; the stream's own length then has to fit."""
     check_rotation(region, name)
+    if region.get("item_index") not in (None, 0):
+        raise UnusableError(
+            "other-frame", f"A {name} region is on another page than the first, which alone is learnt from."
+        )
     height, width = shape
     seen_height = read_number(region.get("original_height"), name, "height")
     seen_width = read_number(region.get("original_width"), name, "width")
@@ -124,17 +121,3 @@ def _bounded(number: float) -> float:
 def _side(value: float | None) -> str:
     plain = value is not None and 0 <= value <= LARGEST_SIDE_PX
     return f"{value:g}" if plain else "?"
-
-
-def _read_mask(region: Mapping[str, Any], name: str, shape: tuple[int, int]) -> tuple[int, int, Any]:
-    value = region["value"]
-    if (value.get("format") or "rle") != "rle" or not isinstance(value.get("rle"), list):
-        raise UnusableError("broken-rle", f"A {name} region has no brush stream.")
-    if not value["rle"]:
-        raise UnusableError("broken-rle", f"The brush stream of a {name} region is empty.")
-    try:
-        return decode_box(value["rle"], shape)
-    except RLEError as error:
-        raise UnusableError(
-            "broken-rle", f"The brush stream of a {name} region is broken: {error}."
-        ) from None

@@ -2,8 +2,11 @@
 
 The rules:
 
-* one `<BrushLabels>` that is bound to one `<Image>` holds the classes, in their order. A second one is an
-  error: a pixel has one class, and a task has one image to learn from;
+* the classes are the labels of everything that draws areas on one `<Image>`, in their order: `<BrushLabels>`,
+  `<BitmaskLabels>`, `<PolygonLabels>`, `<VectorLabels>`, `<EllipseLabels>`, or `<Labels>` beside a bare tool.
+  Rectangles count too where they carry one of those classes, and hold the classes where nothing else does;
+* several images are an error: a task has one image to learn from;
+* the model answers with the first of brush, bitmask, polygon, vector, ellipse and rectangle that is there;
 * `Background` (in any case) or `role="background"` makes a label the background; `autofill="true"`
   fills holes;
 * `Uncertain` and `Reviewed` are labels of a `<RectangleLabels>`, and `Whole image reviewed` is a `<Choice>`;
@@ -24,18 +27,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from core.errors import SchemaError
-from core.schema import LabelClass, LabelSchema, Role
+from core.schema import LabelSchema
 from ml_backend.errors import LabelConfigError
+from ml_backend.label_studio.painters import (
+    BACKGROUND,
+    BARE_TOOLS,
+    ONE_IMAGE,
+    PAINTERS,
+    REVIEWED,
+    UNCERTAIN,
+    find_answer,
+    find_painters,
+    is_on,
+    read_schema,
+)
 from ml_backend.label_studio.setup_tags import Tag, read_tags
 
-UNCERTAIN = "Uncertain"
-REVIEWED = "Reviewed"
 WHOLE_IMAGE_REVIEWED = "Whole image reviewed"
-BACKGROUND = "Background"
-
-ONE_IMAGE = "Brushloop learns from one image per task. Import each image as a task of its own"
-
 _KEY = re.compile(r"\$(?P<key>[^\s$]+)")
 _INDEX = re.compile(r"\[(\d+)\]")
 
@@ -46,6 +54,10 @@ class LabelConfig:
 
     `image_key` is the path into a task's data (`image`, or `views.front` for a nested value). The labels and
     the choice are as results hold them: by their alias, where they have one.
+
+    `class_tags` leads from each tag that names classes to the key of a region's value that holds the name;
+    `brush_tag` is the one of them that the model answers with, and `answer_shape` the shape that it draws,
+    with the bare tool `answer_tool` beside a `<Labels>`.
 
     `controls` has the kind of every control by its name, in lower case; `objects` are the names of what can
     be annotated; `aliases` leads from a tag and a value in it to the alias.
@@ -64,10 +76,13 @@ class LabelConfig:
     controls: Mapping[str, str] = field(default_factory=dict, hash=False)
     objects: frozenset[str] = frozenset()
     aliases: Mapping[tuple[str, str], str] = field(default_factory=dict, hash=False)
+    class_tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    answer_shape: str = "brush"
+    answer_tool: str | None = None
 
-    def class_index(self, name: str) -> int | None:
-        """Index of the class that a result calls `name`, by alias or by value; None for a strange one."""
-        return self.schema.index_of(self.aliases.get((self.brush_tag, name), name))
+    def class_index(self, name: str, tag: str | None = None) -> int | None:
+        """Index of the class that a result of `tag` calls `name`, by alias or by value; None for none."""
+        return self.schema.index_of(self.aliases.get((tag or self.brush_tag, name), name))
 
     def offers(self, tag: str | None, text: str | None, names: Iterable[Any]) -> bool:
         """Whether `text` is among the names that a result of `tag` holds, by alias or by value."""
@@ -84,15 +99,19 @@ def parse_label_config(xml: str) -> LabelConfig:
     images = {tag.name: tag for tag in tags if tag.kind == "image" and tag.name}
     if not images:
         raise LabelConfigError('the labeling setup has no <Image name="…" value="$…">')
-    brush, image = _find_brush(tags, images)
+    painters, image = find_painters(tags, images)
+    brush = painters[0]
+    tools = {tag.kind: tag.name for tag in reversed(tags) if tag.kind in BARE_TOOLS and is_on(tag, image)}
     here = [tag for tag in tags if image.name in tag.targets]
     uncertain_tag, uncertain_label = _find_offer(here, "rectanglelabels", "label", UNCERTAIN)
     reviewed_tag, reviewed_label = _find_offer(here, "rectanglelabels", "label", REVIEWED)
     review_tag, review_choice = _find_offer(here, "choices", "choice", WHOLE_IMAGE_REVIEWED)
-    offering = [tag for tag in here if tag.name in {brush.name, uncertain_tag, reviewed_tag, review_tag}]
+    painted = {tag.name: tag.kind for tag in painters if tag.name not in (uncertain_tag, reviewed_tag)}
+    offering = [tag for tag in here if tag.name in {*painted, uncertain_tag, reviewed_tag, review_tag}]
+    shape, tool = find_answer(brush, tools)
     return LabelConfig(
         image_key=_read_image_key(image),
-        schema=_read_schema(brush, has_review=bool(reviewed_tag or review_tag)),
+        schema=read_schema(painters, has_review=bool(reviewed_tag or review_tag)),
         image_tag=image.name,
         brush_tag=brush.name,
         uncertain_tag=uncertain_tag,
@@ -104,6 +123,9 @@ def parse_label_config(xml: str) -> LabelConfig:
         controls={tag.name: tag.kind for tag in tags if tag.name and tag.targets},
         objects=frozenset(tag.name for tag in tags if tag.name and not tag.targets),
         aliases=_find_aliases(offering),
+        class_tags=painted,
+        answer_shape=shape,
+        answer_tool=tool,
     )
 
 
@@ -125,7 +147,12 @@ def add_background(xml: str) -> str:
     >>> add_background('<BrushLabels name="b" toName="i"><Label value="Crack"/></BrushLabels>')
     '<BrushLabels name="b" toName="i"><Label value="Background"/><Label value="Crack"/></BrushLabels>'
     """
-    return re.sub(r"(?i)(<BrushLabels\b[^>]*[^>/]>)", rf'\1<Label value="{BACKGROUND}"/>', xml, count=1)
+    return re.sub(
+        r"(?i)(<(?:Brush|Bitmask|Polygon|Vector|Ellipse)Labels\b[^>]*[^>/]>)",
+        rf'\1<Label value="{BACKGROUND}"/>',
+        xml,
+        count=1,
+    )
 
 
 def find_image_address(data: Mapping[str, Any], image_key: str) -> str | None:
@@ -153,40 +180,20 @@ def _step_into(value: Any, step: str) -> Any:
 def _refuse_repeaters(tags: tuple[Tag, ...]) -> None:
     """A repeater makes its tags anew for each entry of a task's data, under names that nobody knows here."""
     for tag in tags:
-        if tag.kind in ("image", "brushlabels") and "{{" in tag.name + tag.value:
+        if tag.kind in ("image", *PAINTERS) and "{{" in tag.name + tag.value:
             raise LabelConfigError(
                 f'the name or value of a tag has an index, "{tag.name}", as in a <Repeater>: {ONE_IMAGE}, '
                 "and take the <Repeater> out"
             )
-    if any(tag.within("image", "brushlabels") for tag in tags if tag.kind == "repeater"):
+    if any(
+        tag.within("image", "brushlabels", "bitmasklabels", "polygonlabels")
+        for tag in tags
+        if tag.kind == "repeater"
+    ):
         raise LabelConfigError(
             f"a <Repeater> around <Image> or <BrushLabels> shows several images per task: {ONE_IMAGE}, "
             "and take the <Repeater> out"
         )
-
-
-def _find_brush(tags: tuple[Tag, ...], images: Mapping[str, Tag]) -> tuple[Tag, Tag]:
-    """The brush that holds the classes, and its image."""
-    brushes = [tag for tag in tags if tag.kind == "brushlabels"]
-    if not brushes:
-        raise LabelConfigError("the labeling setup has no <BrushLabels>, so nothing can be painted")
-    bound = [(tag, images[target]) for tag in brushes for target in tag.targets if target in images]
-    if not bound:
-        raise LabelConfigError(f'<BrushLabels name="{brushes[0].name}"> is not bound to an <Image> by toName')
-    brush, image = bound[0]
-    if not brush.name:
-        raise LabelConfigError("<BrushLabels> needs a name")
-    for other, target in bound[1:]:
-        if target is not image:
-            raise LabelConfigError(
-                f'<BrushLabels name="{other.name}"> paints on the image "{target.name}" beside '
-                f'"{image.name}": {ONE_IMAGE}, or bind one <BrushLabels> to one <Image>'
-            )
-        raise LabelConfigError(
-            f'<BrushLabels name="{other.name}"> paints on the same image as "{brush.name}": '
-            "put all classes into one <BrushLabels>"
-        )
-    return brush, image
 
 
 def _read_image_key(image: Tag) -> str:
@@ -200,62 +207,6 @@ def _read_image_key(image: Tag) -> str:
     if match is None:
         raise LabelConfigError(f'<Image name="{image.name}"> needs value="$key", found value="{value}"')
     return match["key"]
-
-
-def _read_schema(brush: Tag, *, has_review: bool) -> LabelSchema:
-    if brush.value.startswith("$"):
-        raise LabelConfigError(
-            f'<BrushLabels name="{brush.name}"> takes its labels from the data of each task '
-            f'(value="{brush.value}"): a project has one set of classes. Write each as a <Label value="…"/> '
-            "inside it"
-        )
-    labels = brush.within("label")
-    if not labels:
-        raise LabelConfigError(
-            f'<BrushLabels name="{brush.name}"> has no <Label>s of its own; write one for each class, and '
-            f'<Label value="{BACKGROUND}"/>, inside it'
-        )
-    try:
-        classes = tuple(_read_class(label, brush) for label in labels)
-        return LabelSchema((*classes, *_second_class(classes, brush, has_review)))
-    except SchemaError as error:
-        raise LabelConfigError(f'<BrushLabels name="{brush.name}">: {error}') from None
-
-
-def _second_class(classes: tuple[LabelClass, ...], brush: Tag, has_review: bool) -> tuple[LabelClass, ...]:
-    """Background for a project with a single label, where reviewed areas can teach it."""
-    if len(classes) > 1:
-        return ()
-    (only,) = classes
-    if only.role == "background":
-        raise LabelConfigError(
-            f'<BrushLabels name="{brush.name}"> has the background alone, {only.name!r}: '
-            "add a <Label> for what is to be found"
-        )
-    if not has_review:
-        raise LabelConfigError(
-            f'<BrushLabels name="{brush.name}"> has one label, {only.name!r}, and a model that knows one '
-            f'class has nothing to tell apart. Add <Label value="{BACKGROUND}"/> to it, or another label '
-            f'with role="background", and paint some of what is not {only.name!r}'
-        )
-    return (LabelClass(BACKGROUND, "background", is_painted=False),)
-
-
-def _read_class(label: Tag, brush: Tag) -> LabelClass:
-    if not label.text:
-        raise LabelConfigError(f'a <Label> in <BrushLabels name="{brush.name}"> has no value')
-    autofill = label.attributes.get("autofill", "").strip().casefold() == "true"
-    return LabelClass(label.text, _read_role(label), autofill)
-
-
-def _read_role(label: Tag) -> Role:
-    """`role` decides; without it the name does, so a label named Background can be made an object."""
-    role = label.attributes.get("role", "").strip().casefold()
-    if role == "background" or (not role and label.is_called(BACKGROUND)):
-        return "background"
-    if role in ("", "object"):
-        return "object"
-    raise LabelConfigError(f'<Label value="{label.text}"> has role="{role}"; known roles: background, object')
 
 
 def _find_offer(tags: list[Tag], kind: str, inner: str, text: str) -> tuple[str | None, str | None]:

@@ -8,9 +8,10 @@ another one does not, is found in `core.truth`.
 code of a finding         when
 ========================  ============================================================================
 broken-region             an entry of the result that is not a region, or whose fields have odd types
-strange-control           made with a control that the labeling setup does not have, or that is no brush
+strange-control           made with a control that the labeling setup does not have, or that names no class
 strange-target            painted on something else than the image
-not-painted               a rectangle, polygon or other shape: only brush regions teach
+other-frame               painted on a further page of a task
+not-painted               a key point, or a rectangle that names no class
 question-by-hand          an `Uncertain` rectangle that a person drew
 unlabelled-region         a mask without a label: magic wand, or a label that was taken away
 unknown-label             a label that the labeling setup does not have (any more)
@@ -21,6 +22,8 @@ rotated-region            painted while the picture was rotated in the browser
 rotated-rectangle         a `Reviewed` rectangle that was turned
 empty-rectangle           a `Reviewed` rectangle without a pixel inside the image
 broken-rle                a brush stream that cannot be decoded
+broken-bitmask            a bitmask that is no PNG
+open-outline              a polygon or vector that is not closed
 unknown-origin            an `origin` that Label Studio is not known to write
 ========================  ============================================================================
 """
@@ -32,13 +35,13 @@ from typing import Any
 
 from core.painting import Box, BrushRegion, Finding, Painting
 from ml_backend.label_studio.brush_regions import (
-    UnusableError,
     check_rotation,
     read_brush,
     read_number,
     shown,
 )
 from ml_backend.label_studio.label_config import WHOLE_IMAGE_REVIEWED, LabelConfig
+from ml_backend.label_studio.shape_regions import UnusableError, has_shape
 
 LARGEST_PCT = 1e6
 """Rectangles may reach over the image's edge, but not this far."""
@@ -51,6 +54,7 @@ LABELLED_SHAPES = {
     "ellipselabels": "ellipse",
     "keypointlabels": "key point",
     "vectorlabels": "vector",
+    "labels": "shape",
 }
 """Kinds of controls, and of results, that draw and name a class; what people call what they draw."""
 
@@ -78,6 +82,7 @@ def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int,
     """
     entries = list(result)
     labelled = _find_labelled(entries)
+    entries = _join_labels(entries)
     read = [_read_entry(entry, config, shape, labelled) for entry in entries]
     return Painting(
         shape=shape,
@@ -98,6 +103,27 @@ def _find_labelled(entries: Sequence[Any]) -> set[str]:
     }
 
 
+def _join_labels(entries: Sequence[Any]) -> list[Any]:
+    """Entries of `<Labels>` with the shape that a bare tool's entry of the same id has."""
+    bare = {
+        entry["id"]: entry["value"]
+        for entry in entries
+        if isinstance(entry, Mapping)
+        and entry.get("type") in list(BARE_SHAPES)
+        and isinstance(entry.get("id"), str)
+        and isinstance(entry.get("value"), Mapping)
+    }
+    return [
+        {**entry, "value": {**bare[entry["id"]], **entry["value"]}}
+        if isinstance(entry, Mapping)
+        and entry.get("type") == "labels"
+        and isinstance(entry.get("value"), Mapping)
+        and entry.get("id") in list(bare)
+        else entry
+        for entry in entries
+    ]
+
+
 def _read_entry(
     entry: Any, config: LabelConfig, shape: tuple[int, int], labelled: set[str]
 ) -> BrushRegion | Box | Finding | None:
@@ -113,11 +139,14 @@ def _read_region(
     """A painted region, a reviewed area, or nothing."""
     tag = region.get("from_name")
     kind = _kind_of(region)
-    if tag == config.brush_tag:
+    if isinstance(tag, str) and tag in config.class_tags and _is_of(kind, config.class_tags[tag]):
         _check_target(region, config)
-        if kind in SHAPES and SHAPES[kind] != "mask" and "rle" not in region["value"]:
+        key = config.class_tags[tag]
+        if kind in SHAPES and SHAPES[kind] != "mask" and not has_shape(region["value"]):
             raise _not_painted(kind, config)
-        return read_brush(region, config, shape)
+        if key == "rectanglelabels" and not _names_class(region, config):
+            raise _not_painted(key, config)
+        return read_brush(region, key, config, shape)
     if _is_review(region, config):
         _check_target(region, config)
         return Box(0, 0, *shape)
@@ -128,10 +157,23 @@ def _read_region(
     return _read_other_shape(region, kind, config, shape)
 
 
+def _is_of(kind: str, key: str) -> bool:
+    """Whether a control whose labels are under `key` makes results that call themselves `kind`."""
+    return kind == key or kind not in LABELLED_SHAPES
+
+
+def _names_class(region: Mapping[str, Any], config: LabelConfig) -> bool:
+    names = region["value"].get("rectanglelabels")
+    return isinstance(names, list) and any(
+        isinstance(name, str) and config.class_index(name, str(region.get("from_name"))) is not None
+        for name in names
+    )
+
+
 def _read_other_shape(
     region: Mapping[str, Any], kind: str, config: LabelConfig, shape: tuple[int, int]
-) -> Box | None:
-    """Something that was drawn, but not with the brush that holds the classes."""
+) -> BrushRegion | Box | None:
+    """Something that was drawn, but not with a control that holds the classes."""
     tag = region.get("from_name")
     if not isinstance(tag, str) or tag not in config.controls or kind == "brushlabels":
         raise UnusableError(
@@ -203,7 +245,9 @@ def _not_painted(kind: str, config: LabelConfig) -> UnusableError:
     )
 
 
-def _read_rectangle(region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]) -> Box | None:
+def _read_rectangle(
+    region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]
+) -> BrushRegion | Box | None:
     """A reviewed area in whole pixels, cut to the image; None for the model's question."""
     value, tag = region["value"], region.get("from_name")
     labels = value.get("rectanglelabels")
@@ -223,6 +267,8 @@ def _read_rectangle(region: Mapping[str, Any], config: LabelConfig, shape: tuple
         raise UnusableError(
             "unlabelled-region", "A rectangle without a label says nothing. Choose its label, or delete it."
         )
+    if _names_class(region, config):
+        return read_brush(region, "rectanglelabels", config, shape)
     raise _not_painted("rectanglelabels", config)
 
 

@@ -8,13 +8,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.asking.regions import Region
 from core.asking.suggestion import SuggestedMask, Suggestion
 from core.painting import Box
-from core.rle import encode
 from core.schema import LabelSchema
+from ml_backend.label_studio.answer_shapes import DrawnAnswer, draw_answer
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.ports import SentRegion
 
@@ -38,17 +37,15 @@ def to_prediction(
     """
     if not model_version:
         raise ValueError("a prediction needs a model version")
-    canvas = np.zeros(suggestion.shape, np.bool_)
     result: list[dict[str, Any]] = []
     sent: list[SentRegion] = []
     for index, mask in enumerate(suggestion.masks):
-        if mask.mask.any():
-            region_id = _region_id(
-                task_key, model_version, index, mask.box, np.ascontiguousarray(mask.mask).data
-            )
-            result.append(_brush_region(region_id, mask, config, canvas))
+        for part in draw_answer(mask, config.answer_shape, suggestion.shape):
+            content = np.ascontiguousarray(part.mask).data
+            region_id = _region_id(task_key, model_version, index, part.box, content)
+            result += _mask_region(region_id, part, mask, config, suggestion.shape)
             name = config.schema.names[mask.class_index]
-            sent.append(SentRegion(region_id, name, model_version, mask.top, mask.left, mask.mask))
+            sent.append(SentRegion(region_id, name, model_version, part.top, part.left, part.mask))
     if config.uncertain_tag is not None:
         for index, region in enumerate(suggestion.regions):
             box = _cut_to(region.box, suggestion.shape)
@@ -63,16 +60,18 @@ def to_prediction(
     return prediction, tuple(sent)
 
 
-def _brush_region(
-    region_id: str, mask: SuggestedMask, config: LabelConfig, canvas: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """One brush region; `canvas` is `(H, W)` of False, used and given back as it was."""
-    canvas[mask.box.slices] = mask.mask
-    stream = encode(canvas)
-    canvas[mask.box.slices] = False
-    value = {"format": "rle", "rle": stream, "brushlabels": [config.schema.names[mask.class_index]]}
+def _mask_region(
+    region_id: str, part: DrawnAnswer, mask: SuggestedMask, config: LabelConfig, shape: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    """One region; beside a `<Labels>` as two entries of one id, the shape and its label."""
+    key = config.class_tags.get(config.brush_tag, "brushlabels")
+    named = {**part.value, key: [config.schema.names[mask.class_index]]}
     score = _checked_score(mask.confidence)
-    return _region(region_id, "brushlabels", config.brush_tag, config, canvas.shape, value, score)
+    region = _region(region_id, key, config.brush_tag, config, shape, named, score)
+    if config.answer_tool is None:
+        return [region]
+    tool = config.answer_tool
+    return [_region(region_id, config.answer_shape, tool, config, shape, part.value, score), region]
 
 
 def _question(

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.errors import RLEError
-from core.painting import PAINTED_ALPHA, Finding
-from core.rle import decode_box
+from core.painting import Finding
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError, UncheckedCopyError
 from ml_backend.label_studio.label_config import LabelConfig
+from ml_backend.label_studio.paintings import parse_painting
+from ml_backend.label_studio.shape_regions import SAID, has_shape
 from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage.projects import Project
@@ -82,7 +82,9 @@ def _is_doubtful(annotation: AnnotationRecord, ours: Collection[str], config: La
     regions = [region for region in annotation.result if isinstance(region, Mapping)]
     if any(region.get("id") in list(ours) for region in regions):
         return False
-    return any(_claims_hand(region) and region.get("from_name") == config.brush_tag for region in regions)
+    return any(
+        _claims_hand(region) and region.get("from_name") in list(config.class_tags) for region in regions
+    )
 
 
 def _claims_hand(region: Mapping[str, Any]) -> bool:
@@ -114,21 +116,14 @@ def _true_origin(region: Any, by_id: Mapping[str, Mapping[str, Any]], predicted:
 def _says_the_same(value: Any, other: Any) -> bool:
     if not isinstance(value, Mapping) or not isinstance(other, Mapping):
         return False
-    return all(value.get(key) == other.get(key) for key in ("rle", "brushlabels")) and "rle" in value
+    return all(value.get(key) == other.get(key) for key in SAID) and has_shape(value)
 
 
 def _to_original(region: Mapping[str, Any], config: LabelConfig, shape: tuple[int, int]) -> SentRegion | None:
     """The mask of somebody's prediction; None where it cannot be read."""
-    value = region.get("value")
-    if not isinstance(value, Mapping) or not isinstance(value.get("rle"), list):
+    drawn = parse_painting([{**region, "origin": "manual"}], config, shape).regions
+    if not drawn:
         return None
-    labels = value.get("brushlabels")
-    index = config.class_index(labels[0]) if isinstance(labels, list) and labels else None
-    if index is None:
-        return None
-    try:
-        top, left, alpha = decode_box(value["rle"], shape)
-    except RLEError:
-        return None
-    name = config.schema.names[index]
-    return SentRegion(str(region["id"]), name, FOREIGN, top, left, alpha >= PAINTED_ALPHA)
+    one = drawn[0]
+    name = config.schema.names[one.class_index]
+    return SentRegion(str(region["id"]), name, FOREIGN, one.top, one.left, one.painted)

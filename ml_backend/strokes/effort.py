@@ -80,7 +80,7 @@ def find_start(
     of_model = [region for region in regions if region.get("origin") in _FROM_MODEL]
     tags = {region.get("from_name") for region in of_model}
     has_question = bool(tags & {config.uncertain_tag, config.reviewed_tag})
-    is_ours = config.brush_tag not in tags and (annotation.from_prediction or has_question)
+    is_ours = not tags & set(config.class_tags) and (annotation.from_prediction or has_question)
     return newest_version if is_ours else None
 
 

@@ -16,7 +16,9 @@ FLOORS: dict[str, set[str]] = {
     # core: values and functions
     "values": {
         "core.errors",
+        "core.outlining",
         "core.painting",
+        "core.polygons",
         "core.prediction",
         "core.rounds",
         "core.schema",
@@ -103,6 +105,7 @@ OPEN: dict[str, set[str]] = {
         "payloads",
         "project_order",
         "results",
+        "shape_regions",
     },
     "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
     "ml_backend.rounds": {

@@ -168,12 +168,12 @@ MALFORMED: Mapping[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
         },
     ),
     "polygon": (
-        "not-painted",
+        "open-outline",
         lambda r: {
             **r,
             "type": "polygonlabels",
             "from_name": "poly",
-            "value": {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["Nucleus"]},
+            "value": {"points": [[1, 1], [9, 1]], "polygonlabels": ["Nucleus"]},
         },
     ),
 }
@@ -185,7 +185,7 @@ BOXES: Mapping[str, tuple[str | None, Callable[[dict[str, Any]], Any]]] = {
         "question-by-hand",
         lambda r: {**value_with(r, rectanglelabels=["Uncertain"]), "origin": "manual"},
     ),
-    "box of a class": ("not-painted", lambda r: value_with(r, rectanglelabels=["Nucleus"])),
+    "box of no class": ("not-painted", lambda r: value_with(r, rectanglelabels=["Cell"])),
     "box of nothing": ("unlabelled-region", lambda r: value_with(r, rectanglelabels=[])),
     "turned box": ("rotated-rectangle", lambda r: value_with(r, rotation=20)),
     "box outside": ("empty-rectangle", lambda r: value_with(r, x=120)),

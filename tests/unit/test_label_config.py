@@ -183,7 +183,6 @@ def test_questions_on_another_image_do_not_count() -> None:
         (view(IMAGE, '<BrushLabels name="b" toName="image"/>'), 'name="b"'),
         (view(IMAGE, '<BrushLabels name="b" toName="image" value="$labels"/>'), 'name="b"'),
         (view(IMAGE, '<BrushLabels name="b" toName="image"><Label/></BrushLabels>'), "<Label>"),
-        (view(IMAGE, BRUSH, BRUSH.replace("brush", "second")), 'name="second"'),
         (
             view(
                 IMAGE,

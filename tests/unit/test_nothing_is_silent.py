@@ -68,7 +68,7 @@ def test_a_faint_mask_is_named_as_such(bench: Bench, alpha: int) -> None:
     assert codes(bench) == ["faint-mask"]
 
 
-def test_polygons_beside_brushes_are_named(bench: Bench) -> None:
+def test_open_polygons_beside_brushes_are_named(bench: Bench) -> None:
     shape = '<PolygonLabels name="poly" toName="image"><Label value="Nucleus"/></PolygonLabels>'
     use_setup(bench, LABEL_CONFIG.replace("</View>", f"{shape}</View>"))
     polygon = {
@@ -76,10 +76,10 @@ def test_polygons_beside_brushes_are_named(bench: Bench) -> None:
         "type": "polygonlabels",
         "from_name": "poly",
         "to_name": "image",
-        "value": {"points": [[1, 1], [50, 1], [50, 50]], "polygonlabels": ["Nucleus"]},
+        "value": {"points": [[1, 1], [50, 1], [50, 50]], "closed": False, "polygonlabels": ["Nucleus"]},
     }
     say(bench, [GROUND, polygon])
-    assert codes(bench) == ["not-painted"]
+    assert codes(bench) == ["open-outline"]
 
 
 def test_a_choice_about_one_region_is_no_finding(bench: Bench) -> None:
