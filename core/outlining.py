@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import approximate_polygon, find_contours
 
-from core.painting import Mask
-
 TOLERANCE_PX = 0.75
 """How far a simplified outline may be from the one that follows every pixel."""
 
 FEWEST_POINTS = 3
 
 
-def outline_objects(mask: Mask, tolerance_px: float = TOLERANCE_PX) -> Iterator[NDArray[np.float64]]:
+def outline_objects(
+    mask: NDArray[np.bool_], tolerance_px: float = TOLERANCE_PX
+) -> Iterator[NDArray[np.float64]]:
     """Outline each 4-connected object of `(H, W)` bool as `(N, 2)` `x, y` in pixels, the largest first.
 
     An object's holes are cut out of the same ring, wound the other way.
@@ -35,7 +35,7 @@ def outline_objects(mask: Mask, tolerance_px: float = TOLERANCE_PX) -> Iterator[
         yield _outline(one, tolerance_px) + np.array([left, top])
 
 
-def _outline(one: Mask, tolerance_px: float) -> NDArray[np.float64]:
+def _outline(one: NDArray[np.bool_], tolerance_px: float) -> NDArray[np.float64]:
     # With a border, rings close at the edge; -1 + 0.5 leads from pixel centres back to edges.
     rings = find_contours(np.pad(one, 1).astype(np.float64), 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
     rings = sorted((ring[:, ::-1] - 0.5 for ring in rings), key=lambda ring: -abs(_area(ring)))
