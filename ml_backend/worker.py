@@ -10,10 +10,11 @@ import logging
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
@@ -74,6 +75,7 @@ class Worker:
     def __init__(self, loop: LearningLoop, stop: threading.Event) -> None:
         self._loop, self._stop = loop, stop
         self._trouble: str | None = None
+        self._unclear: deque[tuple[int, JobKind]] = deque()  # jobs that the database kept from ending
         self._pause_s, self._next_tick, self._shown_at = TICK_S, 0.0, -SHOW_EVERY_S
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
@@ -105,6 +107,9 @@ class Worker:
             return
         try:
             self._show()
+            while self._unclear:
+                self._clear(*self._unclear[0])
+                self._unclear.popleft()
             for project_id, kind in self._list_due():
                 if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
                     self.queue.send(kind, project_id)
@@ -180,13 +185,22 @@ class Worker:
                     work(project_id)
             except RoundCancelledError:
                 log.info("leave_job kind=%s project=%d", kind, project_id)  # to the next worker
+            except (OperationalError, InterfaceError) as error:
+                # As soon as the database answers again, the job is due: nothing was wrong with it.
+                log.warning("postpone_job kind=%s project=%d cause=%s", kind, project_id, describe(error))
             except Exception:
                 # Whatever it is, the other projects go on; the job is due again, and its wake-up delays it.
                 log.exception("fail_job kind=%s project=%d", kind, project_id)
                 return
-            self._clear(project_id, kind)
+            self._end(project_id, kind)
 
         return run
+
+    def _end(self, project_id: int, kind: JobKind) -> None:
+        try:
+            self._clear(project_id, kind)
+        except SQLAlchemyError:
+            self._unclear.append((project_id, kind))  # for the first tick that finds the database
 
     def _find_due(self, project_id: int) -> list[JobKind]:
         parts = self._loop.parts

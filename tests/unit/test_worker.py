@@ -1,0 +1,65 @@
+"""The worker's jobs while the database is away: told in one line, and due again as soon as it is back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loop_fakes import Bench, make_bench
+from sqlalchemy.exc import OperationalError
+
+from ml_backend.storage import wakeups
+from ml_backend.worker import LOST_AFTER_S, Worker
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = make_bench(tmp_path)
+    bench.submit(1)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def worker(bench: Bench) -> Worker:
+    return Worker(bench.loop, threading.Event())
+
+
+def test_a_job_that_the_database_cut_off_is_sent_again_at_once(bench, worker, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    parts, sent = bench.loop.parts, []
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+
+    def cut(project_id: int) -> None:
+        monkeypatch.setattr(worker, "_clear", fail)
+        raise OperationalError("", {}, ConnectionError("server closed the connection"))
+
+    def fail(project_id: int, kind: str) -> None:
+        raise OperationalError("", {}, ConnectionError("server closed the connection"))
+
+    really_clear = worker._clear
+    with parts.database.write() as connection:
+        assert wakeups.take(connection, 1, "build", parts.clock(), LOST_AFTER_S)
+    worker._job("build", cut)(1)
+    worker.tick()
+    assert "build" not in sent  # the database is still away
+    monkeypatch.setattr(worker, "_clear", really_clear)
+    worker._next_tick = 0.0
+    worker.tick()
+    assert "build" in sent
+    assert [r.getMessage().split()[0] for r in caplog.records if r.exc_info] == []
+    assert any(r.getMessage().startswith("postpone_job kind=build") for r in caplog.records)
+
+
+def test_a_project_that_has_its_share_of_a_lane_is_not_sent(bench, worker, monkeypatch):
+    sent = []
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+    with worker.queue.places("build").enter(1) as entered:
+        assert entered
+        worker.tick()
+        assert "build" not in sent
+    worker.tick()
+    assert "build" in sent
