@@ -49,7 +49,7 @@ LINT_CODES = {
     "no-background-near": "An object has no Background near it, so its border teaches nothing.",
     "class-imbalance": f"A class has more than {MAX_CLASS_RATIO} times the pixels of another.",
     "net-like": "A class looks like a net: its pixels count, not its objects.",
-    "scribble": "A long thin stroke in an object class; objects should be painted whole.",
+    "scribble": "A long thin stroke in an object class: right for a crack; paint other objects whole.",
     "annotators-disagree": "Two people gave a pixel different classes; the pixel is not used.",
     "image-unreadable": "The image cannot be read, so nothing on it can be used.",
     "unlabelled-region": "A region without a label, as the magic wand makes them; it is not used.",

@@ -32,13 +32,21 @@ def lint_thin_strokes(painting: Painting, schema: LabelSchema) -> Iterator[Findi
         if thin and not label.autofill and _is_net(strokes, painting.shape):
             yield Finding("net-like", describe_net(label.name))
         else:
-            message = f"A stroke of {label.name} is long and thin: objects should be painted whole."
+            message = describe_thin(label.name)
             yield from (Finding("scribble", message) for _ in thin)
 
 
 def describe_net(name: str) -> str:
     """What is said of a class that looks like a net."""
     return f"{name} looks like a net: its pixels count, not its objects."
+
+
+def describe_thin(name: str) -> str:
+    """What is said of a long thin stroke; a lone crack looks like a scribble, and only a person can tell."""
+    return (
+        f"A stroke of {name} is long and thin. If {name} is so, as a crack or a fibre is, it is right; "
+        "any other object should be painted whole."
+    )
 
 
 def _is_net(strokes: Sequence[BrushRegion], shape: tuple[int, int]) -> bool:

@@ -22,6 +22,7 @@ from core.truth.readiness import (
     lint_label_map,
     lint_painting,
 )
+from core.truth.thin_strokes import lint_thin_strokes
 
 SCHEMA = LabelSchema.of("Background", "Nucleus", "Cell")
 
@@ -143,6 +144,12 @@ def test_an_object_without_background_near_it_is_reported() -> None:
 
 def test_projects_without_background_are_not_asked_for_it() -> None:
     assert lint(region(0, drawn(("disc", (30, 30), 9))), schema=LabelSchema.of("A", "B")) == []
+
+
+def test_a_lone_crack_is_not_told_to_be_painted_otherwise() -> None:
+    crack = region(1, drawn(("line", (5, 5), (110, 100))))
+    (finding,) = lint_thin_strokes(Painting((120, 120), (crack,)), SCHEMA)
+    assert "as a crack or a fibre is, it is right" in finding.message
 
 
 def test_long_thin_strokes_in_an_object_class_are_scribbles() -> None:
