@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -54,6 +55,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
     cv2.error,
+    tifffile.TiffFileError,  # no ValueError in the last release for Python 3.10
 )
 """What Pillow, tifffile and OpenCV raise for damaged files; they promise no common class."""
 

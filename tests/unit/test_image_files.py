@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -435,6 +435,7 @@ def test_the_bytes_after_decoding_count_too(tmp_path: Path) -> None:
     edits=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
     keep=st.floats(0.1, 1),
 )
+@example(name="c.tif", edits=[(0.5, 0)], keep=0.875)  # cut inside a later page's tags
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(
     tmp_path: Path, name: str, edits: list[tuple[float, int]], keep: float
 ) -> None:
