@@ -87,9 +87,10 @@ def find_task(connection: Connection, project_id: int, task_id: int) -> StoredTa
     return _to_task(row) if row else None
 
 
-def list_truth(connection: Connection, project_id: int) -> list[StoredTask]:
-    """All tasks that ever had truth, gone ones left out, in the order of their ids."""
-    query = _select().where(_alive(project_id), tables.tasks.c.truth_seq > 0).order_by(tables.tasks.c.task_id)
+def list_truth(connection: Connection, project_id: int, least_seq: int = 1) -> list[StoredTask]:
+    """All tasks that ever had truth, with 0 all others too; gone ones left out, in the order of ids."""
+    t = tables.tasks.c
+    query = _select().where(_alive(project_id), t.truth_seq >= least_seq).order_by(t.task_id)
     return [_to_task(row) for row in connection.execute(query)]
 
 

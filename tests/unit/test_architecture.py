@@ -86,11 +86,13 @@ OPEN: dict[str, set[str]] = {
         "atomic_files",
         "colours",
         "errors",
+        "formats",
         "label_files",
         "objects_table",
         "ome_tiff",
         "overlay",
         "pixel_size",
+        "result",
     },
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
@@ -145,7 +147,7 @@ OPEN: dict[str, set[str]] = {
 }
 """The files of a wing that others may import; all others are private to it, and may change with it alone."""
 
-MOST_ARROWS = {"core": 35, "ml_backend": 112}
+MOST_ARROWS = {"core": 35, "ml_backend": 116}
 """Arrows between the boxes of a package; the map stays readable as long as they are few."""
 
 TWINS = {

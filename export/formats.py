@@ -1,0 +1,135 @@
+"""Label maps in the forms that other tools train on and read: PNG, instances, COCO, nnU-Net."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.schema import LabelSchema
+from export.atomic_files import written_whole
+from export.errors import ExportError, import_extra
+from export.label_files import save_instances, save_label_png
+from export.result import Result, number_objects
+
+
+class Writer(Protocol):
+    """Writes all results below a folder; returns how many images that were."""
+
+    def __call__(self, out: Path, results: Iterable[Result], schema: LabelSchema) -> int: ...
+
+
+def write_pngs(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
+    """One label map each; see `export.label_files`."""
+    n_images = 0
+    for n_images, result in enumerate(results, 1):  # noqa: B007 - the last number is the count
+        save_label_png(out / f"{result.name}.png", result.label_map, schema)
+    return n_images
+
+
+def write_instances(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
+    """One TIFF each with the numbers of the objects."""
+    n_images = 0
+    for n_images, result in enumerate(results, 1):  # noqa: B007 - the last number is the count
+        save_instances(out / f"{result.name}.tif", number_objects(result.label_map, schema)[0])
+    return n_images
+
+
+def write_coco(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
+    """`instances.json` with COCO's run lengths, one annotation per object; categories count from 1."""
+    import_extra("pycocotools", "export")
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, result in enumerate(results, 1):
+        height, width = result.label_map.shape
+        images.append({"id": image_id, "file_name": result.file_name, "width": width, "height": height})
+        for annotation in _to_coco(result.label_map, schema):
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+    categories = [{"id": index + 1, "name": schema.names[index]} for index in schema.object_indices]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    with written_whole(out / "instances.json") as scratch:
+        scratch.write_text(json.dumps(content), encoding="utf-8")
+    return len(images)
+
+
+def _to_coco(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[dict[str, Any]]:
+    from pycocotools import mask as coco
+
+    objects, class_of = number_objects(label_map, schema)
+    found = []
+    for number, class_index in enumerate(class_of, 1):
+        coco_rle = coco.encode(np.asfortranarray(objects == number, dtype=np.uint8))
+        found.append(
+            {
+                "category_id": class_index + 1,
+                "segmentation": {"size": list(coco_rle["size"]), "counts": coco_rle["counts"].decode()},
+                "area": int(coco.area(coco_rle)),
+                "bbox": [float(side) for side in coco.toBbox(coco_rle)],
+                "iscrowd": 0,
+            }
+        )
+    return found
+
+
+def write_nnunet(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
+    """A folder of nnU-Net v2 (imagesTr, labelsTr, dataset.json); what nobody labelled is its ignore label.
+
+    nnU-Net's 0 is the background, whatever it is here, and its ignore label is the highest.
+    """
+    order = nnunet_order(schema)
+    values = np.full(256, len(order), np.uint8)
+    for value, index in enumerate(order):
+        if index is not None:
+            values[index] = value
+    n_images, n_channels = 0, 0
+    for result in results:
+        image = result.load_image()
+        if image.shape[2] not in (1, 3) or n_channels not in (0, image.shape[2]):
+            raise ExportError(
+                f"{result.file_name} has {image.shape[2]} channels: nnU-Net's PNGs are all grey or all colour"
+            )
+        n_channels, n_images = image.shape[2], n_images + 1
+        _save_png(out / "imagesTr" / f"{result.name}_0000.png", image[:, :, 0] if n_channels == 1 else image)
+        _save_png(out / "labelsTr" / f"{result.name}.png", values[result.label_map])
+    names = ["background" if index is None or not value else schema.names[index]
+             for value, index in enumerate(order)]  # fmt: skip
+    channels = ("grey",) if n_channels <= 1 else ("red", "green", "blue")
+    dataset = {
+        "channel_names": {str(number): name for number, name in enumerate(channels)},
+        "labels": {name: value for value, name in enumerate(names)} | {"ignore": len(order)},
+        "numTraining": n_images,
+        "file_ending": ".png",
+    }
+    with written_whole(out / "dataset.json") as scratch:
+        scratch.write_text(json.dumps(dataset, indent=1), encoding="utf-8")
+    return n_images
+
+
+def nnunet_order(schema: LabelSchema) -> list[int | None]:
+    """Class index of nnU-Net's label 0, 1, ...; None stands for a background that the project does not have.
+
+    >>> nnunet_order(LabelSchema.of("Nucleus", "Background")), nnunet_order(LabelSchema.of("A", "B"))
+    ([1, 0], [None, 0, 1])
+    """
+    return [schema.background_index, *schema.object_indices]
+
+
+def _save_png(path: Path, pixels: NDArray[Any]) -> None:
+    if pixels.ndim == 3 and pixels.dtype != np.uint8:
+        raise ExportError(f"{path.name}: colour of 16 bits is no PNG that nnU-Net reads; save 8 bits")
+    with written_whole(path) as scratch:
+        Image.fromarray(pixels).save(scratch, format="PNG", compress_level=3)
+
+
+WRITERS: dict[str, Writer] = {
+    "png": write_pngs,
+    "instances": write_instances,
+    "coco": write_coco,
+    "nnunet": write_nnunet,
+}
+"""By the names that `brushloop export --form` takes."""

@@ -1,0 +1,102 @@
+"""`brushloop export`: what a project knows, read back with each format's own library."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from loop_fakes import make_bench
+from painted import make_picture
+from PIL import Image
+from pycocotools.coco import COCO
+
+from core.schema import IGNORE_INDEX, LabelSchema
+from export.errors import ExportError
+from export.formats import WRITERS
+from export.label_files import read_label_png
+from export.result import Result, number_objects
+from ml_backend.command.project_results import ProjectResults, renumber
+
+SCHEMA = LabelSchema.of("Nucleus", "Background", "Mitosis")
+
+
+@pytest.fixture
+def result():
+    label_map = np.full((40, 60), IGNORE_INDEX, np.uint8)
+    label_map[:30] = 1
+    label_map[5:15, 5:15] = label_map[5:15, 20:30] = 0
+    label_map[20:26, 40:52] = 2
+    label_map[22:24, 44:46] = 1  # a hole
+    image = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60, 1)
+    return Result("a", "a.png", label_map, lambda: image)
+
+
+def test_a_label_png_says_the_same_again(tmp_path, result):
+    assert WRITERS["png"](tmp_path, [result], SCHEMA) == 1
+    label_map, classes = read_label_png(tmp_path / "a.png")
+    assert (label_map == result.label_map).all()
+    assert [c["name"] for c in classes][:3] == list(SCHEMA.names)
+
+
+def test_instances_are_one_number_per_object(tmp_path, result):
+    WRITERS["instances"](tmp_path, [result], SCHEMA)
+    objects, class_of = number_objects(result.label_map, SCHEMA)
+    assert (tifffile.imread(tmp_path / "a.tif") == objects).all()
+    assert class_of == (0, 0, 2)
+
+
+def test_pycocotools_reads_the_same_masks(tmp_path, result, capsys):
+    WRITERS["coco"](tmp_path, [result], SCHEMA)
+    coco = COCO(str(tmp_path / "instances.json"))
+    again = np.where(result.label_map == 1, 1, IGNORE_INDEX).astype(np.uint8)
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        mask = coco.annToMask(annotation).astype(bool)
+        assert mask.sum() == annotation["area"]
+        again[mask] = annotation["category_id"] - 1
+    assert (again == result.label_map).all()
+    assert {c["name"] for c in coco.loadCats(coco.getCatIds())} == {"Nucleus", "Mitosis"}
+
+
+def test_nnunet_has_background_first_and_what_nobody_labelled_ignored(tmp_path, result):
+    WRITERS["nnunet"](tmp_path, [result], SCHEMA)
+    dataset = json.loads((tmp_path / "dataset.json").read_text())
+    assert dataset["labels"] == {"background": 0, "Nucleus": 1, "Mitosis": 2, "ignore": 3}
+    labels = np.asarray(Image.open(tmp_path / "labelsTr" / "a.png"))
+    again = np.array([1, 0, 2, IGNORE_INDEX], np.uint8)[labels]
+    assert (again == result.label_map).all()
+    pixels = np.asarray(Image.open(tmp_path / "imagesTr" / "a_0000.png"))
+    assert (pixels == result.load_image()[:, :, 0]).all()
+
+
+def test_nnunet_refuses_images_of_other_channels(tmp_path, result):
+    two = Result("b", "b.tif", result.label_map, lambda: np.zeros((40, 60, 2), np.uint8))
+    with pytest.raises(ExportError, match=r"b\.tif has 2 channels"):
+        WRITERS["nnunet"](tmp_path, [two], SCHEMA)
+
+
+def test_classes_move_by_name_and_those_that_are_gone_are_unlabelled():
+    old = np.array([[0, 1, 255]], np.uint8)
+    moved = renumber(old, ("Nucleus", "Gone"), LabelSchema.of("Background", "Nucleus"))
+    assert moved.tolist() == [[1, 255, 255]]
+
+
+def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second(tmp_path):
+    bench = make_bench(tmp_path)
+    bench.submit(1, 2)
+    bench.loop.build_truth(1)
+    bench.loop.run_round(1)
+    truth = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "truth")}
+    assert sorted(truth) == ["1.png", "2.png"]
+    painted = make_picture(1)[1] > 0
+    schema = ProjectResults(bench.parts, 1, "truth").schema
+    nucleus = schema.object_indices[0]
+    assert (truth["1.png"] == nucleus)[~painted].sum() == 0
+    assert (truth["1.png"] == nucleus).sum() > 0.5 * painted.sum()
+    seen = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "predictions")}
+    both = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "both")}
+    for name in truth:
+        is_painted = truth[name] != IGNORE_INDEX
+        assert (both[name] == np.where(is_painted, truth[name], seen[name])).all()
+    bench.close()
