@@ -15,7 +15,7 @@ from running_services import RealLabelStudio
 
 from bench.annotator import SCHEMA, LabelledImage, paint
 from bench.painted_source import PaintedSource
-from core.asking.suggestion import SuggestionSettings, build_suggestion
+from core.asking.suggestion import SuggestedMask, Suggestion, SuggestionSettings, build_suggestion
 from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
@@ -124,3 +124,31 @@ def test_the_validation_is_really_switched_on(label_studio: RealLabelStudio, tmp
         connection.request("POST", "/api/predictions/", json={"task": task_ids[0], **wrong})
     both = [(task_ids[0], wrong), (task_ids[1], good)]
     assert LabelStudioClient(connection).push_predictions(project_id, both) == 1
+
+
+TAGS = ("Brush", "Bitmask", "Polygon", "Vector", "Ellipse", "Rectangle")
+OFFERED = '<Label value="Background"/><Label value="Nucleus"/>'
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("is_bare", [False, True], ids=["with labels", "beside Labels"])
+def test_answers_in_every_shape_are_accepted(
+    label_studio: RealLabelStudio, tmp_path: Path, tag: str, is_bare: bool
+) -> None:
+    labels = "Labels" if is_bare else f"{tag}Labels"
+    tool = f'<{tag} name="tool" toName="image"/>' if is_bare else ""
+    config = (
+        f'<View><Image name="image" value="$image"/><{labels} name="paint" toName="image">'
+        f"{OFFERED}</{labels}>{tool}</View>"
+    )
+    project_id, task_ids = upload(label_studio, tmp_path, f"Answers by {tool or labels}", config)
+    mask = np.zeros((60, 80), np.bool_)
+    mask[5:50, 10:70] = True
+    mask[20:30, 30:50] = False  # a hole
+    suggestion = Suggestion((192, 256), (SuggestedMask(1, mask, 8, 9, 0.75),), (), 0.5)
+    prediction, _ = to_prediction(suggestion, parse_label_config(config), VERSION, str(task_ids[0]))
+    connection = label_studio.connection
+    stored = connection.request("POST", "/api/predictions/", json={"task": task_ids[0], **prediction})
+    assert stored["result"] == prediction["result"], "Label Studio keeps it as it is"
+    pushed = [(task_ids[1], prediction)]
+    assert LabelStudioClient(connection).push_predictions(project_id, pushed) == 1
