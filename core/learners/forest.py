@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 N_TREES = 32
-"""50 give .001 Dice more, and take half as long again for every answer."""
+"""50 give .001 to .002 Dice more, and take half as long again for every answer."""
 MOST_PIXELS = 20_000
 """Annotated pixels that a forest is grown from: more of them cost time and hardly change an answer."""
 SMALLEST_LEAF_PX = 3
