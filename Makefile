@@ -46,7 +46,7 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/mypy
 
 check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no server
-	$(BIN)/pytest tests/unit brushloop core ml_backend simulation
+	$(BIN)/pytest tests/unit brushloop core export ml_backend simulation
 
 test: lint $(LABEL_STUDIO) system-packages  ## everything that CI runs, with real servers and a real browser
 	$(BIN)/pytest $(SIDE_BY_SIDE)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flask import Blueprint, render_template
+from flask import Blueprint, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
 from ml_backend.web.api_routes import PROJECT
 from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
+from ml_backend.web.label_studio_routes import MODEL_CLASS
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import round_outcome
 
@@ -54,6 +55,9 @@ def dashboard_routes(loop: Loop) -> Blueprint:
 
     @routes.get("/")
     def index() -> ResponseReturnValue:
+        if "text/html" not in request.headers.get("Accept", ""):
+            # Programs that know label-studio-ml's server ask here whether it is up.
+            return jsonify(status="UP", model_class=MODEL_CLASS)
         return render_template("index.html", projects=loop.projects(), words=STATE_WORDS, root="")
 
     @routes.get(PROJECT)

@@ -32,20 +32,29 @@ class Page(HTMLParser):
         ]
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("accepted", ["*/*", "application/json", None])
+def test_programs_that_ask_for_no_page_hear_that_the_server_is_up(client, accepted):
+    answer = client.get("/", headers={"Accept": accepted} if accepted else {})
+    assert answer.get_json() == {"status": "UP", "model_class": "Brushloop"}
+
+
 @pytest.fixture
 def page(client):
     return client.get("/projects/3").text
 
 
 def test_the_index_lists_the_projects(client):
-    text = client.get("/").text
+    text = client.get("/", headers=BROWSER).text
     assert 'href="projects/3"' in text
     assert "Up to date" in text
 
 
 def test_the_index_says_how_to_connect_when_there_is_no_project(client, loop):
     loop.known.clear()
-    assert "brushloop setup" in client.get("/").text
+    assert "brushloop setup" in client.get("/", headers=BROWSER).text
 
 
 def test_the_page_shows_state_missing_pixels_remarks_rounds_and_pictures(page):
@@ -94,14 +103,14 @@ def test_rounds_that_counted_nothing_are_no_points():
 
 
 def test_names_from_outside_are_escaped(client, page):
-    assert "<script>alert" not in client.get("/").text
+    assert "<script>alert" not in client.get("/", headers=BROWSER).text
     assert "Mitosis &lt;b&gt;" in page
     assert "Mitosis <b>" not in page
 
 
 @pytest.mark.parametrize("path", ["/", "/projects/3"])
 def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path):
-    text = client.get(path).text
+    text = client.get(path, headers=BROWSER).text
     page = Page(text)
     for address in page.values("href", "src", "data-src", "data-status", "data-post"):
         assert not re.match(r"([a-z]+:|/)", address), address
@@ -113,7 +122,7 @@ def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path)
 @pytest.mark.parametrize("path", ["/", "/projects/3"])
 @pytest.mark.parametrize("prefix", ["", "/behind/a/proxy"])
 def test_every_address_on_the_page_exists_below_any_prefix(client, path, prefix):
-    page = Page(client.get(path, environ_overrides={"SCRIPT_NAME": prefix}).text)
+    page = Page(client.get(path, headers=BROWSER, environ_overrides={"SCRIPT_NAME": prefix}).text)
     addresses = page.values("href", "src", "data-src", "data-status")
     assert len(addresses) >= 6
     for address in addresses:
