@@ -1,4 +1,4 @@
-"""Label maps in the forms that other tools train on and read: PNG, instances, COCO, nnU-Net."""
+"""Label maps in the forms that other tools train on and read: PNG, instances, COCO, YOLO, nnU-Net."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -76,6 +77,37 @@ def _to_coco(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[dict[str
     return found
 
 
+def write_yolo(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
+    """YOLO-seg: `labels/NAME.txt`, one outline per object in parts of the image's size, and `data.yaml`.
+
+    Outlines run through the centres of the outermost pixels, as OpenCV finds and fills them. They have no
+    holes, so holes are filled. Classes count from 0 without the background.
+    """
+    numbers = {index: number for number, index in enumerate(schema.object_indices)}
+    n_images = 0
+    for n_images, result in enumerate(results, 1):  # noqa: B007 - the last number is the count
+        objects, class_of = number_objects(result.label_map, schema)
+        lines = [
+            " ".join([str(numbers[index]), *_outline(objects == number)])
+            for number, index in enumerate(class_of, 1)
+        ]
+        with written_whole(out / "labels" / f"{result.name}.txt") as scratch:
+            scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    # JSON strings are YAML strings, whatever is in a name.
+    names = [f"  {numbers[index]}: {json.dumps(schema.names[index])}\n" for index in schema.object_indices]
+    with written_whole(out / "data.yaml") as scratch:
+        scratch.write_text("path: .\nnames:\n" + "".join(names), encoding="utf-8")
+    return n_images
+
+
+def _outline(mask: NDArray[np.bool_]) -> list[str]:
+    """x and y of each point, in parts of width and height; YOLO wants three points at least."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    points = contours[0].reshape(-1, 2)
+    points = np.resize(points, (max(len(points), 3), 2))
+    return [f"{part:.8f}" for part in (points / mask.shape[::-1]).ravel()]
+
+
 def write_nnunet(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
     """A folder of nnU-Net v2 (imagesTr, labelsTr, dataset.json); what nobody labelled is its ignore label.
 
@@ -130,6 +162,7 @@ WRITERS: dict[str, Writer] = {
     "png": write_pngs,
     "instances": write_instances,
     "coco": write_coco,
+    "yolo": write_yolo,
     "nnunet": write_nnunet,
 }
 """By the names that `brushloop export --form` takes."""

@@ -13,7 +13,7 @@ from ml_backend.command.options import ProjectNumber, data_dir_option, settings_
 
 console = Console()
 
-FORMS = ("png", "instances", "coco", "nnunet")
+FORMS = ("png", "instances", "coco", "yolo", "nnunet")
 
 
 @click.command()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from loop_fakes import make_bench
 from painted import make_picture
 from PIL import Image
@@ -57,6 +59,21 @@ def test_pycocotools_reads_the_same_masks(tmp_path, result, capsys):
         again[mask] = annotation["category_id"] - 1
     assert (again == result.label_map).all()
     assert {c["name"] for c in coco.loadCats(coco.getCatIds())} == {"Nucleus", "Mitosis"}
+
+
+def test_opencv_fills_yolos_outlines_to_the_same_masks_but_for_holes(tmp_path, result):
+    result.label_map[35, 3] = result.label_map[38:40, 58:60] = 0  # a single pixel, and one at the corner
+    WRITERS["yolo"](tmp_path, [result], SCHEMA)
+    again = np.full(result.label_map.shape, IGNORE_INDEX, np.uint8)
+    for line in (tmp_path / "labels" / "a.txt").read_text().splitlines():
+        number, *parts = line.split()
+        points = np.array(parts, float).reshape(-1, 2) * result.label_map.shape[::-1]
+        cv2.fillPoly(again, [points.round().astype(np.int32)], (0, 2)[int(number)])
+    whole = np.where(result.label_map == 1, IGNORE_INDEX, result.label_map)
+    whole[22:24, 44:46] = 2
+    assert (again == whole).all()
+    names = yaml.safe_load((tmp_path / "data.yaml").read_text())["names"]
+    assert names == {0: "Nucleus", 1: "Mitosis"}
 
 
 def test_nnunet_has_background_first_and_what_nobody_labelled_ignored(tmp_path, result):
