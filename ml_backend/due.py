@@ -72,7 +72,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
     unbuilt = tasks.has_unbuilt(connection, project.project_id, now)
     if unbuilt:
         due.append("build")
-    if not unbuilt and _is_draft_due(connection, project, config.schema, settings):
+    if not unbuilt and _is_draft_due(connection, project, config.schema, settings, now):
         due.append("draft")
     elif _is_round_due(connection, project, config.schema, settings, now, unbuilt):
         due.append("round")
@@ -211,13 +211,15 @@ def _has_no_readable_model(connection: Connection, project: Project) -> bool:
     return not newest or newest[0].state not in ("failed", "cancelled")
 
 
-def _is_draft_due(connection: Connection, project: Project, schema: LabelSchema, settings: Settings) -> bool:
+def _is_draft_due(
+    connection: Connection, project: Project, schema: LabelSchema, settings: Settings, now: float
+) -> bool:
     """Whether a draft should bridge the time until the round that people pause for."""
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
         return False
     if not assess_project(connection, project, schema, settings).ready:
         return False
-    return is_draft_due(connection, project, schema, settings)
+    return is_draft_due(connection, project, schema, settings, now)
 
 
 def _is_backing_off(connection: Connection, project: Project, now: float) -> bool:

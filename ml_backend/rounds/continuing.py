@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from sqlalchemy import Connection
 
@@ -23,7 +24,7 @@ from ml_backend.parts import Parts
 from ml_backend.rounds.lease import GivesWay, Lease, is_here, is_lost
 from ml_backend.storage import models, reviews, rounds, tasks
 from ml_backend.storage.projects import Project, find_project
-from ml_backend.storage.rounds import StoredRound
+from ml_backend.storage.rounds import RoundState, StoredRound
 from ml_backend.training import TrainingSpec
 
 QUIET_S = 5.0
@@ -33,7 +34,7 @@ WORTH_S = 10.0
 """A continuation that gives way earlier has learnt nothing that is worth a new version."""
 
 MAX_BROKEN_OFF = 2
-"""Continuations over one truth whose worker went away, before nobody tries again."""
+"""Drafts before one round, and continuations over one truth, that were killed, before nobody tries again."""
 
 ROUNDS_BACK = 30
 """Rows that are read: more than the continuations over one truth."""
@@ -58,12 +59,17 @@ def to_continuation(spec: TrainingSpec, budget_s: float, number: int) -> Trainin
     return replace(spec, settings=longer, is_patient=True)
 
 
-def is_draft_due(connection: Connection, project: Project, schema: LabelSchema, settings: Settings) -> bool:
+def is_draft_due(
+    connection: Connection, project: Project, schema: LabelSchema, settings: Settings, now: float
+) -> bool:
     """Whether something usable is painted that the model in use cannot answer, and no draft was tried."""
     if not settings.draft_s or settings.round_steps is not None:
         return False
-    listed = rounds.list_rounds(connection, project.project_id, 1)
-    if listed and (listed[0].kind == "draft" or listed[0].state == "running"):
+    listed = rounds.list_rounds(connection, project.project_id, ROUNDS_BACK)
+    if listed and _state_of(listed[0], now) == "running":
+        return False
+    tried = [_state_of(one, now) for one in takewhile(lambda one: one.kind == "draft", listed)]
+    if tried.count("interrupted") < len(tried) or len(tried) >= MAX_BROKEN_OFF:
         return False
     model = models.find_model(connection, project.project_id, project.current_version)
     if model is None:
@@ -85,11 +91,11 @@ def plan_continuation(
         connection, project, now
     ):
         return None
-    return plan_next(connection, project, settings, own)
+    return plan_next(connection, project, settings, now, own)
 
 
 def plan_next(
-    connection: Connection, project: Project, settings: Settings, own: int | None = None
+    connection: Connection, project: Project, settings: Settings, now: float, own: int | None = None
 ) -> float | None:
     """Seconds of the continuation that comes when people pause, or None where training is over."""
     if not settings.consolidate_s or settings.round_steps is not None:
@@ -97,7 +103,7 @@ def plan_next(
     if project.current_version is None or project.live_problem is not None:
         return None
     listed = rounds.list_rounds(connection, project.project_id, ROUNDS_BACK)
-    after = _list_after_round([stored for stored in listed if stored.number != own])
+    after = _list_after_round([stored for stored in listed if stored.number != own], now)
     if after is None:
         return None
     newest = next((one.model_version for one in reversed(after) if one.model_version), None)
@@ -140,7 +146,12 @@ def _is_wanted(connection: Connection, project: Project, now: float) -> bool:
     )
 
 
-def _list_after_round(listed: Sequence[StoredRound]) -> list[StoredRound] | None:
+def _state_of(stored: StoredRound, now: float) -> RoundState:
+    """A round whose worker was killed still calls itself running, until another one takes its place."""
+    return "interrupted" if stored.state == "running" and is_lost(stored, now) else stored.state
+
+
+def _list_after_round(listed: Sequence[StoredRound], now: float) -> list[StoredRound] | None:
     """The newest round and what went on after it, oldest first; None where nothing may go on."""
     found: list[StoredRound] = []
     for stored in listed:
@@ -151,7 +162,7 @@ def _list_after_round(listed: Sequence[StoredRound]) -> list[StoredRound] | None
         return None
     if found[0].state != "done" or any(one.kind == "draft" for one in found):
         return None
-    states = [one.state for one in found[1:]]
+    states = [_state_of(one, now) for one in found[1:]]
     if {"failed", "cancelled", "running"} & set(states) or states.count("interrupted") >= MAX_BROKEN_OFF:
         return None
     return found

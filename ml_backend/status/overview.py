@@ -180,7 +180,7 @@ def _find_concern(
     project_id = view.project.project_id
     n_unlearnt = annotation_rows.count_unlearnt(connection, project_id, model.round) if is_refused else 0
     own = view.running.number if view.running and view.running.kind == "continuation" else None
-    goes_on = continuing.plan_next(connection, view.project, parts.settings, own) is not None
+    goes_on = continuing.plan_next(connection, view.project, parts.settings, parts.clock(), own) is not None
     said = (
         describe_weak_classes(weak, goes_on=goes_on),
         describe_refused(n_unlearnt, goes_on=goes_on),

@@ -15,6 +15,7 @@ from loop_fakes import Bench, make_bench
 from core.errors import TrainingError
 from ml_backend.due import find_due
 from ml_backend.rounds import continuing
+from ml_backend.rounds.lease import name_owner
 from ml_backend.storage import projects, reviews, rounds
 from ml_backend.training import TrainedRound, TrainingSpec
 
@@ -274,6 +275,19 @@ def test_a_continuation_whose_worker_was_killed_is_repeated_but_not_for_ever(ben
             assert number is not None
             rounds.finish(connection, 1, number, "gone", "interrupted", bench.clock())
         assert due(bench) == left
+
+
+@pytest.mark.parametrize("kind", ["draft", "continuation"])
+def test_one_that_was_killed_is_repeated_although_its_row_says_running(bench: Bench, kind: Any) -> None:
+    outcome(bench)
+    paint_and_build(bench, 1)
+    if kind == "continuation":
+        learn(bench, 1)
+    machine, pid, _, name = name_owner().split("|")
+    with bench.parts.database.write() as connection:
+        killed = f"{machine}|{pid}|0.00|{name}"  # the number of its process was given to another one
+        assert rounds.begin(connection, 1, killed, 1, bench.clock(), lambda running: True, kind=kind)
+    assert due(bench) == ["draft" if kind == "draft" else "consolidate"]
 
 
 def test_it_shows_in_the_status_while_it_runs(bench: Bench) -> None:
