@@ -14,7 +14,7 @@ from ml_backend.due import LONGEST_PAUSE_S, is_ranking_sent
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_gone
-from ml_backend.storage import models, reviews
+from ml_backend.storage import health, models, reviews
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TAB_TITLE = "Review round"
 LEASE_S = 300.0
+TROUBLE = "sync"
 FIRST_PAUSE_S = 5.0
 """Before what Label Studio refused is tried again: twice as long each time."""
 
@@ -96,6 +97,8 @@ def _note(parts: Parts, project_id: int, version: str | None, problem: LabelStud
             pause_s = min(FIRST_PAUSE_S * 2 ** min(review.keep_attempts, 30), LONGEST_PAUSE_S)
             values |= {"keep_retry_at": now + pause_s, "keep_attempts": review.keep_attempts + 1}
         reviews.update_review(connection, project_id, **values)
+        said = f"Label Studio's order could not be updated: {problem}" if problem else None
+        health.note_trouble(connection, project_id, TROUBLE, said, now)
     if problem is None:
         log.info("sync_project_order project=%d model_version=%s", project_id, version)
     else:

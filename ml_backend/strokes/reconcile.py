@@ -8,6 +8,7 @@ already: what it costs must not grow with the pool.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import health, tasks
+from ml_backend.storage import health, predictions, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
@@ -93,6 +94,9 @@ def _note_problem(parts: Parts, project: Project, found: Reconciled) -> Reconcil
         if find_project(connection, project.project_id) is None:
             return found
         is_news = health.note_trouble(connection, project.project_id, TROUBLE, found.problem, parts.clock())
+        if not found.problem and not predictions.count_due_pushes(connection, project.project_id, math.inf):
+            # Nothing is left that another push could show to work again.
+            health.note_trouble(connection, project.project_id, "push", None, parts.clock())
     if is_news and found.problem:
         log.warning("skip_reconcile project=%d cause=%s", project.project_id, found.problem)
     elif is_news:

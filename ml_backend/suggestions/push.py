@@ -21,13 +21,14 @@ from ml_backend.errors import LabelStudioError
 from ml_backend.parts import Parts
 from ml_backend.ports import HeldPrediction, LabelStudio, TaskRecord
 from ml_backend.rounds.lease import list_gone
-from ml_backend.storage import models, predictions, tables, tasks
+from ml_backend.storage import health, models, predictions, tables, tasks
 from ml_backend.storage.predictions import DuePush
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.suggestions.suggesting import Suggester
 
 log = logging.getLogger(__name__)
 
+TROUBLE = "push"
 PUSH_BATCH = 10
 """Tasks whose predictions are listed in one call: Label Studio sends the whole masks along."""
 PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
@@ -116,7 +117,7 @@ class Pusher:
         """Send what the tasks of one batch need, and note what is done."""
         unanswered = self._answer_open(project_id, [push.task_id for push in leased if push.is_open])
         ids = [push.task_id for push in leased if push.task_id not in unanswered]
-        n_sent = 0
+        n_sent, problem = 0, None
         try:
             with self._parts.database.read() as connection:
                 project = get_project(connection, project_id)
@@ -124,10 +125,13 @@ class Pusher:
             n_sent = self._converge(self._parts.label_studio(project), project, ids, ours) if ids else 0
         except LabelStudioError as error:
             log.warning("postpone_push project=%d tasks=%d cause=%s", project_id, len(ids), error)
+            problem = f"predictions could not be sent to Label Studio: {error}"
             # How much of the batch arrived is not known; sending it again changes nothing that is there.
             unanswered, ids = {*unanswered, *ids}, []
         with self._parts.database.write() as connection:
             owner, retry_at = self._parts.owner, self._parts.clock() + PUSH_RETRY_S
+            if problem or ids:
+                health.note_trouble(connection, project_id, TROUBLE, problem, self._parts.clock())
             predictions.clear_pushes(connection, project_id, ids, owner)
             predictions.postpone_pushes(
                 connection, project_id, sorted(unanswered), owner, retry_at, MAX_PUSH_ATTEMPTS

@@ -13,6 +13,7 @@ import torch
 from loop_fakes import Bench, make_bench
 from sqlalchemy.exc import OperationalError
 
+from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.storage import health, predictions
 
@@ -98,3 +99,26 @@ def test_an_answer_arrives_although_the_note_about_it_cannot_be_written(
     monkeypatch.setattr(predictions, "enqueue_pushes", refuse)
     (answer,) = bench.loop.suggest(1, [bench.task(9)], None, float("inf"))
     assert answer is not None
+
+
+def test_predictions_that_cannot_be_sent_are_said_until_they_can(tmp_path: Path, monkeypatch) -> None:
+    bench = make_bench(tmp_path)
+    bench.submit(1, 2, 3)
+    bench.loop.run_round(1)
+    bench.server.add_task(10)
+    bench.loop.suggest(1, [bench.task(10)], None, 0.0)
+    bench.clock.now += 1
+
+    def refuse(*_: object) -> None:
+        raise LabelStudioUnavailableError("Label Studio is failing (502)")
+
+    monkeypatch.setattr(bench.server, "list_predictions", refuse)
+    bench.loop.push(1)
+    assert "could not be sent" in bench.status()["last_error"]
+    bench.loop.reconcile(1)
+    assert "could not be sent" in bench.status()["last_error"]  # reading works, and sending does not
+    monkeypatch.undo()
+    bench.clock.now += 120
+    assert bench.loop.push(1) == 1
+    assert bench.status()["last_error"] is None
+    bench.close()
