@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,16 @@ class FakeLoop:
 
 def load_recorded(name: str) -> dict[str, Any]:
     return json.loads((RECORDED / f"{name}.request.json").read_text())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_folds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where a whole loop is the subject, the quick learners ask each other after a few steps."""
+    is_loop = any(getattr(value, "__module__", "") == "loop_fakes" for value in vars(request.module).values())
+    with pytest.MonkeyPatch.context() as patch:
+        if is_loop:
+            patch.setattr("core.training.quick_learners.FOLD_STEPS", 5)
+        yield
 
 
 @pytest.fixture
