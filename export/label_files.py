@@ -29,12 +29,12 @@ def describe_classes(schema: LabelSchema) -> list[dict[str, Any]]:
     >>> describe_classes(LabelSchema.of("Background"))[0]
     {'value': 0, 'name': 'Background', 'role': 'background', 'colour': [70, 110, 180]}
     """
-    known = [
+    classes = [
         {"value": index, "name": label.name, "role": label.role, "colour": list(colour_of(index))}
         for index, label in enumerate(schema.classes)
     ]
     unlabelled = {"value": IGNORE_INDEX, "name": "", "role": "unlabelled", "colour": [255, 255, 255]}
-    return [*known, unlabelled]
+    return [*classes, unlabelled]
 
 
 def save_label_png(path: Path, label_map: NDArray[np.uint8], schema: LabelSchema) -> None:

@@ -51,8 +51,8 @@ def assess_project(
     nets: Collection[str] = (),
 ) -> Readiness:
     """Whether enough is painted to train without being asked; `nets` are classes of uncounted objects."""
-    found = tasks.sum_counts(connection, project.project_id)
-    counts = [found.get(index, (0, 0)) for index in range(len(schema))]
+    by_class = tasks.sum_counts(connection, project.project_id)
+    counts = [by_class.get(index, (0, 0)) for index in range(len(schema))]
     return assess(counts, schema, settings.min_pixels_per_class, nets=nets)
 
 

@@ -156,8 +156,8 @@ def rank_by_chance(
     chosen: list[int] = []
     for _ in range(min(n, len(order))):
         # The other draws are over all candidates: foreground is not avoided there.
-        wanted = bool(rng.random() < foreground_share)
-        queue = queues[True] if wanted and queues[True] else order
+        takes_foreground = bool(rng.random() < foreground_share)
+        queue = queues[True] if takes_foreground and queues[True] else order
         pick = next(i for i in queue if i not in chosen)
         chosen.append(pick)
         queues[True] = [i for i in queues[True] if i != pick]

@@ -64,13 +64,13 @@ def find_objects(seen: DenseTruth, box: Box, finished: Collection[int] = ()) -> 
     """List the objects of a place that are not finished, the ones nearest to its middle first."""
     inside = seen.instances[box.slices]
     middle = (box.top + box.height / 2, box.left + box.width / 2)
-    found: list[tuple[float, int]] = []
+    distances: list[tuple[float, int]] = []
     for number in (int(i) for i in np.unique(inside) if i > 0 and int(i) not in finished):
         rows, columns = np.nonzero(seen.instances == number)
         is_middle = seen.instances[int(middle[0]), int(middle[1])] == number
         if is_middle or np.count_nonzero(inside == number) >= SHARE_INSIDE * rows.size:
-            found.append((float(np.hypot(rows.mean() - middle[0], columns.mean() - middle[1])), number))
-    return [number for _, number in sorted(found)]
+            distances.append((float(np.hypot(rows.mean() - middle[0], columns.mean() - middle[1])), number))
+    return [number for _, number in sorted(distances)]
 
 
 def place_around(seen: DenseTruth, number: int, side_px: int) -> Box:

@@ -122,11 +122,11 @@ def cover(area: Mask, wanted: Mask | None = None) -> tuple[Stroke, ...]:
     box = _box_around(left, area)
     if box is None:
         return ()
-    found = [
+    strokes = [
         Stroke(points + np.array([box.top, box.left]), radius)
         for points, radius in _passes(area[box.slices], left[box.slices].copy(), _margins(box, area.shape))
     ]
-    return tuple(found)
+    return tuple(strokes)
 
 
 def draw(strokes: Sequence[Stroke], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -180,12 +180,12 @@ def _ring(depth: NDArray[np.float32], level: float, left: Mask, radius: float) -
     inner = (depth >= level).astype(np.uint8)
     lines, _ = cv2.findContours(inner, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     near = cv2.dilate(left.astype(np.uint8), _disc(radius)) > 0
-    found: list[Points] = []
+    useful_runs: list[Points] = []
     for line in lines:
         points = line[:, 0, ::-1].astype(np.float64)  # OpenCV says (x, y)
         useful = near[points[:, 0].astype(int), points[:, 1].astype(int)]
-        found += _runs(points, useful)
-    return found
+        useful_runs += _runs(points, useful)
+    return useful_runs
 
 
 def _runs(points: Points, useful: NDArray[np.bool_]) -> list[Points]:

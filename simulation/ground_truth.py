@@ -71,13 +71,13 @@ def load_study(folder: Path, test_share: float) -> tuple[list[KnownImage], list[
 def load_images(folder: Path) -> list[KnownImage]:
     """Read every `NAME.png` that has a `NAME_instances.png`; grey pictures get one channel."""
     paths = sorted(path for path in folder.glob("*.png") if not path.stem.endswith(SUFFIX))
-    found = [_load(path) for path in paths if _truth_of(path).exists()]
-    if not found:
+    images = [_load(path) for path in paths if _truth_of(path).exists()]
+    if not images:
         raise StudyError(f"{folder} has no NAME.png with a NAME{SUFFIX}.png beside it")
-    channels = {image.image.shape[2] for image in found}
+    channels = {image.image.shape[2] for image in images}
     if len(channels) > 1:
         raise StudyError(f"the images in {folder} have different numbers of channels: {sorted(channels)}")
-    return found
+    return images
 
 
 def write_demo(folder: Path) -> Path:

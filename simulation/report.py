@@ -58,10 +58,10 @@ def _table(results: Mapping[str, Any]) -> str:
     heads = ["acquisition", "seeds", "last Dice", "area (objects)", "area (seconds)"]
     heads += [f"{what} to {level} %" for level in levels for what in ("objects", "seconds")]
     rows = [heads, ["---"] * len(heads)]
-    for arm, found in results["arms"].items():
-        row = [arm, str(found["seeds"])]
-        row += [f"{found[key]:.3f}" for key in ("last_dice", "aubc_objects", "aubc_seconds")]
-        row += [_number(found[f"{what}_to_{level}"]) for level in levels for what in ("objects", "seconds")]
+    for arm, curves in results["arms"].items():
+        row = [arm, str(curves["seeds"])]
+        row += [f"{curves[key]:.3f}" for key in ("last_dice", "aubc_objects", "aubc_seconds")]
+        row += [_number(curves[f"{what}_to_{level}"]) for level in levels for what in ("objects", "seconds")]
         rows.append(row)
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
@@ -73,15 +73,15 @@ def _table(results: Mapping[str, Any]) -> str:
 def _comparison(results: Mapping[str, Any]) -> str:
     """Differences to the baseline that leave out zero are the ones to believe."""
     lines = []
-    for arm, found in results["arms"].items():
-        if "against_baseline" not in found:
+    for arm, curves in results["arms"].items():
+        if "against_baseline" not in curves:
             continue
-        against = found["against_baseline"]
+        against = curves["against_baseline"]
         ratios = against["seconds_ratio"]
-        known = [ratio for ratio in ratios.values() if ratio is not None]
+        measured = [ratio for ratio in ratios.values() if ratio is not None]
         seconds = "-"
         if ratios["as stated"] is not None:
-            seconds = f"{ratios['as stated']:.2f} ({min(known):.2f} to {max(known):.2f})"
+            seconds = f"{ratios['as stated']:.2f} ({min(measured):.2f} to {max(measured):.2f})"
         lines.append(
             f"| {arm} | {_interval(against['aubc_objects'])} | {_interval(against['aubc_seconds'])} "
             f"| {_interval(against['last_dice'])} | {seconds} |"

@@ -123,7 +123,7 @@ def _of_arm(
     arm: str, curves: Sequence[Curve], best: float, baseline: str | None, until: float
 ) -> dict[str, Any]:
     ours = [curve for curve in curves if curve.arm == arm]
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "seeds": len(ours),
         "last_dice": _mean([curve.dice[-1] for curve in ours]),
         "aubc_objects": _mean([area_by_objects(curve) for curve in ours]),
@@ -132,18 +132,18 @@ def _of_arm(
     }
     for share in LEVELS:
         level = share * best
-        found[f"objects_to_{100 * share:.0f}"] = mean_reached(
+        figures[f"objects_to_{100 * share:.0f}"] = mean_reached(
             [effort_to_reach(curve.units, curve.dice, level) for curve in ours]
         )
-        found[f"seconds_to_{100 * share:.0f}"] = mean_reached(
+        figures[f"seconds_to_{100 * share:.0f}"] = mean_reached(
             [effort_to_reach(curve.seconds(), curve.dice, level) for curve in ours]
         )
     if baseline is not None and arm != baseline:
         theirs = {curve.seed: curve for curve in curves if curve.arm == baseline}
         pairs = [(curve, theirs[curve.seed]) for curve in ours if curve.seed in theirs]
         if pairs:
-            found["against_baseline"] = _compare(pairs, best, until)
-    return found
+            figures["against_baseline"] = _compare(pairs, best, until)
+    return figures
 
 
 def _compare(pairs: Sequence[tuple[Curve, Curve]], best: float, until: float) -> dict[str, Any]:

@@ -55,8 +55,10 @@ class Grid:
     def of(cls, image_shape: tuple[int, int], object_size_px: float) -> Grid:
         shorter = min(image_shape)
         least = min(MIN_SIDE_PX, MIN_SIDE_SHARE * shorter)
-        wanted = min(max(QUESTION_DIAMETERS * object_size_px, least), MAX_SIDE_PX, shorter / MIN_BOXES_ACROSS)
-        step = max(1, round(wanted / BLOCKS_PER_SIDE))
+        side_px = min(
+            max(QUESTION_DIAMETERS * object_size_px, least), MAX_SIDE_PX, shorter / MIN_BOXES_ACROSS
+        )
+        step = max(1, round(side_px / BLOCKS_PER_SIDE))
         shape = (image_shape[0] // step, image_shape[1] // step)
         # What does not fill a block is left out evenly on both sides.
         top, left = (image_shape[0] % step) // 2, (image_shape[1] % step) // 2

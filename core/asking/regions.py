@@ -158,10 +158,10 @@ def find_candidates(
         keys, least = np.where(np.isfinite(scores), by_chance.random(scores.shape), -np.inf), 0
     places = itertools.islice(grid.pick_apart(keys, least), MAX_CANDIDATES)
     weights = functools.partial(_weakened, prediction, uncertainty, len(schema))
-    found = [
+    questions = [
         _describe(prediction, grid.box(*place), float(scores[place]), weights, schema) for place in places
     ]
-    return tuple(r for r in found if even_sure or by_chance is not None or is_question(r))
+    return tuple(r for r in questions if even_sure or by_chance is not None or is_question(r))
 
 
 def is_question(region: Region) -> bool:
@@ -187,15 +187,15 @@ def _box_scores(
 ) -> NDArray[np.float64]:
     """Mean uncertainty of the box at each position; minus infinity where it covers annotated pixels."""
     uncertainty = np.zeros(grid.shape, np.float32)
-    known = np.zeros(grid.shape, np.float32)
+    annotated_share = np.zeros(grid.shape, np.float32)
     for blocks, rows, columns in grid.stripes():
         values = _weakened(prediction, uncertainty_of, n_classes, rows, columns)
         uncertainty[blocks] = grid.block_means(values)
-        known[blocks] = grid.block_means(annotated[rows, columns])
+        annotated_share[blocks] = grid.block_means(annotated[rows, columns])
     if not np.isfinite(uncertainty).all():
         raise ValueError("the map of uncertainty is not finite everywhere")
     scores = grid.box_means(uncertainty)
-    scores[grid.box_means((known > 0).astype(np.float32)) > 0] = -np.inf
+    scores[grid.box_means((annotated_share > 0).astype(np.float32)) > 0] = -np.inf
     return scores
 
 

@@ -124,12 +124,12 @@ def _object_masks(
     masks: list[SuggestedMask] = []
     areas_px: list[int] = []
     for index, mask in separated_masks(prediction, schema, limits):
-        found = find_components(mask)
-        areas_px += found.areas.tolist()
+        components = find_components(mask)
+        areas_px += components.areas.tolist()
         if settings.regions == "classes":
             masks += _cut(index, mask, prediction)
         else:
-            masks += _cut_objects(index, found, prediction, settings.max_objects)
+            masks += _cut_objects(index, components, prediction, settings.max_objects)
     if settings.regions == "objects":
         masks = sorted(masks, key=_weight, reverse=True)[: settings.max_objects]
     return masks, areas_px

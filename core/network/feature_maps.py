@@ -150,18 +150,18 @@ class FeatureMaps:
         parts = [tile for tile in _tiles_of(image) if all(map(_overlap, tile.core, window))]
         if len(parts) == 1:
             return _cut(self._maps_of(image, parts[0]), parts[0], window)
-        found: list[Map] | None = None
+        assembled: list[Map] | None = None
         for tile in parts:
             inside = _intersection(tile.core, window)
             pieces = _cut(self._maps_of(image, tile), tile, inside)
-            if found is None:
-                found = [_empty(p, stride, window) for p, stride in zip(pieces, STRIDES, strict=True)]
-            for whole, piece, stride in zip(found, pieces, STRIDES, strict=True):
+            if assembled is None:
+                assembled = [_empty(p, stride, window) for p, stride in zip(pieces, STRIDES, strict=True)]
+            for whole, piece, stride in zip(assembled, pieces, STRIDES, strict=True):
                 top, left = ((i.start - w.start) // stride for i, w in zip(inside, window, strict=True))
                 whole[:, top : top + piece.shape[1], left : left + piece.shape[2]] = piece
-        if found is None:
+        if assembled is None:
             raise ValueError(f"the window {window} is not in an image of {image.shape}")
-        return found
+        return assembled
 
     def _maps_of(self, image: NDArray[Any], tile: Tile) -> Sequence[Map]:
         """The maps of the core of a tile: from memory, the store, or the encoder."""
@@ -184,8 +184,8 @@ class FeatureMaps:
         with torch.inference_mode():
             maps = encoder(_show(batch.to(self._device), self._colours.to(self._device)))
             cores = [
-                _part(found[0], tile.core_in_read, stride)
-                for found, stride in zip(maps, STRIDES, strict=True)
+                _part(whole[0], tile.core_in_read, stride)
+                for whole, stride in zip(maps, STRIDES, strict=True)
             ]
             # Beyond it float16 is infinite, and one infinity spoils every sum that reads it.
             largest = LARGEST_FLOAT16

@@ -37,8 +37,8 @@ class Graph:
             request = self._compiled.create_infer_request()
         try:
             request.infer([batch.contiguous().numpy()])
-            found = [request.get_output_tensor(i).data for i in range(len(self._compiled.outputs))]
-            return [torch.from_numpy(output.copy()) for output in found]  # the next request writes there
+            outputs = [request.get_output_tensor(i).data for i in range(len(self._compiled.outputs))]
+            return [torch.from_numpy(output.copy()) for output in outputs]  # the next request writes there
         finally:
             self._idle.append(request)
 

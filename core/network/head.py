@@ -78,8 +78,8 @@ class Head:
         """The encoder's maps of a window to `(n_classes, H, W)` logits of its pixels."""
         total: Tensor | None = None
         kernels = torch.split(self.kernel, list(WIDTHS), dim=1)
-        for found, kernel in list(zip(maps, kernels, strict=True))[::-1]:  # coarse to fine
-            here = F.conv2d(torch.as_tensor(found).float()[None], kernel[:, :, None, None])
+        for features, kernel in list(zip(maps, kernels, strict=True))[::-1]:  # coarse to fine
+            here = F.conv2d(torch.as_tensor(features).float()[None], kernel[:, :, None, None])
             if total is not None:
                 size = here.shape[-2:]
                 here = here + F.interpolate(total, size=size, mode="bilinear", align_corners=False)
@@ -166,8 +166,8 @@ def hypercolumns(maps: Sequence[Map], rows: NDArray[np.integer], columns: NDArra
     """
     return torch.cat(
         [
-            _interpolated(torch.from_numpy(found), rows, columns, stride)
-            for found, stride in zip(maps, STRIDES, strict=True)
+            _interpolated(torch.from_numpy(features), rows, columns, stride)
+            for features, stride in zip(maps, STRIDES, strict=True)
         ],
         dim=1,
     )

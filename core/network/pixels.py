@@ -112,14 +112,14 @@ def conform_channels(image: NDArray[Any], n_channels: int) -> NDArray[Any]:
     """
     if image.ndim != 3:
         raise ValueError(f"an image is (H, W, C), got {image.shape}")
-    found = image.shape[2]
-    if found == n_channels:
+    n_found = image.shape[2]
+    if n_found == n_channels:
         return image
-    if (found, n_channels) in ONCE_CUT:
+    if (n_found, n_channels) in ONCE_CUT:
         return image[..., :n_channels]
-    if 1 < found < n_channels:
-        return np.pad(image, ((0, 0), (0, 0), (0, n_channels - found)))
-    grey = image if found == 1 else image.mean(-1, keepdims=True)
+    if 1 < n_found < n_channels:
+        return np.pad(image, ((0, 0), (0, 0), (0, n_channels - n_found)))
+    grey = image if n_found == 1 else image.mean(-1, keepdims=True)
     return np.repeat(grey, n_channels, axis=2)
 
 

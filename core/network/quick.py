@@ -106,10 +106,10 @@ def check_learners(tensors: Mapping[str, Weights], n_classes: int) -> None:
     """Raise ValueError or KeyError where tensors, perhaps a stranger's, are no such learners."""
     for name, own in tensors.items():
         if name == HEAD:
-            found = len(Head.from_tensors(own).out_bias)
+            n_answered = len(Head.from_tensors(own).out_bias)
         elif name == FOREST:
-            found = Forest.from_tensors(own).n_classes
+            n_answered = Forest.from_tensors(own).n_classes
         else:
             raise ValueError(f"there is no learner called {name!r}")
-        if found != n_classes:
-            raise ValueError(f"the {name} answers {found} classes, not {n_classes}")
+        if n_answered != n_classes:
+            raise ValueError(f"the {name} answers {n_answered} classes, not {n_classes}")

@@ -95,10 +95,10 @@ def create_encoder(
         import timm  # an extra, and a second to import
     except ImportError as error:
         raise EncoderError("encoders of timm need the extra: pip install 'brushloop[timm]'") from error
-    wanted = {} if stages is None else {"out_indices": tuple(stages)}
+    selection = {} if stages is None else {"out_indices": tuple(stages)}
     try:
         with _own_chance(seed):
-            return timm.create_model(name, pretrained=is_pretrained, features_only=True, **wanted)
+            return timm.create_model(name, pretrained=is_pretrained, features_only=True, **selection)
     except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
         raise EncoderError(f"timm cannot give the encoder {name!r} with feature maps: {error}") from error
 
@@ -150,14 +150,14 @@ class TimmNetwork(Network):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(N, DETAIL_WIDTH, H, W)`, what the outputs read, and `(N, D, h, w)`, the deepest stage."""
         stages = self.encoder(self.entry(x))
-        found: Tensor | None = None
+        coarser: Tensor | None = None
         for stage, lateral, smooth in list(zip(stages, self.lateral, self.smooth, strict=True))[::-1]:
             here = lateral(stage)
-            if found is not None:
-                here = here + _enlarge(found, here)
-            found = F.relu(smooth(here))
-        assert found is not None, "an architecture has at least one stage"  # noqa: S101
-        return F.relu(_enlarge(self.unfold(found), x) + self.detail(x), inplace=True), stages[-1]
+            if coarser is not None:
+                here = here + _enlarge(coarser, here)
+            coarser = F.relu(smooth(here))
+        assert coarser is not None, "an architecture has at least one stage"  # noqa: S101
+        return F.relu(_enlarge(self.unfold(coarser), x) + self.detail(x), inplace=True), stages[-1]
 
 
 def build_timm_network(architecture: Mapping[str, Any], seed: int) -> TimmNetwork:

@@ -160,11 +160,11 @@ def _join(seams: NDArray[np.int32], n_parts: int) -> NDArray[np.int32]:
     if seams.shape[1] == 0:
         return np.arange(n_parts, dtype=np.int32)
     links = coo_array((np.ones(seams.shape[1], bool), tuple(seams - 1)), shape=(n_parts, n_parts))
-    _, found = connected_components(links, directed=False)
-    _, first = np.unique(found, return_index=True)
+    _, joined = connected_components(links, directed=False)
+    _, first = np.unique(joined, return_index=True)
     ranks = np.empty(first.size, np.int32)
     ranks[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
-    return np.asarray(ranks[found], np.int32)
+    return np.asarray(ranks[joined], np.int32)
 
 
 def _put_together(

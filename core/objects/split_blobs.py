@@ -100,12 +100,12 @@ def separate_touching(
 def _suspects(mask: Mask, typical_diameter_px: float) -> Iterator[tuple[tuple[slice, slice], Mask]]:
     """Yield the box and the pixels of each blob that may hold more than one object."""
     typical_area = np.pi / 4 * typical_diameter_px**2
-    found = find_components(mask)
-    spans = found.boxes[:, 2:] - found.boxes[:, :2]
-    may_be_clump = found.areas >= MIN_CLUMP_SHARE * typical_area
+    components = find_components(mask)
+    spans = components.boxes[:, 2:] - components.boxes[:, :2]
+    may_be_clump = components.areas >= MIN_CLUMP_SHARE * typical_area
     may_be_clump &= spans.prod(axis=1, dtype=np.int64) <= MAX_CLUMP_PX
-    for number, box, blob in found.cut_out(may_be_clump):
-        if found.areas[number - 1] > LARGE_SHARE * typical_area or _solidity(blob) < SOLIDITY:
+    for number, box, blob in components.cut_out(may_be_clump):
+        if components.areas[number - 1] > LARGE_SHARE * typical_area or _solidity(blob) < SOLIDITY:
             yield box, blob
 
 

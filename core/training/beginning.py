@@ -71,19 +71,19 @@ def begin(
     `widths` or an `encoder` of timm's are for a network that starts over; one that goes on stays what it is.
     The folder `base` holds other base weights than the shipped ones, for both.
     """
-    found = max(opened.example.image.shape[2] for opened in examples)
+    n_channels = max(opened.example.image.shape[2] for opened in examples)
     if start is None:
         if encoder:
-            architecture = build_timm_architecture(encoder, found, len(schema))
+            architecture = build_timm_architecture(encoder, n_channels, len(schema))
         else:
-            architecture = build_architecture(found, len(schema), widths)
-        statistics = measure(examples, found)
+            architecture = build_architecture(n_channels, len(schema), widths)
+        statistics = measure(examples, n_channels)
         weights = _find_base(architecture, schema, base)
         if weights is not None:
             return Beginning("base", architecture, weights, statistics, None, weights)
         return Beginning("fresh", architecture, initial_weights(architecture, rng), statistics, None)
     # An image that brings more channels widens the input: no image loses one.
-    in_channels = max(start.architecture["in_channels"], found)
+    in_channels = max(start.architecture["in_channels"], n_channels)
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = widen_channels(weights, in_channels)
@@ -170,8 +170,10 @@ def meet(statistics: PixelStatistics, examples: Sequence[OpenExample], n_channel
         return PixelStatistics(statistics.mean * n_channels, statistics.std * n_channels, ranges)
     wide = measure_ranges((opened.example.image for opened in examples), n_channels)
     ranges = tuple(_extend(r, wide) for r in statistics.ranges)
-    added, known = measure(examples, n_channels, ranges), statistics.n_channels
-    return PixelStatistics(statistics.mean + added.mean[known:], statistics.std + added.std[known:], ranges)
+    added, n_known = measure(examples, n_channels, ranges), statistics.n_channels
+    return PixelStatistics(
+        statistics.mean + added.mean[n_known:], statistics.std + added.std[n_known:], ranges
+    )
 
 
 def _add_types(statistics: PixelStatistics, examples: Sequence[OpenExample]) -> PixelStatistics:
@@ -187,9 +189,9 @@ def _extend(narrow: NumberRange, wide: Sequence[NumberRange]) -> NumberRange:
     """Add the channels that `wide` has; a type without an image in this round repeats its last one."""
     n_known, n_channels = len(narrow.low), len(wide[0].low) if wide else len(narrow.low)
     more = n_channels - n_known
-    found = next((r for r in wide if r.kind == narrow.kind), None)
-    if found is None:
+    widened = next((r for r in wide if r.kind == narrow.kind), None)
+    if widened is None:
         return NumberRange(
             narrow.kind, narrow.low + narrow.low[-1:] * more, narrow.span + narrow.span[-1:] * more
         )
-    return NumberRange(narrow.kind, narrow.low + found.low[n_known:], narrow.span + found.span[n_known:])
+    return NumberRange(narrow.kind, narrow.low + widened.low[n_known:], narrow.span + widened.span[n_known:])

@@ -45,5 +45,5 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         return -float(scaled[rows, labels].mean())
 
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
-    found = minimize_scalar(nats, bounds=bounds, method="bounded", options={"xatol": 1e-3})
-    return math.exp(float(found.x))
+    best = minimize_scalar(nats, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return math.exp(float(best.x))

@@ -133,19 +133,19 @@ def ask_learners(
     is never answered. `maps` are those of images standardised as the model is.
     """
     rows = [checkpoint.schema.index_of(name) for name in schema.names]
-    found: dict[str, NDArray[np.float32]] = {}
+    answers: dict[str, NDArray[np.float32]] = {}
     if checkpoint.network_weight or not checkpoint.learners:
         network = load_network(checkpoint, compute)
-        found[NETWORK] = _ask(
+        answers[NETWORK] = _ask(
             blocks, rows, lambda block: infer_image(checkpoint, network, block.image, compute), _annotated
         )
     maps = maps or FeatureMaps(checkpoint.statistics)
     quick = QuickLearners(checkpoint.learners, maps)
     for name in checkpoint.learners:
-        found[name] = _ask(
+        answers[name] = _ask(
             blocks, rows, partial(_ask_quick, quick, name), lambda block: _annotated(block)[_proper(block)]
         )
-    return found
+    return answers
 
 
 def score_blocks(

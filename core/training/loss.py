@@ -85,10 +85,10 @@ def outline_loss(logits: Tensor, targets: Tensor) -> Tensor:
     >>> round(outline_loss(torch.zeros(1, 1, 2), torch.tensor([[[1, 255]]])).item(), 3)
     0.693
     """
-    known = targets != IGNORE_INDEX
-    if not known.any():
+    is_known = targets != IGNORE_INDEX
+    if not is_known.any():
         return logits.sum() * 0
-    return F.binary_cross_entropy_with_logits(logits[known], targets[known].to(logits.dtype))
+    return F.binary_cross_entropy_with_logits(logits[is_known], targets[is_known].to(logits.dtype))
 
 
 def border_weights(

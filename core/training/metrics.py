@@ -116,9 +116,9 @@ def bootstrap_interval(
     edges = np.full((scores.shape[1], 2), np.nan)
     for class_index, values in enumerate(scores.T):
         # A rare class is missing in some draws, which say nothing about it.
-        known = values[~np.isnan(values)]
-        if len(known):
-            edges[class_index] = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        measured = values[~np.isnan(values)]
+        if len(measured):
+            edges[class_index] = np.quantile(measured, [(1 - level) / 2, (1 + level) / 2])
     return edges
 
 

@@ -70,10 +70,10 @@ def outline_targets(label_map: NDArray[np.uint8], background: int | None) -> NDA
     for class_index in np.flatnonzero(np.bincount(label_map[annotated])):
         if class_index != background:
             mask = label_map == class_index
-            known = _known_outline(mask, annotated & ~mask).astype(np.uint8)
+            outline = _known_outline(mask, annotated & ~mask).astype(np.uint8)
             values = mask.astype(np.uint8)
             at_edge = _widest(values) != _narrowest(values)
-            targets[annotated & at_edge & (cv2.dilate(known, _RIM) > 0)] = 1
+            targets[annotated & at_edge & (cv2.dilate(outline, _RIM) > 0)] = 1
     return targets
 
 

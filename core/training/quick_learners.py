@@ -178,10 +178,10 @@ def _look(
             raise RoundCancelledError("stopped while looking at images")
         if pace() > LOOKING_SHARE and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
             break
-        for inside, origin, found in _by_tile(painted, index, examples[index], maps):
+        for inside, origin, features in _by_tile(painted, index, examples[index], maps):
             kept.append(inside)
             place = painted.at[inside] - origin
-            rows.append(hypercolumns(found, place[:, 0], place[:, 1]))
+            rows.append(hypercolumns(features, place[:, 0], place[:, 1]))
     order = np.concatenate(kept)
     return painted[order], torch.cat(rows)
 

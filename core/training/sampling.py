@@ -111,10 +111,10 @@ def open_positions(example: Example, is_new: bool, rng: np.random.Generator) -> 
     label_map = np.asarray(example.train_map[offset[0] :: step, offset[1] :: step])
 
     def kept(where: NDArray[np.bool_]) -> Positions:
-        found = np.argwhere(where)
-        if len(found) > POSITIONS_PER_KIND:
-            found = found[rng.choice(len(found), POSITIONS_PER_KIND, replace=False)]
-        return found * step + offset
+        positions = np.argwhere(where)
+        if len(positions) > POSITIONS_PER_KIND:
+            positions = positions[rng.choice(len(positions), POSITIONS_PER_KIND, replace=False)]
+        return positions * step + offset
 
     classes = np.unique(label_map[label_map != IGNORE_INDEX])
     by_class = {int(c): kept(label_map == c) for c in classes}
@@ -131,8 +131,8 @@ def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple
     for opened in examples:
         top, left = np.maximum(next(iter(opened.by_class.values()))[0] - side // 2, 0)
         window = opened.example.train_map[top : top + side, left : left + side]
-        for class_index, found in enumerate(object_areas(np.asarray(window), schema)):
-            areas[class_index].extend(found)
+        for class_index, areas_px in enumerate(object_areas(np.asarray(window), schema)):
+            areas[class_index].extend(areas_px)
     return areas
 
 
@@ -163,10 +163,10 @@ def _draw_centre(
     kind = rng.random()
     if kind < shares.class_uniform:
         classes = sorted({c for e in pool for c in e.by_class})
-        wanted = classes[rng.integers(len(classes))]
-        having = [e for e in pool if wanted in e.by_class]
+        class_index = classes[rng.integers(len(classes))]
+        having = [e for e in pool if class_index in e.by_class]
         chosen = having[rng.integers(len(having))]
-        positions = chosen.by_class[wanted]
+        positions = chosen.by_class[class_index]
     else:
         with_border = [e for e in pool if len(e.border)]
         use_border = bool(with_border) and kind < shares.class_uniform + shares.border

@@ -126,6 +126,6 @@ def _minimise(parameter: Tensor, nats: Callable[[], Tensor]) -> None:
         return float(loss.detach()), slope.numpy().astype(np.float64)
 
     start = parameter.detach().numpy().astype(np.float64)
-    found = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
+    best = minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS})
     with torch.no_grad():
-        parameter.copy_(torch.from_numpy(found.x))
+        parameter.copy_(torch.from_numpy(best.x))

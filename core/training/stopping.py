@@ -199,15 +199,15 @@ def _judge_corrections(window: Sequence[RoundEvidence]) -> StopAdvice:
         f"The last {WINDOW} rounds changed the held-out Dice by less than {_short(FLAT_DICE)} and at most "
         f"{_percent(_answers_share(window))} of the answers"
     )
-    known = [
+    measured = [
         (e.corrective_dice, e.corrected) for e in window if e.corrective_dice is not None and e.corrected
     ]
-    n_corrected = sum(n for _, n in known)
+    n_corrected = sum(n for _, n in measured)
     if n_corrected < MIN_CORRECTIONS:
         return StopAdvice("flat", f"{still}; too few predictions were corrected to tell how good they are.")
     # By annotation: a round with one correction must not weigh as much as one with twenty.
-    corrective = sum(dice * n for dice, n in known) / n_corrected
-    spread = max(dice for dice, _ in known) - min(dice for dice, _ in known)
+    corrective = sum(dice * n for dice, n in measured) / n_corrected
+    spread = max(dice for dice, _ in measured) - min(dice for dice, _ in measured)
     if _exceeds(HIGH_CORRECTIVE_DICE, corrective):
         return StopAdvice("flat", f"{still}, yet much is corrected (corrective Dice {_short(corrective)}).")
     if _exceeds(spread, FLAT_CORRECTIVE_DICE):

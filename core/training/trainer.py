@@ -92,9 +92,9 @@ def train_round(
     current, start = start, choose_start(start, is_draft)
     if start is None:
         summaries = [replace(summary, is_new=False) for summary in summaries]  # everything is news to it
-    known, painted = _known_classes(start), _painted_classes(schema, pixels)
+    learnt, painted = _known_classes(start), _painted_classes(schema, pixels)
     # A class that the model never saw takes as long to learn as the first ones did, or it costs the others.
-    is_warm = start is not None and painted <= known
+    is_warm = start is not None and painted <= learnt
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
     has_network = NETWORK in settings.learners
     clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
@@ -140,7 +140,7 @@ def train_round(
         weights = keep_of_base(beginning, optimised.weights, n_objects, share)
         checkpoint = replace(
             _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
-            taught=tuple(n for n in schema.names if n in (known | painted if has_network else known)),
+            taught=tuple(n for n in schema.names if n in (learnt | painted if has_network else learnt)),
             learners=learners,
             shares={name: Share(0.0) for name in learners},
         )
@@ -233,13 +233,13 @@ def _open_examples(
     is_away = False
     for key in select_keys(summaries, rng):
         try:
-            found = open_positions(source.open(key), is_new[key], rng)
+            opened_here = open_positions(source.open(key), is_new[key], rng)
         except ImageError as error:
             skipped[key] = str(error)
             is_away = is_away or isinstance(error, ImageUnavailableError)
             continue
-        if found.by_class:
-            opened.append(found)
+        if opened_here.by_class:
+            opened.append(opened_here)
     if not opened and is_away:
         raise ImageUnavailableError(f"no annotated image can be had now: {skipped}")
     if not opened:

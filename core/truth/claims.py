@@ -165,11 +165,11 @@ def _changed(region: BrushRegion, schema: LabelSchema, sent: SentMask, was_renam
     after = BrushRegion(region.region_id, region.class_index, region.origin, box.top, box.left, alpha).painted
     erased = before & (alpha == 0)
     shown: Mask = after
-    known: Mask = before
+    shown_before: Mask = before
     if schema.classes[region.class_index].autofill:
         # Holes that the model had left stay as they are: only a ring that a person closed is filled.
-        shown, known = fill_holes(after) & ~erased, fill_holes(before)
-    taught = after if was_renamed else shown & ~known
+        shown, shown_before = fill_holes(after) & ~erased, fill_holes(before)
+    taught = after if was_renamed else shown & ~shown_before
     is_object = 0 <= sent.class_index < len(schema) and schema.classes[sent.class_index].role == "object"
     return Claim(
         region.region_id,

@@ -89,21 +89,21 @@ def split(
     held_out_map = train_map.copy()
     box = _annotated_box(label_map)
     # Only the annotated rectangle is worked on: a few strokes on a large image stay cheap.
-    known, held_out, train = (m[box.slices] for m in (label_map, held_out_map, train_map))
+    truth, held_out, train = (m[box.slices] for m in (label_map, held_out_map, train_map))
     key = _key(task_key)
-    sides = np.zeros(known.shape, np.uint8)
+    sides = np.zeros(truth.shape, np.uint8)
     if schema.background_index is not None:
-        _choose_sides(sides, known, schema, box, key)
+        _choose_sides(sides, truth, schema, box, key)
     cells = _held_out_cells(box, key)
     for tile in cut_tiles((box.height, box.width), RING_PX + 1, 1, TILE_PX):
         is_held_out = _stretch(cells, tile.core)
         if schema.background_index is not None:
-            _move_objects(is_held_out, sides[tile.read], known[tile.core], tile.core_in_read, schema)
-        is_held_out &= known[tile.core] != IGNORE_INDEX
-        np.copyto(held_out[tile.core], known[tile.core], where=is_held_out)
+            _move_objects(is_held_out, sides[tile.read], truth[tile.core], tile.core_in_read, schema)
+        is_held_out &= truth[tile.core] != IGNORE_INDEX
+        np.copyto(held_out[tile.core], truth[tile.core], where=is_held_out)
     for tile in cut_tiles((box.height, box.width), GUARD_PX + 1, 1, TILE_PX):
         distance = _distance(held_out[tile.read] != IGNORE_INDEX)[tile.core_in_read]
-        np.copyto(train[tile.core], known[tile.core], where=distance > GUARD_PX)
+        np.copyto(train[tile.core], truth[tile.core], where=distance > GUARD_PX)
     return train_map, held_out_map
 
 

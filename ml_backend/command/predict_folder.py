@@ -78,19 +78,19 @@ def find_images(folder: Path, out: Path) -> list[tuple[Path, str]]:
     Raises `ExportError` where there is none.
     """
     endings = UPLOADED | NOT_UPLOADED
-    found = [
+    paths = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
         if out.absolute() not in path.absolute().parents
     ]
-    if not found:
+    if not paths:
         raise ExportError(f"no images in {folder}; looked for {', '.join(sorted(endings))}")
-    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in found]
+    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     doubled = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
     return [
         (path, path.relative_to(folder).as_posix() if stem in doubled else stem)
-        for path, stem in zip(found, stems, strict=True)
+        for path, stem in zip(paths, stems, strict=True)
     ]
 
 

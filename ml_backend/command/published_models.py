@@ -28,11 +28,11 @@ def find_published(settings: Settings, project_id: int, version: str | None = No
     with parts.database.read() as connection:
         project = get_project(connection, project_id)
         kept = [name for name, _ in list_versions(connection, project_id)]
-        wanted = version or project.current_version
-        if wanted is None:
+        chosen = version or project.current_version
+        if chosen is None:
             raise NotFoundError(f"project {project_id} has no model yet: paint, or start a training")
-        if wanted not in kept:
+        if chosen not in kept:
             known = ", ".join(kept) or "none"
-            raise NotFoundError(f"project {project_id} keeps no files of {wanted!r}; it keeps {known}")
-        model = get_model(connection, project_id, wanted)
+            raise NotFoundError(f"project {project_id} keeps no files of {chosen!r}; it keeps {known}")
+        model = get_model(connection, project_id, chosen)
     return Published(project, model, parts.artifacts(project).models / model.folder)

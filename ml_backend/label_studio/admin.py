@@ -66,11 +66,11 @@ class LabelStudioAdmin:
 
     def ensure_project(self, title: str, label_config: str) -> ProjectRecord:
         """The project of this title, made or brought to this labeling setup; the oldest one of several."""
-        known = self.find_project(title)
-        if known is not None:
-            if known.label_config == label_config:
-                return known
-            return self.set_project_fields(known.project_id, label_config=label_config)
+        existing = self.find_project(title)
+        if existing is not None:
+            if existing.label_config == label_config:
+                return existing
+            return self.set_project_fields(existing.project_id, label_config=label_config)
         new = {"title": title, "label_config": label_config, "show_collab_predictions": True}
         return parse_project(self._connection.request("POST", "/api/projects", json=new))
 
@@ -101,11 +101,11 @@ class LabelStudioAdmin:
         if basic_auth is not None:
             user, password = basic_auth
             fields |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
-        known = [row for row in self.list_backends(project_id) if _same_address(row.url, url)]
-        fields["title"] = known[0].title if known and is_our_title(known[0].title) else BACKEND_TITLE
+        existing = [row for row in self.list_backends(project_id) if _same_address(row.url, url)]
+        fields["title"] = existing[0].title if existing and is_our_title(existing[0].title) else BACKEND_TITLE
         try:
-            if known:
-                self._connection.call(lambda sdk: sdk.ml.update(known[0].backend_id, **fields))
+            if existing:
+                self._connection.call(lambda sdk: sdk.ml.update(existing[0].backend_id, **fields))
             else:
                 self._connection.call(lambda sdk: sdk.ml.create(**fields))
         except LabelStudioRefusedError as refusal:

@@ -116,10 +116,10 @@ class CachedImages:
                 return kept
             with waiting_for(self._lock(name)) as is_ours:  # two equal requests at once fetch once
                 _check_patience(is_ours)
-                found = self._cache.find(name)
-                if found is None:
-                    found = self._cache.save(name, self._read(address, policy, access))
-                return found
+                cached = self._cache.find(name)
+                if cached is None:
+                    cached = self._cache.save(name, self._read(address, policy, access))
+                return cached
         except OSError as error:
             raise ImageUnavailableError(
                 f"the image cannot be read or kept: {error.strerror or error}"
@@ -130,12 +130,12 @@ class CachedImages:
         access = self._access(project_id)
         address = locate(_address_of(data, access.image_key), task_id, self._policy(access))
         try:
-            found = self._cache.find(self._cache_name(access, address))
-            if found is None and isinstance(address, FileAddress):
+            cached = self._cache.find(self._cache_name(access, address))
+            if cached is None and isinstance(address, FileAddress):
                 return read_size(address.path, self._limits)
         except OSError as error:
             raise ImageUnavailableError(f"the image cannot be read: {error.strerror or error}") from None
-        height, width = (self.open(project_id, task_id, data) if found is None else found).shape[:2]
+        height, width = (self.open(project_id, task_id, data) if cached is None else cached).shape[:2]
         return height, width
 
     def close(self) -> None:

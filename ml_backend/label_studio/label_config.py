@@ -221,11 +221,11 @@ def _find_offer(tags: list[Tag], kind: str, inner: str, text: str) -> tuple[str 
 
 def _find_aliases(tags: Iterable[Tag]) -> dict[tuple[str, str], str]:
     """Where results may hold the value of a label instead of its alias, as those of other programs do."""
-    found: dict[tuple[str, str], str] = {}
+    aliases: dict[tuple[str, str], str] = {}
     for tag in tags:
         options = [*tag.within("label", "choice")]
         taken = {option.text for option in options}
         for option in options:
             if option.alias and option.value not in taken:
-                found[tag.name, option.value] = option.alias
-    return found
+                aliases[tag.name, option.value] = option.alias
+    return aliases

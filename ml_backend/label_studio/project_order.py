@@ -70,7 +70,7 @@ def list_predicted_regions(
 
 
 def _list_with_predictions(connection: Connection, project_id: int, task_ids: Sequence[int]) -> Any:
-    wanted = {"filter": "filter:tasks:id", "operator": "in_list", "type": "Number", "value": list(task_ids)}
+    by_id = {"filter": "filter:tasks:id", "operator": "in_list", "type": "Number", "value": list(task_ids)}
     params = {
         "project": int(project_id),
         "page": 1,
@@ -79,7 +79,7 @@ def _list_with_predictions(connection: Connection, project_id: int, task_ids: Se
         "include": "id,predictions",
         "review": "true",  # keeps the listing from asking the backend for predictions
         "resolve_uri": "false",
-        "query": json.dumps({"filters": {"conjunction": "and", "items": [wanted]}}),
+        "query": json.dumps({"filters": {"conjunction": "and", "items": [by_id]}}),
     }
     answer = connection.request("GET", "/api/tasks", params=params)
     return answer["tasks"]
@@ -110,11 +110,11 @@ def name_backend(connection: Connection, project_id: int, ours: Collection[str],
     the server call `/health` and `/setup`, and wait for them.
     """
     rows = connection.request("GET", "/api/ml", params={"project": int(project_id)})
-    known = {*ours, BACKEND_TITLE, title}
-    found = [row for row in rows if row.get("model_version") in known or row.get("title") in known]
-    if not found:
+    our_names = {*ours, BACKEND_TITLE, title}
+    matching = [row for row in rows if row.get("model_version") in our_names or row.get("title") in our_names]
+    if not matching:
         return
-    row = min(found, key=lambda row: int(row["id"]))  # the server asks the first one only
+    row = min(matching, key=lambda row: int(row["id"]))  # the server asks the first one only
     if row.get("title") == title:
         return
     body = {"url": row["url"], "project": int(project_id), "title": title}

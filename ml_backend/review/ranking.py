@@ -37,13 +37,13 @@ def rank_pool(parts: Parts, project_id: int) -> int:
         version = project.current_version
         if not is_rankable(connection, project, version, parts.settings, now):
             return 0
-        found = candidates.list_candidates(connection, project_id, version, MAX_CANDIDATES)
-        changed = find_changes(found, _list_rare(connection, project))
+        scored = candidates.list_candidates(connection, project_id, version, MAX_CANDIDATES)
+        changed = find_changes(scored, _list_rare(connection, project))
         candidates.change_scores(connection, project_id, version, changed)
         predictions.enqueue_pushes(connection, project_id, sorted(changed), now, is_open=False)
         reviews.update_review(connection, project_id, ranked_version=version)
     log.info(
-        "rank project=%d model_version=%s tasks=%d changed=%d", project_id, version, len(found), len(changed)
+        "rank project=%d model_version=%s tasks=%d changed=%d", project_id, version, len(scored), len(changed)
     )
     return len(changed)
 
@@ -65,11 +65,11 @@ def find_changes(found: Sequence[Candidate], rare: Collection[str]) -> dict[int,
         _stack([candidate.embedding for candidate in ordered]),
         [not candidate.classes.isdisjoint(rare) for candidate in ordered],
     )
-    wanted = {
+    new_scores = {
         candidate.task_id: candidate.score if abs(score - candidate.score) < SMALLEST_STEP else float(score)
         for candidate, score in zip(ordered, diverse, strict=True)
     }
-    return {c.task_id: wanted[c.task_id] for c in ordered if wanted[c.task_id] != c.told}
+    return {c.task_id: new_scores[c.task_id] for c in ordered if new_scores[c.task_id] != c.told}
 
 
 def _stack(embeddings: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:

@@ -74,10 +74,10 @@ def is_draft_due(
     model = models.find_model(connection, project.project_id, project.current_version)
     if model is None:
         return True
-    known = (json.loads(model.report).get("seen") or {}).get("pixels") or {}
+    trained_pixels = (json.loads(model.report).get("seen") or {}).get("pixels") or {}
     counts = tasks.sum_counts(connection, project.project_id)
     return any(
-        counts.get(index, (0, 0))[0] >= settings.min_pixels_per_class and not known.get(name)
+        counts.get(index, (0, 0))[0] >= settings.min_pixels_per_class and not trained_pixels.get(name)
         for index, name in enumerate(schema.names)
     )
 
@@ -119,11 +119,11 @@ def give_way(parts: Parts, project: Project) -> GivesWay:
         asked_at = reviews.last_asked(connection)
 
     def gives_way(connection: Connection) -> bool:
-        known = find_project(connection, project.project_id)
-        if known is None or known.truth_seq != project.truth_seq:
+        current = find_project(connection, project.project_id)
+        if current is None or current.truth_seq != project.truth_seq:
             return True
         # Compared with what it was, not with a clock: other machines have their own.
-        return reviews.last_asked(connection) != asked_at or _is_wanted(connection, known, parts.clock())
+        return reviews.last_asked(connection) != asked_at or _is_wanted(connection, current, parts.clock())
 
     return gives_way
 
@@ -153,19 +153,19 @@ def _state_of(stored: StoredRound, now: float) -> RoundState:
 
 def _list_after_round(listed: Sequence[StoredRound], now: float) -> list[StoredRound] | None:
     """The newest round and what went on after it, oldest first; None where nothing may go on."""
-    found: list[StoredRound] = []
+    chain: list[StoredRound] = []
     for stored in listed:
-        found.insert(0, stored)
+        chain.insert(0, stored)
         if stored.kind == "round":
             break
     else:
         return None
-    if found[0].state != "done" or any(one.kind == "draft" for one in found):
+    if chain[0].state != "done" or any(one.kind == "draft" for one in chain):
         return None
-    states = [_state_of(one, now) for one in found[1:]]
+    states = [_state_of(one, now) for one in chain[1:]]
     if {"failed", "cancelled", "running"} & set(states) or states.count("interrupted") >= MAX_BROKEN_OFF:
         return None
-    return found
+    return chain
 
 
 def _to_continued(stored: StoredRound) -> Continued:

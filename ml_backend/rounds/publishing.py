@@ -52,16 +52,16 @@ class Snapshot:
 def take_snapshot(parts: Parts, project: Project, schema: LabelSchema) -> Snapshot:
     """Read what the round will learn from, without what was built for another labeling setup."""
     with parts.database.read() as connection:
-        known = get_project(connection, project.project_id)
+        current = get_project(connection, project.project_id)
         listed = tasks.list_truth(connection, project.project_id)
-        is_usable = known.live_problem is None or known.displaced_version is not None
-        version = known.current_version if is_usable else None
+        is_usable = current.live_problem is None or current.displaced_version is not None
+        version = current.current_version if is_usable else None
         start = _find_start(connection, project.project_id, version)
     built = [(task, TaskTruth.from_record(task.truth)) for task in listed if task.truth]
     usable = tuple(
         (task, truth) for task, truth in built if truth.maps is None or truth.classes == schema.names
     )
-    return Snapshot(known.truth_seq, usable, start, known.current_version)
+    return Snapshot(current.truth_seq, usable, start, current.current_version)
 
 
 def _find_start(connection: Connection, project_id: int, version: str | None) -> StoredModel | None:

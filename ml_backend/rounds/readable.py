@@ -41,8 +41,8 @@ def keep_readable(parts: Parts, project: Project) -> Project:
         displaced = None
     else:
         displaced, problem = live, f"{problem}; {chosen} answers instead"
-    known = (project.current_version, project.displaced_version, project.live_problem)
-    if known == (chosen or live, displaced, problem):
+    noted = (project.current_version, project.displaced_version, project.live_problem)
+    if noted == (chosen or live, displaced, problem):
         return project
     return _choose(parts, project, chosen or live, displaced, problem)
 
@@ -58,9 +58,9 @@ def _choose(
     parts: Parts, project: Project, version: str, displaced: str | None, problem: str | None
 ) -> Project:
     with parts.database.write() as connection:
-        known = find_project(connection, project.project_id)
-        if known is None or known.current_version != project.current_version:
-            return known or project  # a promotion or a rollback was faster, and knows better
+        current = find_project(connection, project.project_id)
+        if current is None or current.current_version != project.current_version:
+            return current or project  # a promotion or a rollback was faster, and knows better
         update_project(
             connection,
             project.project_id,

@@ -72,14 +72,14 @@ class Rounds:
 
     def _run(self, lease: Lease) -> str | None:
         """The steps of a round, in order."""
-        found = reconcile_project(self._parts, lease.project, painted_only=True)
+        reconciled = reconcile_project(self._parts, lease.project, painted_only=True)
         project, config = self._find_usable(lease.project.project_id)
         keep_readable(self._parts, project)
         build_changed(self._parts, project, config, lease.should_stop)
         rebuild_damaged(self._parts, project, config, lease.should_stop)
         if lease.should_stop():
             raise RoundCancelledError("stopped before the training began")
-        return self._train(lease, lambda spec: spec, lease.should_stop, found.problem)
+        return self._train(lease, lambda spec: spec, lease.should_stop, reconciled.problem)
 
     def _run_draft(self, lease: Lease) -> str | None:
         """Nothing is fetched first: what is built is enough for a draft, and it shall be quick."""

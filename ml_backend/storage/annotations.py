@@ -102,10 +102,10 @@ def save(
 
     `listed_seq` is how far the truth was when a reconciliation asked Label Studio: what that lists was alive.
     """
-    known = _find(connection, project_id, packed.annotation_id)
-    if known and not _may_replace(known, packed, listed_seq):
+    stored = _find(connection, project_id, packed.annotation_id)
+    if stored and not _may_replace(stored, packed, listed_seq):
         return False
-    changed = packed.result is not None or (known is not None and known.bears_truth)
+    changed = packed.result is not None or (stored is not None and stored.bears_truth)
     row = {
         **asdict(packed),
         "project_id": project_id,
@@ -127,8 +127,8 @@ def _may_replace(known: _Known, packed: PackedAnnotation, listed_seq: int | None
 
 def delete(connection: Connection, project_id: int, annotation_id: int, seq: int, now: float) -> int | None:
     """Leave a tombstone; returns the task whose truth changed by it, if any did."""
-    known = _find(connection, project_id, annotation_id)
-    if known and known.deleted:
+    stored = _find(connection, project_id, annotation_id)
+    if stored and stored.deleted:
         return None
     tombstone = {
         "project_id": project_id,
@@ -141,7 +141,7 @@ def delete(connection: Connection, project_id: int, annotation_id: int, seq: int
         "trained_round": None,
     }
     insert_or_replace(connection, tables.annotation_table, [tombstone])
-    return known.task_id if known and known.bears_truth else None
+    return stored.task_id if stored and stored.bears_truth else None
 
 
 def delete_of_task(connection: Connection, project_id: int, task_id: int, seq: int, now: float) -> None:

@@ -145,12 +145,12 @@ def read_maps(path: Path) -> NDArray[np.uint8]:
 def find_wrong_class(path: Path, mtime_ns: int, size: int, n_classes: int) -> int | None:
     """A class index in a file that no class has, or None; each state of a file is read once in a process."""
     maps = read_maps(path)
-    known = np.zeros(256, bool)
-    known[:n_classes] = known[IGNORE_INDEX] = True
+    is_class = np.zeros(256, bool)
+    is_class[:n_classes] = is_class[IGNORE_INDEX] = True
     for label_map in maps:
-        wrong = np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256)[~known])
+        wrong = np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256)[~is_class])
         if wrong.size:
-            return int(np.flatnonzero(~known)[wrong[0]])
+            return int(np.flatnonzero(~is_class)[wrong[0]])
     return None
 
 

@@ -169,11 +169,11 @@ def _postgres(url: str) -> Engine:
 
 def _check_pages(connection: Connection, place: str) -> None:
     """Refuse a file with damaged pages: what looks healthy today is lost tomorrow."""
-    (found,) = connection.exec_driver_sql("PRAGMA quick_check(1)").one()
+    (verdict,) = connection.exec_driver_sql("PRAGMA quick_check(1)").one()
     connection.rollback()
-    if found != "ok":
+    if verdict != "ok":
         raise DatabaseRefusedError(
-            f"the database {place} is damaged ({str(found).splitlines()[-1]}): bring back a backup with"
+            f"the database {place} is damaged ({str(verdict).splitlines()[-1]}): bring back a backup with"
             " `brushloop restore`"
         )
 

@@ -39,7 +39,7 @@ def save(
 ) -> None:
     """Store what the task's annotations took, as of its truth `seq`; one that is as before stays as it is."""
     # Rewriting an unchanged row would open it again, and the next round would count it twice.
-    known = find_measured(connection, project_id, task_id)
+    stored = find_measured(connection, project_id, task_id)
     rows = [
         {
             "project_id": project_id,
@@ -50,7 +50,7 @@ def save(
             "measured": json.dumps(dict(values)),
         }
         for annotation_id, values in measured.items()
-        if known.get(annotation_id) != values
+        if stored.get(annotation_id) != values
     ]
     insert_or_replace(connection, tables.efforts, rows)
 

@@ -28,15 +28,15 @@ def note_trouble(connection: Connection, project_id: int, kind: str, message: st
     """Remember what does not work, or with None that it does again; True when that is news."""
     t = tables.troubles
     mine = sa.and_(t.c.project_id == project_id, t.c.kind == kind)
-    known = connection.execute(sa.select(t.c.message).where(mine)).scalar_one_or_none()
+    noted = connection.execute(sa.select(t.c.message).where(mine)).scalar_one_or_none()
     if message is None:
         connection.execute(sa.delete(t).where(mine))
-    elif known is None:
+    elif noted is None:
         row = {"project_id": project_id, "kind": kind, "message": message, "since": now}
         insert_or_ignore(connection, t, [row])
-    elif known != message:
+    elif noted != message:
         connection.execute(sa.update(t).where(mine).values(message=message))
-    return known != message
+    return noted != message
 
 
 def list_troubles(connection: Connection, project_id: int | None = None) -> list[str]:

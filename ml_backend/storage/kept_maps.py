@@ -53,7 +53,7 @@ class KeptMaps:
 
     def save(self, name: str, maps: Sequence[Map]) -> None:
         """Write a file that is there whole or not at all, and make room for it."""
-        content = save({str(number): found for number, found in enumerate(maps)})
+        content = save({str(number): kept_map for number, kept_map in enumerate(maps)})
         scratch = self._folder / f"{SCRATCH}{name}.{os.getpid()}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -153,14 +153,14 @@ def list_sent(
     query = sa.select(tables.sent_regions).where(s.project_id == project_id, s.task_id == task_id)
     if region_ids is not None:
         named = query.with_only_columns(s.model_version).where(s.region_id.in_(list(region_ids)))
-        wanted = {*versions, *connection.execute(named).scalars()}
-        query = query.where(s.model_version.in_(wanted))
-    found = []
+        all_versions = {*versions, *connection.execute(named).scalars()}
+        query = query.where(s.model_version.in_(all_versions))
+    regions = []
     for row in connection.execute(query.order_by(s.sent_at)):
         bits = np.frombuffer(zlib.decompress(row.mask), np.uint8)
         mask = np.unpackbits(bits, count=row.height * row.width).reshape(row.height, row.width).astype(bool)
-        found.append(SentRegion(row.region_id, row.class_name, row.model_version, row.top, row.left, mask))
-    return found
+        regions.append(SentRegion(row.region_id, row.class_name, row.model_version, row.top, row.left, mask))
+    return regions
 
 
 def rank_tasks(
@@ -236,11 +236,11 @@ def lease_pushes(
     """Take due pushes: two workers that push one task at the same time would store it twice."""
     p = tables.pushes
     query = sa.select(p.c.task_id).where(p.c.project_id == project_id, _is_due(now))
-    found = row_leases.lock_free(
+    task_ids = row_leases.lock_free(
         connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone
     )
-    row_leases.lease(connection, p, project_id, found, owner, until)
-    rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(found))
+    row_leases.lease(connection, p, project_id, task_ids, owner, until)
+    rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
     return [DuePush(row.task_id, row.is_open) for row in connection.execute(rows)]
 
 

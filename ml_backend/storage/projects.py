@@ -96,10 +96,10 @@ def remember_project(connection: Connection, project_id: int, created_s: int | N
     Anybody may have sent the call. So one with another creation time replaces a project that holds nothing
     and that Label Studio did not confirm, and is refused otherwise: None. Label Studio is then asked soon.
     """
-    known = find_project(connection, project_id)
-    if known is None or _is_same(known, created_s):
-        return _keep(connection, project_id, known, created_s)
-    if known.is_confirmed:
+    stored = find_project(connection, project_id)
+    if stored is None or _is_same(stored, created_s):
+        return _keep(connection, project_id, stored, created_s)
+    if stored.is_confirmed:
         return None
     if _holds_anything(connection, project_id):
         update_project(connection, project_id, reconciled_at=None)
@@ -113,13 +113,13 @@ def confirm_project(connection: Connection, project_id: int, created_s: int | No
 
     None when a confirmed project would be hidden: that is for an operator to decide.
     """
-    known = find_project(connection, project_id)
-    if known is not None and not _is_same(known, created_s):
-        if known.is_confirmed and _holds_anything(connection, project_id):
+    stored = find_project(connection, project_id)
+    if stored is not None and not _is_same(stored, created_s):
+        if stored.is_confirmed and _holds_anything(connection, project_id):
             return None
         forget_project(connection, project_id)
-        known = None
-    project = _keep(connection, project_id, known, created_s)
+        stored = None
+    project = _keep(connection, project_id, stored, created_s)
     if created_s is not None and not project.is_confirmed:
         update_project(connection, project_id, is_confirmed=True)
     return get_project(connection, project_id)

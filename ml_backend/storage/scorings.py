@@ -44,10 +44,10 @@ def list_random(
     t = tables.tasks.c
     other = sa.or_(t.scored_version.is_(None), t.scored_version != model_version)
     query = _living(project_id).where(other).order_by(t.lot)
-    found = list(connection.execute(query.where(t.lot >= lot).limit(limit)).scalars())
-    if len(found) < limit:
-        found += connection.execute(query.where(t.lot < lot).limit(limit - len(found))).scalars()
-    return found
+    task_ids = list(connection.execute(query.where(t.lot >= lot).limit(limit)).scalars())
+    if len(task_ids) < limit:
+        task_ids += connection.execute(query.where(t.lot < lot).limit(limit - len(task_ids))).scalars()
+    return task_ids
 
 
 def plan(connection: Connection, project_id: int, model_version: str, task_ids: Sequence[int]) -> None:
@@ -81,11 +81,11 @@ def lease_next(
     """Take the next task for this version; None when all are taken or done."""
     s = tables.scorings
     query = sa.select(s.c.task_id).where(s.c.project_id == project_id, s.c.model_version == model_version)
-    found = row_leases.lock_free(connection, query.order_by(s.c.position).limit(1), s, now, gone)
-    if not found:
+    task_ids = row_leases.lock_free(connection, query.order_by(s.c.position).limit(1), s, now, gone)
+    if not task_ids:
         return None
-    row_leases.lease(connection, s, project_id, found, owner, until)
-    return found[0]
+    row_leases.lease(connection, s, project_id, task_ids, owner, until)
+    return task_ids[0]
 
 
 def give_back(connection: Connection, project_id: int, task_id: int, owner: str) -> None:

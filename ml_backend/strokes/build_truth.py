@@ -181,8 +181,8 @@ def _measure_all(
     masks = to_sent_masks(sent, config.schema)
     found: dict[int, Mapping[str, Any]] = {}
     for annotation, painting in zip(living, paintings, strict=True):
-        known = measured.get(annotation.annotation_id)
-        start = find_start(annotation, config, sent, newest_version, known)
+        earlier = measured.get(annotation.annotation_id)
+        start = find_start(annotation, config, sent, newest_version, earlier)
         found[annotation.annotation_id] = asdict(measure(annotation, painting, config, sent, masks, start))
     return found
 

@@ -59,18 +59,20 @@ def check_copies(
     if not doubtful:
         return Checked(list(annotations))
     try:
-        found = parts.label_studio(project).list_predicted_regions(project.project_id, doubtful[0].task_id)
+        predicted = parts.label_studio(project).list_predicted_regions(
+            project.project_id, doubtful[0].task_id
+        )
     except LabelStudioRefusedError as error:
         log.warning("skip_copy_check project=%d cause=%s", project.project_id, error)
-        found = ()
+        predicted = ()
     except LabelStudioUnavailableError as error:
         raise UncheckedCopyError(
             f"Label Studio could not be asked which regions came with a prediction: {error}"
         ) from None
-    if not found:
+    if not predicted:
         return Checked(list(annotations), findings=(UNCHECKED,))
-    by_id = {region["id"]: region for region in found if isinstance(region.get("id"), str)}
-    marked = [_mark(one, by_id, found) if one in doubtful else one for one in annotations]
+    by_id = {region["id"]: region for region in predicted if isinstance(region.get("id"), str)}
+    marked = [_mark(one, by_id, predicted) if one in doubtful else one for one in annotations]
     originals = [_to_original(region, config, shape) for key, region in by_id.items() if key not in ours]
     return Checked(marked, tuple(original for original in originals if original is not None))
 

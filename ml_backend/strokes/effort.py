@@ -123,14 +123,14 @@ def _sum_up_corrections(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         by_version.setdefault(values["model_version"], []).append(fmean(values["corrective_dice"].values()))
         for name, dice in values["corrective_dice"].items():
             by_class.setdefault(name, []).append(dice)
-    means = [mean for found in by_version.values() for mean in found]
+    means = [mean for shares in by_version.values() for mean in shares]
     return {
         "mean": round(fmean(means), 4) if means else None,
         "annotations": len(means),
-        "classes": {name: round(fmean(found), 4) for name, found in by_class.items()},
+        "classes": {name: round(fmean(shares), 4) for name, shares in by_class.items()},
         "versions": {
-            version: {"mean": round(fmean(found), 4), "annotations": len(found)}
-            for version, found in by_version.items()
+            version: {"mean": round(fmean(shares), 4), "annotations": len(shares)}
+            for version, shares in by_version.items()
         },
     }
 

@@ -64,19 +64,19 @@ def reconcile_project(parts: Parts, project: Project, *, painted_only: bool = Fa
         with parts.database.write() as connection:
             update_project(connection, project.project_id, reconciled_at=listed_at)
     try:
-        found = _reconcile(parts, project, parts.label_studio(project), listed_at, painted_only)
+        reconciled = _reconcile(parts, project, parts.label_studio(project), listed_at, painted_only)
     except LabelStudioError as error:
         return _note_problem(parts, project, Reconciled(problem=_describe_refusal(project, error)))
     log.info(
         "reconcile project=%d fetched=%d changed=%d deleted=%d deleted_tasks=%d seconds=%.2f",
         project.project_id,
-        found.fetched_tasks,
-        found.changed_annotations,
-        found.deleted_annotations,
-        found.deleted_tasks,
+        reconciled.fetched_tasks,
+        reconciled.changed_annotations,
+        reconciled.deleted_annotations,
+        reconciled.deleted_tasks,
         time.monotonic() - began,
     )
-    return _note_problem(parts, project, found)
+    return _note_problem(parts, project, reconciled)
 
 
 def _describe_refusal(project: Project, error: LabelStudioError) -> str:
@@ -115,14 +115,14 @@ def _reconcile(
     webhook_key = _ask_webhook_key(server, project.project_id)
     with parts.database.write() as connection:
         created_s = int(record.created_at) if record.created_at.isdigit() else None
-        known = confirm_project(connection, project.project_id, created_s)
-        if known is None:
+        confirmed = confirm_project(connection, project.project_id, created_s)
+        if confirmed is None:
             problem = describe_other(project, project.project_id, created_s)
             update_project(connection, project.project_id, last_error=problem)
             return Reconciled(problem=problem)
         if webhook_key is not None:
             update_project(connection, project.project_id, webhook_key=webhook_key)
-        set_label_config(connection, known, record.label_config, listed_at)
+        set_label_config(connection, confirmed, record.label_config, listed_at)
         update_project(connection, project.project_id, title=record.title)
         painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
         if not painted_only:
@@ -132,11 +132,11 @@ def _reconcile(
         summaries = list(server.iter_task_summaries(project.project_id))
     else:
         summaries = list(server.iter_painted_summaries(project.project_id, painted))
-    _note_tasks(parts, project, summaries, listed_at, known.truth_seq)
+    _note_tasks(parts, project, summaries, listed_at, confirmed.truth_seq)
     changed = _find_changed(parts, project, summaries)
     n_changed = n_deleted = 0
     for summary in changed:
-        more_changed, more_deleted = _refresh(parts, project, server, summary, known.truth_seq)
+        more_changed, more_deleted = _refresh(parts, project, server, summary, confirmed.truth_seq)
         n_changed, n_deleted = n_changed + more_changed, n_deleted + more_deleted
     if painted is None and len(summaries) < (record.n_tasks or 0):
         problem = (
@@ -160,8 +160,8 @@ def _note_tasks(
 ) -> None:
     """Remember tasks that are new here, and those that were deleted before they were listed again."""
     with parts.database.read() as connection:
-        known = tasks.reconciled_stamps(connection, project.project_id)
-    unknown = [summary for summary in summaries if summary.task_id not in known]
+        stamps = tasks.reconciled_stamps(connection, project.project_id)
+    unknown = [summary for summary in summaries if summary.task_id not in stamps]
     for start in range(0, len(unknown), LISTING_CHUNK):
         chunk = unknown[start : start + LISTING_CHUNK]
         with parts.database.write() as connection:
@@ -191,8 +191,8 @@ def _refresh(
     """Fetch one task and take over its annotations; how many changed, and how many were deleted."""
     asked_at = parts.clock()
     with parts.database.read() as connection:
-        known = find_project(connection, project.project_id)
-    asked_seq = known.truth_seq if known else 0
+        current = find_project(connection, project.project_id)
+    asked_seq = current.truth_seq if current else 0
     try:
         task = server.get_task(summary.task_id)
     except LabelStudioRefusedError as error:
@@ -201,8 +201,8 @@ def _refresh(
         return 0, 0  # deleted since it was listed, or a strange answer: the next listings will tell
     packed = [annotation_rows.pack(record) for record in task.annotations]
     with parts.database.write() as connection:
-        known = find_project(connection, project.project_id)
-        if known is None or tasks.find_deleted(
+        current = find_project(connection, project.project_id)
+        if current is None or tasks.find_deleted(
             connection, project.project_id, [task.task_id], after_seq=listed_seq
         ):
             return 0, 0
@@ -251,15 +251,15 @@ def _drop_gone_tasks(
     listed = {summary.task_id for summary in summaries}
     now = parts.clock()
     with parts.database.write() as connection:
-        known = tasks.reconciled_stamps(connection, project.project_id)
+        stamps = tasks.reconciled_stamps(connection, project.project_id)
         left_out = [
             task_id
-            for task_id, (_, seen_at) in known.items()
+            for task_id, (_, seen_at) in stamps.items()
             if task_id not in listed
             and not listed_at <= seen_at <= now
             and (asked is None or task_id in asked)
         ]
-        doubt_s = DOUBT_ALL_S if len(left_out) == len(known) else DOUBT_S
+        doubt_s = DOUBT_ALL_S if len(left_out) == len(stamps) else DOUBT_S
         gone = tasks.note_left_out(connection, project.project_id, left_out, listed, now, doubt_s)
         if gone:
             tasks.delete_tasks(connection, project.project_id, gone, now, keeps_sent=True)

@@ -34,7 +34,7 @@ def record_setup(
     """Remember how to reach the project; raises `ConflictError` for another one of the same number."""
     created_s = _to_seconds(created_at)
     with parts.database.write() as connection:
-        known = find_project(connection, project_id)
+        stored = find_project(connection, project_id)
         project = remember_project(connection, project_id, created_s)
         if project is not None:
             update_project(
@@ -42,7 +42,7 @@ def record_setup(
             )
             set_label_config(connection, project, label_config, parts.clock())
     if project is None:  # outside, so that what was noted on the way stays
-        raise ConflictError(describe_other(known, project_id, created_s))
+        raise ConflictError(describe_other(stored, project_id, created_s))
     return project
 
 
@@ -55,8 +55,8 @@ def record_event(parts: Parts, event: WebhookEvent, key: str = "") -> None:
     now = parts.clock()
     created_s = _to_seconds(event.project.created_at)
     with parts.database.read() as connection:
-        known = find_project(connection, event.project.project_id)
-    check_key(known, event, key)
+        stored = find_project(connection, event.project.project_id)
+    check_key(stored, event, key)
     packed = [annotation_rows.pack(record) for record in event.annotations]
     check_moments(packed, created_s, now)
     with parts.database.write() as connection:
@@ -64,7 +64,7 @@ def record_event(parts: Parts, event: WebhookEvent, key: str = "") -> None:
         if project is not None:
             _record(connection, project, event, packed, now)
     if project is None:
-        raise ConflictError(describe_other(known, event.project.project_id, created_s))
+        raise ConflictError(describe_other(stored, event.project.project_id, created_s))
 
 
 def _record(

@@ -49,11 +49,11 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
     name = f"{task_id}-{kind}.png"
     path = artifacts.pictures / model.model_version / name
     if not _is_whole(path):
-        wanted = TaskRecord(task_id, project.project_id, task.data, "")
+        record = TaskRecord(task_id, project.project_id, task.data, "")
         prediction = suggester.predict(
             project,
             model,
-            wanted,
+            record,
             deadline=time.monotonic() + LONGEST_S,
             keep_details=kind == "uncertainty",
             keep_probabilities=kind == "probability",

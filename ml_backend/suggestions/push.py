@@ -144,12 +144,12 @@ class Pusher:
         if not task_ids:
             return set()
         with self._parts.database.read() as connection:
-            found = [tasks.find_task(connection, project_id, task_id) for task_id in task_ids]
-        wanted = [TaskRecord(task.task_id, project_id, task.data, "") for task in found if task]
+            stored = [tasks.find_task(connection, project_id, task_id) for task_id in task_ids]
+        opened = [TaskRecord(task.task_id, project_id, task.data, "") for task in stored if task]
         # The other half of the lease is for sending, before another worker may take the rows.
         deadline = time.monotonic() + LEASE_S / 2
-        answers = self._suggester.suggest(project_id, wanted, None, deadline)
-        return {task.task_id for task, answer in zip(wanted, answers, strict=True) if answer is None}
+        answers = self._suggester.suggest(project_id, opened, None, deadline)
+        return {task.task_id for task, answer in zip(opened, answers, strict=True) if answer is None}
 
     def _converge(
         self, server: LabelStudio, project: Project, task_ids: Sequence[int], ours: Collection[str]

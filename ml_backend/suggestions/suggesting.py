@@ -84,10 +84,10 @@ class Suggester:
         self, project_id: int, wanted: Sequence[TaskRecord], label_config: str | None, deadline: float
     ) -> list[dict[str, Any] | None]:
         """One prediction per task, or None where there is no model, something failed, or time ran out."""
-        found = self._find_model(project_id)
-        if found is None:
+        live = self._find_model(project_id)
+        if live is None:
             return [None] * len(wanted)
-        project, model = found
+        project, model = live
         try:
             config = parse_label_config(label_config or project.label_config)
         except LabelConfigError as error:
@@ -114,10 +114,10 @@ class Suggester:
         Returns whether there is one now: none when another version became current meanwhile, or the labeling
         setup cannot be used. Raises what keeps the task from being scored.
         """
-        found = self._find_model(project_id)
-        if found is None or found[1].model_version != model_version:
+        live = self._find_model(project_id)
+        if live is None or live[1].model_version != model_version:
             return False
-        project, model = found
+        project, model = live
         config, _ = find_config(project.label_config)
         if config is None:
             return False
@@ -191,10 +191,10 @@ class Suggester:
             "skip_model project=%d model_version=%s cause=%s", project.project_id, model.model_version, error
         )
         keep_readable(self.parts, project)
-        found = self._find_model(project.project_id)
-        if found is None or found[1].model_version == model.model_version:
+        live = self._find_model(project.project_id)
+        if live is None or live[1].model_version == model.model_version:
             return None, False
-        return self._try_to_answer(*found, config, task, deadline)
+        return self._try_to_answer(*live, config, task, deadline)
 
     def _answer(
         self,

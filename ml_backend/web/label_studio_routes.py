@@ -41,8 +41,12 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
 
     @routes.get("/ready")
     def ready() -> ResponseReturnValue:
-        found = loop.ready()
-        return jsonify(found), 200 if found["ready"] else 503, {} if found["ready"] else {"Retry-After": "5"}
+        readiness = loop.ready()
+        return (
+            jsonify(readiness),
+            200 if readiness["ready"] else 503,
+            {} if readiness["ready"] else {"Retry-After": "5"},
+        )
 
     @routes.post("/setup")
     def setup() -> ResponseReturnValue:

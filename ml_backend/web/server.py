@@ -124,9 +124,9 @@ def _step(server: BaseWSGIServer) -> None:
 def _allow_files(most_connections: int) -> int:
     """Raise the limit of open files where that is possible, and give what is left of it for connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most_connections + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = most_connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return max(min(most_connections, soft - OTHER_FILES), soft // 2)
     return most_connections
