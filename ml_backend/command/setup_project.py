@@ -55,7 +55,7 @@ def set_up_project(
     settings: Settings,
     report: Callable[[str], None] = lambda message: None,
 ) -> int:
-    """Check everything, then make it: labeling setup, backend, webhook, images. Returns the project's id.
+    """Check everything, then make it: labeling setup, backend, webhook, instruction, images. Returns the id.
 
     A project that was made for this and cannot be connected is deleted again: nothing half-made stays.
     """
@@ -73,6 +73,7 @@ def set_up_project(
             admin.delete_project(project_id)
         raise
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
+    report(_instruct(admin, project_id))
     if images is not None:
         _upload(admin, project_id, images, report)
     if plan.order_tasks is not None:
@@ -165,6 +166,16 @@ def _ensure_project(admin: LabelStudioAdmin, plan: ProjectPlan, label_config: st
     if label_config is not None:
         fields["label_config"] = label_config
     return admin.set_project_fields(plan.project_id, **fields).project_id
+
+
+def _instruct(admin: LabelStudioAdmin, project_id: int) -> str:
+    """Give annotators an instruction, unless people wrote one; says which of the two."""
+    if admin.ensure_instruction(project_id):
+        return f"project {project_id} shows annotators how to paint, correct and answer"
+    return (
+        f"project {project_id} keeps the instruction that it has; to get Brushloop's, empty it in Label "
+        "Studio (Settings, Annotation) and run this again"
+    )
 
 
 def _upload(

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.instruction import write_instruction
 from ml_backend.label_studio.payloads import find_webhook_key, parse_project
 from ml_backend.label_studio.project_order import BACKEND_TITLE, is_our_title
 from ml_backend.ports import ProjectRecord
@@ -78,6 +79,18 @@ class LabelStudioAdmin:
         """Change fields of the project row, such as `model_version`, `sampling` or `label_config`."""
         row = self._connection.request("PATCH", f"/api/projects/{int(project_id)}", json=fields)
         return parse_project(row)
+
+    def ensure_instruction(self, project_id: int) -> bool:
+        """Have annotators shown how to work, in a project without an instruction; whether it has this one.
+
+        Words that people wrote stay, and so does whether the instruction is shown.
+        """
+        row = self._connection.request("GET", f"/api/projects/{int(project_id)}")
+        present = str(row.get("expert_instruction") or "").strip()
+        wanted = write_instruction(parse_project(row).label_config)
+        if not present:
+            self.set_project_fields(project_id, expert_instruction=wanted, show_instruction=True)
+        return present in ("", wanted)
 
     def upload_images(self, project_id: int, paths: Sequence[Path]) -> int:
         """Upload images as tasks; files whose name the project has already are left out. Returns how many."""

@@ -35,6 +35,7 @@ class FakeAdmin:
         self.is_token_good = True
         self.reaches_backend = True
         self.done: list[str] = []
+        self.has_own_instruction = False
 
     def check_token(self) -> str:
         if not self.is_token_good:
@@ -57,6 +58,9 @@ class FakeAdmin:
 
     def delete_project(self, project_id: int) -> None:
         del self.projects[project_id]
+
+    def ensure_instruction(self, project_id: int) -> bool:
+        return not self.has_own_instruction
 
     def upload_images(self, project_id: int, paths: Any) -> int:
         self.uploaded += [path.name for path in paths]
@@ -162,3 +166,11 @@ def test_the_mend_adds_background_to_a_project_that_is_there(admin: FakeAdmin) -
 def test_a_setup_that_no_label_can_mend_is_answered_with_another_one(admin: FakeAdmin) -> None:
     with pytest.raises(LabelConfigError, match="--config"):
         run(plan(label_config="<View/>", add_background=True))
+
+
+def test_an_instruction_that_people_wrote_is_left_alone_and_that_is_said(admin: FakeAdmin) -> None:
+    assert any("shows annotators how to paint" in line for line in run(plan()))
+    admin.has_own_instruction = True
+    (line,) = [line for line in run(plan()) if "instruction" in line]
+    assert "keeps the instruction that it has" in line
+    assert "empty it" in line
