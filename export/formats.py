@@ -17,6 +17,7 @@ from export.atomic_files import written_whole
 from export.errors import ExportError, import_extra
 from export.label_files import save_instances, save_label_png
 from export.result import Result, number_objects
+from export.shape_files import write_geojson, write_imagej
 
 
 class Writer(Protocol):
@@ -164,5 +165,7 @@ WRITERS: dict[str, Writer] = {
     "coco": write_coco,
     "yolo": write_yolo,
     "nnunet": write_nnunet,
+    "imagej": write_imagej,
+    "geojson": write_geojson,
 }
 """By the names that `brushloop export --form` takes."""

@@ -13,7 +13,7 @@ from ml_backend.command.options import ProjectNumber, data_dir_option, settings_
 
 console = Console()
 
-FORMS = ("png", "instances", "coco", "yolo", "nnunet")
+FORMS = ("png", "instances", "coco", "yolo", "nnunet", "imagej", "geojson")
 
 
 @click.command()
