@@ -75,8 +75,8 @@ def _explain(part: ReadRegion, schema: LabelSchema) -> tuple[str, str]:
     if claim.by_model and not part.offered.any():
         return (
             "untouched-prediction",
-            f"A {name} region is a prediction that nobody touched; by itself it teaches nothing. "
-            "Correct it, or say Reviewed around what is right.",
+            f"A {name} region is a prediction that nobody touched: accepted without change it teaches nothing"
+            ". Correct it, turn a box around what is right to Reviewed, or check 'Whole image reviewed'.",
         )
     if part.offered.any() or claim.erased.any():
         return _explain_covered(part, name, schema)

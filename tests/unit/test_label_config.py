@@ -11,7 +11,7 @@ import pytest
 from core.schema import LabelClass
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import add_background, find_image_address, parse_label_config
-from ml_backend.label_studio.setup_tags import MAX_CONFIG_CHARS
+from ml_backend.label_studio.setup_tags import MAX_CONFIG_CHARS, read_tags
 
 IMAGE = '<Image name="image" value="$image"/>'
 LABELS = '<Label value="Nucleus"/><Label value="Background"/>'
@@ -51,6 +51,13 @@ def test_the_setup_that_comes_with_the_project_offers_everything() -> None:
     assert config.schema.names == ("Background", "Nucleus")
     assert config.uncertain_tag == config.reviewed_tag is not None
     assert config.review_choice == "Whole image reviewed"
+
+
+def test_the_questions_of_the_setup_that_comes_with_the_project_hide_no_pixel() -> None:
+    tags = read_tags(Path("label_config.xml").read_text(encoding="utf-8"))
+    (boxes,) = (tag for tag in tags if tag.kind == "rectanglelabels")
+    assert float(boxes.attributes["fillopacity"]) == 0
+    assert float(boxes.attributes["strokewidth"]) > 1
 
 
 def test_what_a_project_does_not_offer_is_none() -> None:

@@ -237,6 +237,9 @@ def test_an_untouched_prediction_teaches_nothing_by_itself() -> None:
     partial = label((1, 3), region, originals={"p": sent(N, ["###"])})
     assert rows(partial) == ["..."]
     assert codes(partial) == ["untouched-prediction"]
+    (message,) = (finding.message for finding in partial.findings)
+    assert "accepted without change it teaches nothing" in message
+    assert "Reviewed, or check 'Whole image reviewed'" in message
 
 
 def test_a_changed_prediction_teaches_added_and_erased_pixels_only() -> None:
