@@ -51,7 +51,7 @@ FLOORS: dict[str, set[str]] = {
     "the loop": {"ml_backend.learning_loop"},
     "web and queue": {"ml_backend.web", "ml_backend.jobs"},
     "composition": {"ml_backend.bootstrap"},
-    "processes": {"ml_backend.worker", "ml_backend.wsgi"},
+    "processes": {"ml_backend.label_studio_ml_adapter", "ml_backend.worker", "ml_backend.wsgi"},
     "the command": {"ml_backend.command", "ml_backend._wsgi"},
 }
 """Boxes from the bottom up: a wing (a package inside `core` or `ml_backend`), or a file beside the wings.
@@ -142,12 +142,12 @@ OPEN: dict[str, set[str]] = {
     },
     "ml_backend.strokes": {"build_truth", "effort", "reconcile", "recording"},
     "ml_backend.suggestions": {"pictures", "push", "suggesting"},
-    "ml_backend.web": {"app", "server"},
+    "ml_backend.web": {"app", "label_studio_routes", "loop", "server"},
     "simulation": {"command"},
 }
 """The files of a wing that others may import; all others are private to it, and may change with it alone."""
 
-MOST_ARROWS = {"core": 35, "ml_backend": 116}
+MOST_ARROWS = {"core": 35, "ml_backend": 120}
 """Arrows between the boxes of a package; the map stays readable as long as they are few."""
 
 TWINS = {
