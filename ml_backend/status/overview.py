@@ -105,9 +105,14 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
         or project.live_problem
         or _describe_repeat(view.repeat)
         or (describe_workers(connection, parts) if state == "queued" else None)
-        or next(iter(health.list_troubles(connection, project.project_id)), None)
-        or project.last_error,
+        or _describe_troubles(connection, project),
     }
+
+
+def _describe_troubles(connection: Connection, project: Project) -> str | None:
+    """All that lasts, each cause once: the remedy of one may not be that of another."""
+    lasting = [*health.list_troubles(connection, project.project_id), project.last_error]
+    return "; ".join(dict.fromkeys(one for one in lasting if one)) or None
 
 
 def describe_in_short(parts: Parts, connection: Connection, project: Project) -> dict[str, Any]:
