@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -23,12 +23,14 @@ class Result:
     file_name : of the image itself
     label_map : (H, W) uint8, class indices, 255 where nobody labelled
     load_image : gives (H, W, C) uint8 or uint16
+    task : `id` and `data` as Label Studio has them; empty for images that do not come from there
     """
 
     name: str
     file_name: str
     label_map: NDArray[np.uint8]
     load_image: Callable[[], NDArray[Any]]
+    task: Mapping[str, Any] = field(default_factory=dict)
 
 
 def number_objects(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,9 +11,12 @@ from rich.markup import escape
 
 from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
 
+if TYPE_CHECKING:
+    from ml_backend.command.project_results import ProjectResults
+
 console = Console()
 
-FORMS = ("png", "instances", "coco", "yolo", "nnunet", "imagej", "geojson")
+FORMS = ("png", "instances", "coco", "yolo", "nnunet", "imagej", "geojson", "labelstudio")
 
 
 @click.command()
@@ -42,16 +45,27 @@ def export(project: int, out: Path, form: str, what: Any, images: str, data_dir:
 
     What cannot be given is listed with its reason, and the exit code is 1.
     """
-    from export.formats import WRITERS
     from ml_backend.bootstrap import build_parts
     from ml_backend.command.project_results import ProjectResults
 
     parts = build_parts(settings_of(data_dir=data_dir))
     results = ProjectResults(parts, project, what, only_submitted=images == "submitted")
-    n_images = WRITERS[form](out, results, results.schema)
+    n_images = write_form(form, out, results)
     console.print(f"{n_images} images: {out}", highlight=False, soft_wrap=True)
     for task_id, problem in results.left_out:
         line = f"[yellow]left out:[/] task {task_id}: {escape(problem)}"
         console.print(line, highlight=False, soft_wrap=True)
     if results.left_out:
         raise click.exceptions.Exit(1)
+
+
+def write_form(form: str, out: Path, results: ProjectResults) -> int:
+    """Write all results in one of `FORMS`; returns how many images that were."""
+    from export.formats import WRITERS
+    from ml_backend.command.label_studio_file import write_label_studio
+
+    if form != "labelstudio":
+        return WRITERS[form](out, results, results.schema)
+    model = None if results.what == "truth" else results.model
+    version = None if model is None else f"export-{model.model_version}"
+    return write_label_studio(out, results, results.config, version)

@@ -50,6 +50,7 @@ class ProjectResults:
             raise ExportError(f"the labeling setup of project {self.project_id} cannot be used: {problem}")
         if self.what != "truth" and self.model is None:
             raise ExportError(f"project {self.project_id} has no model yet: export the truth alone")
+        self.config = config
         self.schema: LabelSchema = config.schema
         self._image_key = config.image_key or DEFAULT_IMAGE_KEY
         self._suggester = Suggester(self.parts)
@@ -71,7 +72,7 @@ class ProjectResults:
             load: Callable[[], NDArray[Any]] = partial(
                 self.parts.images.open, self.project_id, task.task_id, task.data
             )
-            yield Result(name, file_name, label_map, load)
+            yield Result(name, file_name, label_map, load, {"id": task.task_id, "data": dict(task.data)})
 
     def _label_map(self, task: StoredTask) -> NDArray[np.uint8] | None:
         truth = self._truth(task) if self.what != "predictions" else None

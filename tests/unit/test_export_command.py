@@ -19,6 +19,7 @@ from export.errors import ExportError
 from export.formats import WRITERS
 from export.label_files import read_label_png
 from export.result import Result, number_objects
+from ml_backend.command.export_command import FORMS, write_form
 from ml_backend.command.project_results import ProjectResults, renumber
 
 SCHEMA = LabelSchema.of("Nucleus", "Background", "Mitosis")
@@ -116,4 +117,13 @@ def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second
     for name in truth:
         is_painted = truth[name] != IGNORE_INDEX
         assert (both[name] == np.where(is_painted, truth[name], seen[name])).all()
+    for form in FORMS:
+        assert write_form(form, tmp_path / form, ProjectResults(bench.parts, 1, "truth")) == 2
+        assert any((tmp_path / form).rglob("*.*"))
+    task = json.loads((tmp_path / "labelstudio" / "tasks.json").read_text())[0]
+    assert task["data"]["image"].endswith(f"/{task['id']}.png")
+    assert task["annotations"][0]["result"]
+    write_form("labelstudio", tmp_path, ProjectResults(bench.parts, 1, "both"))
+    (prediction,) = json.loads((tmp_path / "tasks.json").read_text())[0]["predictions"]
+    assert prediction["model_version"].startswith("export-r")
     bench.close()
