@@ -78,6 +78,7 @@ def find_due(connection: Connection, project: Project, settings: Settings, now: 
         due.append("round")
     elif project.current_version is not None:
         due += _find_review(connection, project, project.current_version, settings, now)
+        # Training on comes last: anything that a person waits for goes first.
         if not due and not unbuilt and not is_training(connection, project.project_id, now):
             due += ["consolidate"] * (plan_continuation(connection, project, settings, now) is not None)
     return due
@@ -125,6 +126,7 @@ def _find_review(
         due.append("rank")
     if has_credential(project, settings) and is_reached(review.keep_retry_at, now, LONGEST_PAUSE_S):
         is_sent = is_ranking_sent(connection, project_id, version, settings, now)
+        # Twice per version: when it becomes current, and when Label Studio has all the scores to order by.
         if review.kept_version != version or (is_sent and review.settled_version != version):
             due.append("sync")
     return due
@@ -169,6 +171,7 @@ def _is_round_due(
         return False
     if project.is_train_requested:
         return True
+    # Nothing new is painted, yet people get no suggestions until a round makes another model.
     if _has_no_readable_model(connection, project):
         return bool(assess_project(connection, project, schema, settings).ready)
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):

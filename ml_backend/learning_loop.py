@@ -141,8 +141,8 @@ class LearningLoop:
     def projects(self) -> list[dict[str, Any]]:
         """All known projects with their status in short."""
         with self.parts.database.read() as connection:
-            known = list_projects(connection)
-            return [overview.describe_in_short(self.parts, connection, project) for project in known]
+            listed = list_projects(connection)
+            return [overview.describe_in_short(self.parts, connection, project) for project in listed]
 
     def status(self, project_id: int) -> dict[str, Any]:
         with self.parts.database.read() as connection:
@@ -168,7 +168,7 @@ class LearningLoop:
     def views(self, n_rounds: int) -> list[ProjectView]:
         """All projects with their newest reports, of one moment."""
         with self.parts.database.read() as connection:
-            return [self._view(connection, known, n_rounds, 0) for known in list_projects(connection)]
+            return [self._view(connection, project, n_rounds, 0) for project in list_projects(connection)]
 
     def _view(
         self, connection: Connection, project: Project, n_rounds: int | None, n_tasks: int
@@ -183,9 +183,9 @@ class LearningLoop:
     def versions(self, project_id: int | None = None) -> list[str]:
         """Model versions that one can go back to, newest first: of one project, or of all."""
         with self.parts.database.read() as connection:
-            known = list_projects(connection) if project_id is None else [get_project(connection, project_id)]
-            found = [row for project in known for row in models.list_versions(connection, project.project_id)]
-        return [version for version, _ in sorted(found, key=lambda row: -row[1])]
+            asked = list_projects(connection) if project_id is None else [get_project(connection, project_id)]
+            kept = [row for project in asked for row in models.list_versions(connection, project.project_id)]
+        return [version for version, _ in sorted(kept, key=lambda row: -row[1])]
 
     def request_training(self, project_id: int) -> None:
         """Have a round started although the gate may be closed; not where the labeling setup forbids it."""

@@ -91,8 +91,8 @@ class StoredExamples:
         self._is_draft = not has_enough_held_out([example.summary for example in examples], schema)
 
     def summaries(self) -> Sequence[ExampleSummary]:
-        found = [example.summary for example in self._examples.values()]
-        return [_with_everything(summary) for summary in found] if self._is_draft else found
+        stored = [example.summary for example in self._examples.values()]
+        return [_with_everything(summary) for summary in stored] if self._is_draft else stored
 
     def open(self, key: str) -> Example:
         example = self._examples[key]

@@ -168,6 +168,7 @@ def _passes(area: Mask, left: Mask, margins: tuple[int, int, int, int]) -> Itera
             for points in _ring(depth, level, left, radius):
                 yield points, radius
                 _cover(left, points, radius)
+            # One pixel of overlap, since the soft edges of two neighbouring rings would leave a gap.
             level += max(2 * radius - 1, 1)
         _forget_spots(left)
         if not left.any() or radius <= SMALLEST_RADIUS_PX:
@@ -194,6 +195,7 @@ def _runs(points: Points, useful: NDArray[np.bool_]) -> list[Points]:
         return [np.concatenate([points, points[:1]])]
     if not useful.any():
         return []
+    # Begin where nothing is to do, so that no run goes over the end of the array.
     first = int(np.flatnonzero(~useful)[0])
     points, useful = np.roll(points, -first, 0), np.roll(useful, -first)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], useful.astype(np.int8), [0]])))
@@ -237,9 +239,9 @@ def _depth(area: Mask, margins: tuple[int, int, int, int]) -> NDArray[np.float32
     top, bottom, left, right = margins
     padded = cv2.copyMakeBorder(area.astype(np.uint8), top, bottom, left, right, cv2.BORDER_REPLICATE)
     padded = np.pad(padded, 1)
-    found = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     height, width = area.shape
-    return np.asarray(found[1 + top : 1 + top + height, 1 + left : 1 + left + width])
+    return np.asarray(depth[1 + top : 1 + top + height, 1 + left : 1 + left + width])
 
 
 def _margins(box: Box, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -75,8 +75,8 @@ class LocalLearner:
                 masks = build_suggestion(prediction, SCHEMA, annotated, self.model.limits).masks
             candidates += [(name, region, masks) for region in regions]
         beta = beta_of_round(number - 1, self.settings.rounds)
-        found = [region for _, region, _ in candidates]
-        order = choose_places(self.acquisition, found, self.settings.objects_per_round, rng, beta)
+        proposed = [region for _, region, _ in candidates]
+        order = choose_places(self.acquisition, proposed, self.settings.objects_per_round, rng, beta)
         return [self._to_place(*candidates[index]) for index in order]
 
     def learn(self, number: int, visits: Sequence[Visit]) -> bool:
@@ -92,6 +92,7 @@ class LocalLearner:
                 warm_budget_s=settings.budget_s or settings.first_budget_s,
                 max_steps=None if settings.budget_s else steps,
                 n_threads=settings.n_threads,
+                # Rounds and repetitions differ; a study that is repeated gets the same seeds again.
                 seed=1000 * self.seed + number,
             ),
             now=time.perf_counter,
@@ -141,9 +142,9 @@ class LocalLearner:
     # What the trainer reads.
 
     def summaries(self) -> list[ExampleSummary]:
-        found = [self._summary(name, is_draft=False) for name in sorted(self._maps)]
-        if has_enough_held_out(found, SCHEMA):
-            return found
+        split_ones = [self._summary(name, is_draft=False) for name in sorted(self._maps)]
+        if has_enough_held_out(split_ones, SCHEMA):
+            return split_ones
         return [self._summary(name, is_draft=True) for name in sorted(self._maps)]
 
     def open(self, key: str) -> Example:

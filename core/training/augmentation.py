@@ -92,6 +92,7 @@ def cut_patch(
     local = affine.copy()
     local[:, 2] -= (left, top)
     patch = _warp_channels(image[top:bottom, left:right], local, size_px)
+    # Never interpolated: between class 1 and class 3 there is no class 2.
     labels = cv2.warpAffine(
         np.ascontiguousarray(label_map[top:bottom, left:right]),
         local,

@@ -85,6 +85,7 @@ def begin(
     # An image that brings more channels widens the input: no image loses one.
     in_channels = max(start.architecture["in_channels"], n_channels)
     architecture = {**start.architecture, "in_channels": in_channels, "n_classes": len(schema)}
+    # Matched by name: a class that moved in the labeling setup keeps what was learnt of it.
     weights = conform_classes(start.weights, start.schema.names, schema.names)
     weights = widen_channels(weights, in_channels)
     statistics = meet(start.statistics, examples, in_channels)

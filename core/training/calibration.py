@@ -44,6 +44,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -
         scaled = log_softmax(logits / math.exp(log_temperature), axis=1)
         return -float(scaled[rows, labels].mean())
 
+    # Searched by its logarithm: half as sure and twice as sure are equally far from unchanged.
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     best = minimize_scalar(nats, bounds=bounds, method="bounded", options={"xatol": 1e-3})
     return math.exp(float(best.x))

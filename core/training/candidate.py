@@ -103,6 +103,7 @@ def _better_network(
     compute: Compute,
     maps: FeatureMaps,
 ) -> Checkpoint:
+    # Without the quick learners: what they say is the same for both.
     alone = replace(checkpoint, learners={}, shares={})
     candidates = (alone, replace(alone, weights=other))
     nats = [

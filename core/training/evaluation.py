@@ -256,6 +256,7 @@ def _cut_blocks(example: Example) -> list[HeldOutBlock]:
                     first[1] : left + BLOCK_PX + CONTEXT_PX,
                 ]
             )
+            # The rim is shown to the network and not counted: its truth belongs to the neighbouring blocks.
             label_map = np.full(window.shape[:2], IGNORE_INDEX, np.uint8)
             row, column = top - first[0], left - first[1]
             label_map[row : row + proper.shape[0], column : column + proper.shape[1]] = proper

@@ -109,6 +109,7 @@ def optimise(
     compute = compute or choose_compute()
     network.to(compute.device).train()
     smoothed = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    # A fresh optimiser: the moments of the old one are full of the steps that failed.
     optimizer, scaler = _adamw(network, recipe), compute.scaler()
     draw = partial(draw_batch, examples, schema, statistics, class_weight, recipe, rng)
     losses: list[float] = []
@@ -119,6 +120,7 @@ def optimise(
         while (done := progress(len(losses))) < 1:
             if should_stop():
                 raise RoundCancelledError(f"stopped after {len(losses)} steps")
+            # A loss that stopped being a number is the mark of steps that are too long.
             rate = peak_rate * schedule(done, recipe.ramp_share) / 4**restores
             for group in optimizer.param_groups:
                 group["lr"] = rate

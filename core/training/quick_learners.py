@@ -128,6 +128,7 @@ def draw_painted(
     for n_done, label in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):  # the rarest first
         image = np.concatenate([np.full(len(at), index) for index, at in parts[label]])
         at = np.concatenate([at for _, at in parts[label]])
+        # What a rare class cannot fill of its part goes to the more frequent ones.
         chosen = rng.permutation(len(at))[: left // (len(sizes) - n_done)]
         left -= len(chosen)
         images.append(image[chosen])
@@ -176,6 +177,7 @@ def _look(
     for index in rng.permutation(len(examples)):
         if should_stop():
             raise RoundCancelledError("stopped while looking at images")
+        # Out of time or not, a head needs two classes: with one it would answer nothing else.
         if pace() > LOOKING_SHARE and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
             break
         for inside, origin, features in _by_tile(painted, index, examples[index], maps):
@@ -264,6 +266,7 @@ def _ask_folds(
     tree_logits = head_logits.copy()
     for ours in (side, ~side):
         labels = painted.labels[chosen[ours]]
+        # A half that shows one class, or all images, tells nothing about the real learners.
         if len(np.unique(labels)) < 2 or ours.all():
             return None
         steps = _until(FOLD_STEPS, lambda: 0.0, should_stop)

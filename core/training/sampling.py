@@ -95,6 +95,7 @@ def _replay(old: Sequence[ExampleSummary], rng: np.random.Generator, n: int) -> 
     while len(taken) < n:
         queue = queues[turn % len(queues)]
         turn += 1
+        # An image with several classes stands in several queues.
         while queue and queue[-1] in taken:
             queue.pop()
         if queue:

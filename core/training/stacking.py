@@ -101,6 +101,7 @@ def _weigh(
     balance = counts.rsqrt()[truth]
     balance = balance / balance.sum()
     prior = torch.tensor([share.weight for share in prior_shares(names).values()])
+    # Any numbers do: their softmax stays on the simplex, so the search needs no constraint.
     free = prior.log().requires_grad_()
 
     def nats() -> Tensor:

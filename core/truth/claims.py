@@ -163,6 +163,7 @@ def _changed(region: BrushRegion, schema: LabelSchema, sent: SentMask, was_renam
     before: Mask = np.zeros(alpha.shape, bool)
     before[slices_within(sent.box, box)] = sent.mask
     after = BrushRegion(region.region_id, region.class_index, region.origin, box.top, box.left, alpha).painted
+    # Where nothing at all is left: the soft edge of a stroke takes nothing away.
     erased = before & (alpha == 0)
     shown: Mask = after
     shown_before: Mask = before

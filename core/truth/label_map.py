@@ -163,6 +163,7 @@ def _object_classes(
 
 
 def _write(target: NDArray[np.uint8], mask: Mask, class_index: int) -> None:
+    # A pixel that contradicts once goes on to do so: the mark differs from every class, too.
     other = mask & (target != IGNORE_INDEX) & (target != class_index)
     target[mask] = class_index
     target[other] = _CONTRADICTION

@@ -133,6 +133,7 @@ def _sqlite(path: Path) -> Engine:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
+    # Of the file at the first transaction. One that lies there later is another database.
     inode: list[int] = []
 
     @event.listens_for(engine, "begin")
@@ -146,10 +147,10 @@ def _sqlite(path: Path) -> Engine:
 
 def _refuse_other_file(path: Path, inode: list[int]) -> None:
     """Refuse to write into a file whose name is gone: all of it would be lost without a word."""
-    found = path.stat().st_ino if path.exists() else 0
+    present = path.stat().st_ino if path.exists() else 0
     if not inode:
-        inode.append(found)
-    if found != inode[0]:
+        inode.append(present)
+    if present != inode[0]:
         cause = f"the file {path} was removed or replaced: bring it back, and start every process again"
         raise OperationalError("BEGIN", {}, sqlite3.OperationalError(cause))
 

@@ -24,7 +24,6 @@ _OF_A_TASK = (
     tables.scorings,
 )
 
-
 LONGEST_RETRY_S = 300.0
 """The longest pause before a task is tried again whose image could not be read."""
 
@@ -78,6 +77,7 @@ def remember_tasks(
         }
         for task_id, data in tasks
     ]
+    # An empty record says only that the task exists: what is known of its image stays.
     insert_or_replace(connection, tables.tasks, [row for row in rows if row["data"] != "{}"])
     insert_or_ignore(connection, tables.tasks, [row for row in rows if row["data"] == "{}"])
 

@@ -116,11 +116,12 @@ def find_damage(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
 
 def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: StoredTask) -> None:
     with parts.database.read() as connection:
+        # Read again, in one moment with its annotations: the list may be minutes old.
         task = tasks.find_task(connection, project.project_id, seen.task_id) or seen
         living = annotation_rows.list_living(connection, project.project_id, task.task_id)
         measured = efforts.find_measured(connection, project.project_id, task.task_id)
         version = efforts.find_newest_version(connection, project.project_id, task.task_id)
-        starts = {version, *(str(known.get("model_version")) for known in measured.values())}
+        starts = {version, *(str(earlier.get("model_version")) for earlier in measured.values())}
         sent = predictions.list_sent(
             connection,
             project.project_id,
@@ -137,11 +138,12 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
             shape = parts.images.shape(project.project_id, task.task_id, task.data)
             ours = {region.region_id for region in sent}
             checked = check_copies(parts, project, living, ours, config, shape)
+            # The image's size was fetched before: one that is slow to come keeps no place to compute.
             with parts.computing:
                 paintings = [parse_painting(one.result, config, shape) for one in checked.annotations]
                 people = [one.user_id for one in living]
-                known = (*checked.originals, *sent)
-                label_map, said = combine_paintings(paintings, known, config.schema, people)
+                originals = (*checked.originals, *sent)
+                label_map, said = combine_paintings(paintings, originals, config.schema, people)
                 findings = [*said, *checked.findings]
                 effort = _measure_all(checked.annotations, paintings, config, sent, version, measured)
                 counts = count_truth(label_map, config.schema)
@@ -179,12 +181,13 @@ def _measure_all(
 ) -> dict[int, Mapping[str, Any]]:
     """What each annotation took, by its id."""
     masks = to_sent_masks(sent, config.schema)
-    found: dict[int, Mapping[str, Any]] = {}
+    by_annotation: dict[int, Mapping[str, Any]] = {}
     for annotation, painting in zip(living, paintings, strict=True):
         earlier = measured.get(annotation.annotation_id)
         start = find_start(annotation, config, sent, newest_version, earlier)
-        found[annotation.annotation_id] = asdict(measure(annotation, painting, config, sent, masks, start))
-    return found
+        effort = measure(annotation, painting, config, sent, masks, start)
+        by_annotation[annotation.annotation_id] = asdict(effort)
+    return by_annotation
 
 
 def _store_maps(

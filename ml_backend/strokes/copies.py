@@ -64,6 +64,7 @@ def check_copies(
         )
     except LabelStudioRefusedError as error:
         log.warning("skip_copy_check project=%d cause=%s", project.project_id, error)
+        # A refusal will not pass by itself, so the annotation is believed, and people are told.
         predicted = ()
     except LabelStudioUnavailableError as error:
         raise UncheckedCopyError(

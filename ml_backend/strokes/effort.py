@@ -73,6 +73,7 @@ def find_start(
     regions = [region for region in annotation.result if isinstance(region, Mapping)]
     ids = {region.get("id") for region in regions if isinstance(region.get("id"), str)}
     versions = [region.model_version for region in sent if region.region_id in ids]
+    # Sent regions are listed oldest first: of several versions the newest was shown.
     if versions:
         return versions[-1]
     if known is not None and known.get("model_version") is not None:

@@ -191,6 +191,7 @@ def _refresh(
     """Fetch one task and take over its annotations; how many changed, and how many were deleted."""
     asked_at = parts.clock()
     with parts.database.read() as connection:
+        # Before the question: what webhooks tell while the answer is on its way is newer than it.
         current = find_project(connection, project.project_id)
     asked_seq = current.truth_seq if current else 0
     try:
@@ -228,6 +229,7 @@ def _take_over(
             connection, project.project_id, annotation, seq, now, listed_seq=asked_seq
         )
     for annotation_id, known_seq in living.items():
+        # One that a webhook brought after the question cannot be in the answer: it is not gone.
         if annotation_id not in listed and known_seq <= asked_seq:
             annotation_rows.delete(connection, project.project_id, annotation_id, seq, now)
             n_deleted += 1
@@ -259,6 +261,7 @@ def _drop_gone_tasks(
             and not listed_at <= seen_at <= now
             and (asked is None or task_id in asked)
         ]
+        # A server that lists nothing at all is more likely broken than empty.
         doubt_s = DOUBT_ALL_S if len(left_out) == len(stamps) else DOUBT_S
         gone = tasks.note_left_out(connection, project.project_id, left_out, listed, now, doubt_s)
         if gone:

@@ -161,15 +161,17 @@ class Pusher:
         wanted = {
             i: p if p and p["model_version"] == project.current_version else None for i, p in stored.items()
         }
-        n_sent, left = 0, list(task_ids)
+        n_sent, unsure = 0, list(task_ids)
         for _ in range(MAX_PASSES):
-            held = server.list_predictions(project.project_id, left)
-            needs = {i: find_difference(wanted[i], held[i], ours) for i in left if i in held}
-            left = [task_id for task_id, need in needs.items() if need.create]
+            held = server.list_predictions(project.project_id, unsure)
+            # A task that the listing leaves out is gone from Label Studio: nothing is to be sent for it.
+            needs = {i: find_difference(wanted[i], held[i], ours) for i in unsure if i in held}
+            # Only what was created is listed again: `/predict` may have stored another one meanwhile.
+            unsure = [task_id for task_id, need in needs.items() if need.create]
             n_sent += _send(server, project.project_id, needs, wanted)
-            if not left:
+            if not unsure:
                 return n_sent
-        log.warning("give_up_push project=%d tasks=%s cause=not_kept", project.project_id, left)
+        log.warning("give_up_push project=%d tasks=%s cause=not_kept", project.project_id, unsure)
         return n_sent
 
 

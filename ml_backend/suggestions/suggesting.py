@@ -210,11 +210,11 @@ class Suggester:
             stored = tasks.find_task(connection, project.project_id, task.task_id)
             truth = TaskTruth.from_record(stored.truth) if stored and stored.truth else TaskTruth()
             depends_on = fingerprint(self.parts, config, task, truth)
-            known = predictions.find_prediction(
+            answered = predictions.find_prediction(
                 connection, project.project_id, task.task_id, model.model_version, depends_on
             )
-        if known is not None:
-            return known
+        if answered is not None:
+            return answered
         if time.monotonic() >= deadline:
             # Here, because even fetching hundreds of images would outlast the patience of Label Studio.
             raise RoundCancelledError("no time left to look at the image")

@@ -107,6 +107,7 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     app.register_blueprint(api_routes(loop, FairPlaces(places.pictures)))
     app.register_blueprint(dashboard_routes(loop))
     app.register_error_handler(BrushloopError, _refuse)
+    # Not SQLAlchemy's other errors: those are faults of ours, and no retry helps.
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.register_error_handler(kind, _say_database)
     app.register_error_handler(HTTPException, _refuse_http)
@@ -191,5 +192,6 @@ def _to_response(status: int, document: dict[str, str]) -> Response:
 def _add_security_headers(answer: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         answer.headers.setdefault(name, value)
+    # Answers are of this moment and may hold what a person painted.
     answer.headers.setdefault("Cache-Control", "no-store")
     return answer

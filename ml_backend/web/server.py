@@ -72,6 +72,7 @@ def serve(
         clear_untrusted_proxy_headers=True,
         ident=None,
     )
+    # waitress has no setting for the body of its own refusals.
     server.channel_class = _Channel
     _stop_on_signals(server, stop)
     log.info("start_server address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
