@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import BrushloopError
 from ml_backend.ports import ProjectView
@@ -64,7 +65,27 @@ class Metrics:
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
+        self.registry.register(_ReadinessGauges(loop))
         self.registry.register(_ProjectGauges(loop))
+
+
+class _ReadinessGauges(Collector):
+    """What `GET /ready` says, one number for each part of the service."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def describe(self) -> list[Metric]:
+        return []  # nothing is read at registration
+
+    def collect(self) -> Iterator[Metric]:
+        ready = GaugeMetricFamily(
+            "brushloop_ready", "1 where GET /ready finds no trouble with a part", labels=["part"]
+        )
+        checks: Mapping[str, str | None] = self._loop.ready()["checks"]
+        for part, trouble in checks.items():
+            ready.add_metric([part], trouble is None)
+        yield ready
 
 
 class _ProjectGauges(Collector):
@@ -122,9 +143,9 @@ class _ProjectGauges(Collector):
     def _read(self) -> Sequence[ProjectView]:
         try:
             return self._loop.views(NEWEST_ROUNDS)
-        except BrushloopError as error:
-            # The counters of this process are still worth showing.
-            log.warning("skip_gauges cause=%r", str(error))
+        except (BrushloopError, SQLAlchemyError) as error:
+            # The counters of this process are still worth showing, and which part is away most of all.
+            log.warning("skip_gauges cause=%r", str(error).partition("\n")[0])
             return ()
 
 

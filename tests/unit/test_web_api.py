@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from ml_backend.errors import LabelStudioUnavailableError
 
@@ -139,6 +140,21 @@ def test_metrics_count_requests_webhooks_predictions_rounds_and_the_queue(client
         'brushloop_corrective_dice{project="3"} 0.91',
     ):
         assert line in text
+
+
+def test_metrics_say_which_part_of_the_service_is_away_even_without_a_database(client, loop, monkeypatch):
+    parts = ("database", "queue", "workers", "disk", "label_studio")
+    checks = dict.fromkeys(parts) | {"database": "the database cannot be reached"}
+    monkeypatch.setattr(loop, "ready", lambda: {"ready": False, "checks": checks})
+
+    def read_nothing(last_rounds):
+        raise OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+    monkeypatch.setattr(loop, "views", read_nothing)
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    for part in parts:
+        assert f'brushloop_ready{{part="{part}"}} {0.0 if part == "database" else 1.0}' in answer.text
 
 
 def test_two_apps_do_not_share_their_counters(make_client, recorded):
