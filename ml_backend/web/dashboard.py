@@ -71,6 +71,7 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             words=STATE_WORDS,
             rounds=[to_round_row(report, status["model_version"]) for report in reports[:SHOWN_ROUNDS]],
             n_rounds=len(reports),
+            is_new=is_new(status, reports),
             trends=to_trends(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
             tasks=list(view.tasks),
@@ -97,6 +98,17 @@ def to_round_row(report: Mapping[str, Any], current: str | None) -> dict[str, An
         "curve": sparkline([loss for loss in losses if loss is not None]),
         "last_loss": losses[-1] if losses else None,
     }
+
+
+def is_new(status: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the first model answers, no second whole round is done, and no answer came back submitted.
+
+    Label Studio's page that was opened before keeps what it knew of the project, and may show no answers.
+    """
+    done = [r for r in reports if r["state"] == "done" and r.get("kind", "round") == "round"]
+    efforts = [r.get("effort") or {} for r in reports]
+    came_back = any((e.get("corrective_dice") or {}).get("mean") is not None for e in efforts)
+    return bool(status["model_version"]) and len(done) <= 1 and not came_back
 
 
 def to_trends(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -176,6 +176,28 @@ def test_a_project_without_anything_has_a_page(client, loop, monkeypatch):
         assert words in text
 
 
+def test_the_page_asks_for_one_reload_after_the_first_round_until_an_answer_came_back(
+    client, loop, monkeypatch
+):
+    first = {"round": 2, "kind": "round", "state": "done", "promoted": True}
+    first["effort"] = {"annotations": 3, "corrective_dice": {"mean": None}}
+    draft, later = first | {"round": 1, "kind": "draft"}, first | {"round": 3}
+    answered = first | {"effort": {"annotations": 3, "corrective_dice": {"mean": 0.9}}}
+    for reports, is_said in (
+        ([draft], True),
+        ([first, draft], True),
+        ([first | {"round": 3, "kind": "continuation"}, first, draft], True),
+        ([later, first, draft], False),
+        ([answered, draft], False),
+    ):
+        monkeypatch.setattr(loop, "rounds", lambda _, found=reports: found)
+        assert ("reload a page of Label Studio" in client.get("/projects/3").text) is is_said
+    bare = loop.status(3) | {"model_version": None}
+    monkeypatch.setattr(loop, "status", lambda _: bare)
+    monkeypatch.setattr(loop, "rounds", lambda _: [])
+    assert "reload a page of Label Studio" not in client.get("/projects/3").text
+
+
 def test_a_sparkline_stays_inside_its_picture_and_keeps_the_last_value():
     points = [tuple(map(float, p.split(","))) for p in sparkline([float(i) for i in range(1000)]).split()]
     assert len(points) <= 81
