@@ -23,7 +23,7 @@ if not __package__:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line in the way of label-studio-ml."""
     parser = argparse.ArgumentParser(description="Brushloop, a Label Studio ML backend")
-    parser.add_argument("-p", "--port", type=int, default=9090)
+    parser.add_argument("-p", "--port", type=int, help="[PORT, or 9090]")
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104  # as label-studio-ml does
     parser.add_argument("-d", "--debug", action="store_true", help="the same as --log-level DEBUG")
     parser.add_argument("--log-level", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
@@ -55,7 +55,8 @@ def main() -> None:
         build()
     from ml_backend.command import cli
 
-    sys.argv = ["brushloop", "serve", "--with-worker", "--host", options.host, "--port", str(options.port)]
+    sys.argv = ["brushloop", "serve", "--with-worker", "--host", options.host]
+    sys.argv += ["--port", str(options.port)] if options.port is not None else []
     cli.main()
 
 

@@ -10,15 +10,57 @@ import re
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 WEB_ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s]*)?")
 """Scheme, host, maybe a port and a path; no user name, query or fragment."""
 
 PLAIN_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F]*:[0-9a-fA-F:]+)(:[0-9]{1,5})?")
+
+
+FEWEST_WEB_THREADS = 4
+
+
+def read_borrowed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Our settings by the names that label-studio-ml has for them; what is empty says nothing.
+
+    `LABEL_STUDIO_HOST` is Label Studio's own setting too, and may hold a bare path there: that is no address.
+
+    Examples
+    --------
+    >>> read_borrowed({"MODEL_DIR": "/data", "WORKERS": "2", "THREADS": "8", "LABEL_STUDIO_HOST": "/tools"})
+    {'data_dir': '/data', 'web_threads': '16'}
+    """
+    host = environment.get("LABEL_STUDIO_HOST", "")
+    found = {
+        "data_dir": environment.get("MODEL_DIR", ""),
+        "web_threads": _count_threads(environment.get("WORKERS", "") or "1", environment.get("THREADS", "")),
+        "label_studio_url": host if WEB_ADDRESS.fullmatch(host) else "",
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _count_threads(workers: str, threads: str) -> str:
+    """As many calls at once as there; one process of ours has the threads of all its processes."""
+    if not threads:
+        return ""
+    if not (workers.isdecimal() and threads.isdecimal()):
+        return f"{workers} x {threads}"  # which validation refuses
+    return str(max(int(workers) * int(threads), FEWEST_WEB_THREADS))
+
+
+class BorrowedNames(PydanticBaseSettingsSource):
+    """The last source: what `read_borrowed` finds, for settings that have no value by our own names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return read_borrowed(os.environ).get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(read_borrowed(os.environ))
 
 
 class Settings(BaseSettings):
@@ -85,7 +127,23 @@ class Settings(BaseSettings):
         default=300.0, gt=0
     )  # how often Label Studio is asked for what webhooks missed
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    web_threads: int = Field(default=16, ge=4)
+    web_threads: int = Field(default=16, ge=FEWEST_WEB_THREADS)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (*args, *sources.values(), BorrowedNames(settings_cls))
+
+    @field_validator("web_threads", mode="before")
+    @classmethod
+    def _whole_threads(cls, value: object) -> object:
+        if isinstance(value, str) and not value.strip().isdecimal():
+            raise ValueError(
+                f"{value[:100]!r} is no number of threads: "
+                "write WEB_THREADS, or WORKERS and THREADS, as whole numbers"
+            )
+        return value
 
     @field_validator("allowed_hosts", "allowed_image_hosts", "allowed_image_folders", mode="before")
     @classmethod

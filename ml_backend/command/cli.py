@@ -51,7 +51,7 @@ def up(data_dir: Path | None, label_studio_port: int, port: int) -> None:
 
 @commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=9090, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=9090, envvar="PORT", show_default=True)
 @data_dir_option
 @click.option("--with-worker", is_flag=True, help="Train here too, in a process of its own.")
 def serve(host: str, port: int, data_dir: Path | None, with_worker: bool) -> None:

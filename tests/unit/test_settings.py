@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
+from ml_backend.command.cli import commands
 from ml_backend.config import Settings
 
 
@@ -41,3 +44,77 @@ def test_an_image_host_that_can_never_match_is_refused_with_the_form(value: str)
 def test_hosts_with_and_without_a_port_are_image_hosts(value: str) -> None:
     read: Any = Settings(allowed_image_hosts=(value,)).allowed_image_hosts
     assert read == (value,)
+
+
+THEIRS = {
+    "MODEL_DIR": "/models",
+    "WORKERS": "2",
+    "THREADS": "8",
+    "LABEL_STUDIO_HOST": "https://ls.example.org/",
+}
+OURS = {"DATA_DIR": "/ours", "WEB_THREADS": "6", "LABEL_STUDIO_URL": "http://10.0.0.7:8080"}
+
+
+@pytest.fixture
+def set_environment(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Exactly these of the names that have a twin."""
+
+    def set_all(**values: str) -> None:
+        for name in {*THEIRS, *OURS}:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+def read_twins() -> tuple[Path, int, str]:
+    settings = Settings()
+    return settings.data_dir, settings.web_threads, settings.label_studio_url
+
+
+def test_the_names_of_label_studio_ml_count_where_ours_say_nothing(set_environment: Any) -> None:
+    set_environment(**THEIRS)
+    assert read_twins() == (Path("/models"), 16, "https://ls.example.org")
+
+
+def test_our_names_come_first_and_arguments_before_both(set_environment: Any) -> None:
+    set_environment(**THEIRS, **OURS)
+    assert read_twins() == (Path("/ours"), 6, "http://10.0.0.7:8080")
+    assert Settings(data_dir=Path("/given")).data_dir == Path("/given")
+
+
+def test_empty_names_of_label_studio_ml_say_nothing(set_environment: Any) -> None:
+    set_environment(**dict.fromkeys(THEIRS, ""))
+    assert read_twins() == (Path(".brushloop"), 16, "http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize("host", ["/tools", "0.0.0.0", "ls.example.org"])
+def test_a_host_of_label_studio_that_is_no_web_address_says_nothing(set_environment: Any, host: str) -> None:
+    set_environment(LABEL_STUDIO_HOST=host)
+    assert Settings().label_studio_url == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(("workers", "threads", "expected"), [("1", "1", 4), ("", "8", 8), ("4", "", 16)])
+def test_threads_are_those_of_all_processes_and_never_too_few_to_serve(
+    set_environment: Any, workers: str, threads: str, expected: int
+) -> None:
+    set_environment(WORKERS=workers, THREADS=threads)
+    assert Settings().web_threads == expected
+
+
+@pytest.mark.parametrize(
+    "values", [{"THREADS": "many"}, {"THREADS": "8", "WORKERS": "-1"}, {"WEB_THREADS": "4.5"}]
+)
+def test_threads_that_are_no_number_are_refused_by_the_names_that_say_them(
+    set_environment: Any, values: dict[str, str]
+) -> None:
+    set_environment(**values)
+    with pytest.raises(ValidationError, match="write WEB_THREADS, or WORKERS and THREADS, as whole numbers"):
+        Settings()
+
+
+def test_the_port_is_read_from_the_environment_too() -> None:
+    refused = CliRunner(env={"PORT": "99999"}).invoke(commands, ["serve"])
+    assert refused.exit_code == 2
+    assert "99999 is not in the range" in refused.output

@@ -80,6 +80,17 @@ def test_options_that_are_not_given_leave_the_environment_alone():
     assert _wsgi.to_environment(_wsgi.parse_arguments([])) == {}
 
 
+@pytest.mark.parametrize(("given", "passed_on"), [([], []), (["-p", "9191"], ["--port", "9191"])])
+def test_a_port_is_passed_on_where_one_is_given_and_else_left_to_the_environment(
+    monkeypatch, given, passed_on
+):
+    monkeypatch.setattr(sys, "argv", ["_wsgi.py", "--host", "127.0.0.1", *given])
+    started = []
+    monkeypatch.setattr("ml_backend.command.cli.main", lambda: started.append(sys.argv[1:]))
+    _wsgi.main()
+    assert started == [["serve", "--with-worker", "--host", "127.0.0.1", *passed_on]]
+
+
 def test_the_options_are_shown_on_request():
     shown = subprocess.run(
         [sys.executable, ROOT / "ml_backend" / "_wsgi.py", "--help"],
