@@ -63,10 +63,10 @@ def _to_coco(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[dict[str
     from pycocotools import mask as coco
 
     objects, class_of = number_objects(label_map, schema)
-    found = []
+    of_image = []
     for number, class_index in enumerate(class_of, 1):
         coco_rle = coco.encode(np.asfortranarray(objects == number, dtype=np.uint8))
-        found.append(
+        of_image.append(
             {
                 "category_id": class_index + 1,
                 "segmentation": {"size": list(coco_rle["size"]), "counts": coco_rle["counts"].decode()},
@@ -75,7 +75,7 @@ def _to_coco(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[dict[str
                 "iscrowd": 0,
             }
         )
-    return found
+    return of_image
 
 
 def write_yolo(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:

@@ -109,5 +109,6 @@ def _claim(
 def _sweep(folder: Path, number: int) -> None:
     """Remove what a killed round left, and the models that nobody goes on from."""
     for path in folder.glob("model-*"):
+        # The model before stays: the round that begins now goes on from it.
         if int(path.name.split("-")[1]) != number - 1:
             shutil.rmtree(path)

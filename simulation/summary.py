@@ -43,10 +43,10 @@ def to_curves(records: Iterable[RoundRecord]) -> list[Curve]:
     for record in records:
         rounds[record.arm, record.seed].append(record)
     curves = []
-    for (arm, seed), found in rounds.items():
-        found = sorted(found, key=lambda record: record.round)
-        units, efforts = [record.units for record in found], [record.effort for record in found]
-        curves.append(add_up(arm, seed, units, efforts, [record.dice for record in found]))
+    for (arm, seed), of_arm in rounds.items():
+        in_order = sorted(of_arm, key=lambda record: record.round)
+        units, efforts = [record.units for record in in_order], [record.effort for record in in_order]
+        curves.append(add_up(arm, seed, units, efforts, [record.dice for record in in_order]))
     return curves
 
 

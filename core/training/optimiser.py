@@ -109,7 +109,6 @@ def optimise(
     compute = compute or choose_compute()
     network.to(compute.device).train()
     smoothed = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    # A fresh optimiser: the moments of the old one are full of the steps that failed.
     optimizer, scaler = _adamw(network, recipe), compute.scaler()
     draw = partial(draw_batch, examples, schema, statistics, class_weight, recipe, rng)
     losses: list[float] = []
@@ -133,6 +132,7 @@ def optimise(
                         f"the loss was {loss} after {len(losses)} steps, {restores} times"
                     )
                 network.load_state_dict(smoothed)
+                # A fresh optimiser: the moments of the old one are full of the steps that failed.
                 optimizer, scaler = _adamw(network, recipe), compute.scaler()
                 continue
             losses.append(loss)

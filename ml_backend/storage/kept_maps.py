@@ -39,6 +39,7 @@ class KeptMaps:
         path = self._folder / name
         try:
             raw = path.read_bytes()
+            # By this stamp the least recently used file goes first.
             os.utime(path)
         except OSError:
             return None

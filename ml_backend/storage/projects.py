@@ -183,6 +183,7 @@ def count_train_request(connection: Connection, project_id: int) -> None:
 def answer_train_requests(connection: Connection, project_id: int, requests: int) -> None:
     """A round ended that began when so many had been counted."""
     p = tables.projects.c
+    # Never backwards: a cancellation meanwhile has answered more of them.
     later = sa.case((p.train_answered > requests, p.train_answered), else_=requests)
     update_project(connection, project_id, train_answered=later)
 
@@ -200,6 +201,7 @@ def set_label_config(connection: Connection, project: Project, label_config: str
     if not label_config or label_config == project.label_config:
         return False
     update_project(connection, project.project_id, label_config=label_config)
+    # The first setup changes nothing: no truth was built without one.
     if project.label_config:
         seq = next_seq(connection, project.project_id, now)
         tasks = tables.tasks
