@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ml_backend.errors import PayloadError
+from ml_backend.label_studio.field_words import describe_field
 from ml_backend.label_studio.rows import (
     AnnotationRow,
     CreatedTasks,
@@ -179,16 +180,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _validate(model: type[_Model], body: object) -> _Model:
-    """Validate, and turn the first complaint into one line with the field's path and without its content."""
+    """Validate, and turn the first complaint into one line with the field's name and without its content."""
     if not isinstance(body, Mapping):
         raise PayloadError(f"the body must be a JSON object, not {type(body).__name__}")
     try:
         return model.model_validate(body)
     except ValidationError as error:
         complaint = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        path = ".".join(str(step) for step in complaint["loc"])
+        field = describe_field(complaint["loc"], body)
         # Without its cause, which repeats the value: a body may hold a secret.
-        raise PayloadError(f"{path}: {complaint['msg']}") from None
+        raise PayloadError(f"{field}: {complaint['msg']}") from None
     # A stranger chooses how deep a body is, and validation walks it by recursion.
     except RecursionError:
         raise PayloadError("the body is nested too deeply") from None

@@ -267,6 +267,39 @@ def test_a_wrong_body_is_refused_with_the_path_of_the_field(parse: Any, body: ob
         parse(body)
 
 
+@pytest.mark.parametrize(
+    ("parse", "body", "words"),
+    [
+        (
+            parse_predict,
+            {"project": "1.2", "tasks": [{"id": 12}]},
+            "task 12: the data of the task (tasks.0.data)",
+        ),
+        (parse_predict, {"project": "1.2", "tasks": [{"id": "x"}]}, "the number (tasks.0.id)"),
+        (parse_setup, {"project": "1.2"}, "the labeling setup (schema)"),
+        (
+            parse_webhook,
+            event("ANNOTATION_CREATED", annotation={"id": 5, "task": 12}),
+            "task 12, annotation 5: the regions (annotation.0.result)",
+        ),
+        (
+            parse_webhook,
+            event("ANNOTATIONS_CREATED", annotations=[{"id": 5, "result": []}, {"id": 6, "result": 3}]),
+            "annotation 6: the regions (annotation",
+        ),
+        (
+            parse_predict,
+            {"project": "1.2", "tasks": [{"id": 12, "data": {}, "annotations": [{"id": 5, "result": 1}]}]},
+            "task 12, annotation 5: the regions (tasks.0.annotations.0.result)",
+        ),
+    ],
+)
+def test_a_refusal_names_what_people_see_before_the_path(parse: Any, body: object, words: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        parse(body)
+    assert str(caught.value).startswith(words)
+
+
 def test_errors_do_not_repeat_what_was_sent() -> None:
     with pytest.raises(PayloadError) as caught:
         parse_setup({"project": "1.2", "schema": "", "access_token": ["hunter2"]})
