@@ -51,7 +51,7 @@ def outline_parts(mask: NDArray[np.bool_]) -> list[Part]:
     >>> mask[1, 1] = False
     >>> ((outer, hole),) = outline_parts(mask)
     >>> outer.tolist(), hole.tolist()
-    ([[0, 0], [3, 0], [3, 3], [0, 3]], [[1, 2], [2, 2], [2, 1], [1, 1]])
+    ([[3, 0], [3, 3], [0, 3], [0, 0]], [[2, 2], [2, 1], [1, 1], [1, 2]])
     """
     n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return [_trace(labels == label) for label in range(1, n_labels)]
@@ -85,16 +85,13 @@ def _walk(edges: Sequence[bytearray], moves: Sequence[int], start: int) -> list[
     """
     corners: list[int] = []
     at, direction = start, 0
-    while True:
-        edges[direction][at] = 0
+    while edges[direction][at]:
+        edges[direction][at] = at == start and direction == 0  # kept until the walk comes back to it
         at += moves[direction]
-        for turn in LEFT_STRAIGHT_RIGHT:
-            onward = (direction + turn) % 4
-            if edges[onward][at]:
-                break
-        else:
-            # Back at the start, whose own edge is used up: it is a corner unless the walk came from the west.
-            return corners if direction == 0 else [start, *corners]
+        onward = next(way for turn in LEFT_STRAIGHT_RIGHT if edges[way := (direction + turn) % 4][at])
         if onward != direction:
             corners.append(at)
         direction = onward
+        if at == start and direction == 0:
+            edges[0][start] = 0
+    return corners

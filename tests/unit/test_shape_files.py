@@ -94,6 +94,14 @@ def test_rings_never_touch_themselves_and_holes_turn_the_other_way(result):
         assert all(turn < 0 for turn in turns[1:])
 
 
+def test_in_noise_too_no_ring_touches_itself():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        for part in outline_parts(rng.random((40, 50)) < 0.7):
+            for ring in part:
+                assert len({tuple(corner) for corner in ring.tolist()}) == len(ring)
+
+
 def test_an_image_without_objects_gives_files_without_any(tmp_path):
     empty = Result("b", "b.png", np.ones((4, 4), np.uint8), lambda: np.zeros((4, 4, 1), np.uint8))
     WRITERS["imagej"](tmp_path, [empty], SCHEMA)
