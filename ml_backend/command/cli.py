@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -119,7 +119,7 @@ def forget(project: int, data_dir: Path | None) -> None:
     from ml_backend.storage.projects import forget_project, get_project
 
     parts = build_parts(settings_of(data_dir=data_dir))
-    with parts.database.write() as connection:
+    with closing(parts.database), parts.database.write() as connection:
         known = get_project(connection, project)
         forget_project(connection, project)
     parts.artifacts(known).remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,9 @@ def export(project: int, out: Path, form: str, what: Any, images: str, data_dir:
     from ml_backend.command.project_results import ProjectResults
 
     parts = build_parts(settings_of(data_dir=data_dir))
-    results = ProjectResults(parts, project, what, only_submitted=images == "submitted")
-    n_images = write_form(form, out, results)
+    with closing(parts.database):
+        results = ProjectResults(parts, project, what, only_submitted=images == "submitted")
+        n_images = write_form(form, out, results)
     console.print(f"{n_images} images: {out}", highlight=False, soft_wrap=True)
     for task_id, problem in results.left_out:
         line = f"[yellow]left out:[/] task {task_id}: {escape(problem)}"

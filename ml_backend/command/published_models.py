@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def find_published(settings: Settings, project_id: int, version: str | None = No
     from ml_backend.bootstrap import build_parts
 
     parts = build_parts(settings)
-    with parts.database.read() as connection:
+    with closing(parts.database), parts.database.read() as connection:
         project = get_project(connection, project_id)
         kept = [name for name, _ in list_versions(connection, project_id)]
         chosen = version or project.current_version

@@ -92,7 +92,15 @@ def connect_database(data_dir: Path, database_url: str | None = None) -> Databas
 
 
 def migrate(database: Database, data_dir: Path) -> None:
-    """Bring the schema up to date; several processes may do so at once."""
+    """Bring the schema up to date; several processes may do so at once. What is refused is closed."""
+    try:
+        _migrate_or_refuse(database, data_dir)
+    except DatabaseRefusedError:
+        database.close()
+        raise
+
+
+def _migrate_or_refuse(database: Database, data_dir: Path) -> None:
     place = database.engine.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
     try:
         if database.is_postgres:

@@ -65,8 +65,8 @@ class Metrics:
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
-        self.registry.register(_ReadinessGauges(loop))
         self.registry.register(_ProjectGauges(loop))
+        self.registry.register(_ReadinessGauges(loop))  # after the projects: its queries are not of their moment
 
 
 class _ReadinessGauges(Collector):

@@ -100,8 +100,14 @@ def test_classes_move_by_name_and_those_that_are_gone_are_unlabelled():
     assert moved.tolist() == [[1, 255, 255]]
 
 
-def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second(tmp_path):
+@pytest.fixture
+def bench(tmp_path):
     bench = make_bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second(bench, tmp_path):
     bench.submit(1, 2)
     bench.loop.build_truth(1)
     bench.loop.run_round(1)

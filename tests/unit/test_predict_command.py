@@ -80,9 +80,15 @@ def test_every_image_gets_a_label_map_instances_an_overlay_and_rows(folder, mode
     assert rows[-1]["area_um2"] == ""  # a PNG says nothing of the size of its pixels
 
 
-def test_the_answer_is_the_services_tile_for_tile(tmp_path):
-    """A picture of several tiles: the loop's own prediction, and the public face, say the same."""
+@pytest.fixture
+def bench(tmp_path):
     bench = make_bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_the_answer_is_the_services_tile_for_tile(bench, tmp_path):
+    """A picture of several tiles: the loop's own prediction, and the public face, say the same."""
     image = np.random.default_rng(3).integers(0, 256, (520, 700), np.uint8)
     (tmp_path / "images").mkdir()
     Image.fromarray(image).save(tmp_path / "images" / "large.png")
