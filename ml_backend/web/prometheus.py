@@ -66,7 +66,7 @@ class Metrics:
         )
         ProcessCollector(registry=self.registry)
         self.registry.register(_ProjectGauges(loop))
-        self.registry.register(_ReadinessGauges(loop))  # after the projects: its queries are not of their moment
+        self.registry.register(_ReadinessGauges(loop))  # last: its queries are not of their moment
 
 
 class _ReadinessGauges(Collector):
