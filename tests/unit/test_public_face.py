@@ -9,30 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from bright_model import bright_is_nucleus, save_bright_model
 
 import brushloop
-from core.network.checkpoint import Checkpoint, save_checkpoint
 from core.network.device import choose_compute
-from core.network.pixels import PixelStatistics
 from core.network.predict import Predictor
-from core.network.unet import build_architecture, initial_weights
-from core.schema import LabelSchema
 
 SLOW_TO_IMPORT = {"torch", "numba", "cv2", "scipy", "flask", "sqlalchemy", "pydantic"}
-
-SCHEMA = LabelSchema.of("Background", "Nucleus")
-
-
-def _bright_is_nucleus() -> Checkpoint:
-    """A network whose every weight is zero but those that tell bright pixels from dark ones."""
-    architecture = build_architecture(1, 2, (2, 4))
-    drawn = initial_weights(architecture, np.random.default_rng(0))
-    weights = {name: torch.zeros_like(tensor) for name, tensor in drawn.items()}
-    weights["detail.weight"][0, 0, 1, 1] = 1
-    weights["head.weight"][1, 0] = 10
-    weights["head.bias"][1] = -5
-    return Checkpoint(SCHEMA, architecture, weights, PixelStatistics((100.0,), (50.0,)))
 
 
 def _two_squares() -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -43,7 +26,7 @@ def _two_squares() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(_bright_is_nucleus(), tmp_path_factory.mktemp("models") / "r0001-0a1b2c3d")
+    return save_bright_model(tmp_path_factory.mktemp("models"))
 
 
 def test_importing_it_loads_nothing_that_is_slow() -> None:
@@ -77,7 +60,7 @@ def test_a_model_finds_what_it_was_taught_as_arrays(folder: Path) -> None:
 
 def test_it_answers_as_the_service_does(folder: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (70, 50, 1), np.uint8)
-    served = Predictor(_bright_is_nucleus(), compute=choose_compute("cpu")).predict(image, keep_details=False)
+    served = Predictor(bright_is_nucleus(), compute=choose_compute("cpu")).predict(image, keep_details=False)
     seen = brushloop.load_model(folder).predict(image)
     np.testing.assert_array_equal(seen.label_map, served.label_map)
     np.testing.assert_array_equal(seen.confidence, served.confidence)
