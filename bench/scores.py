@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from bench.annotator import OBJECT, SCHEMA, LabelledImage
+from core.distances import distance_inside
 from core.training.metrics import (
     average_precision,
     boundary_f1,
@@ -99,11 +99,7 @@ def edge_band(mask: NDArray[np.bool_], width_px: float = EDGE_BAND_PX) -> NDArra
     """
     if mask.all() or not mask.any():
         return np.zeros(mask.shape, bool)
-    to_other = [
-        cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for side in (mask, ~mask)
-    ]
-    return np.asarray(np.maximum(*to_other) <= width_px)
+    return np.asarray(np.maximum(distance_inside(mask), distance_inside(~mask)) <= width_px)
 
 
 def reliability(

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.distances import distance_inside
 from core.painting import PAINTED_ALPHA, Box, BrushRegion, Mask, Origin, filled_box
 from core.schema import LabelSchema
 from simulation.brush import Effort, Stroke, cover, draw, effort_of
@@ -219,10 +220,7 @@ def _away_from_edges(true: Mask) -> Mask:
     """Pixels that are further than `EDGE_TOLERANCE_PX` from the outline of `true`."""
     if true.all() or not true.any():
         return np.ones(true.shape, bool)
-    sides = [
-        cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for m in (true, ~true)
-    ]
-    return np.asarray(np.maximum(*sides) > EDGE_TOLERANCE_PX)
+    return np.asarray(np.maximum(distance_inside(true), distance_inside(~true)) > EDGE_TOLERANCE_PX)
 
 
 def _to_mend(wrong: Mask, far: Mask) -> Mask:

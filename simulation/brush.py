@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.distances import distance_inside
 from core.painting import PAINTED_ALPHA, Box, Mask
 
 DEPTH_SHARE = 0.5
@@ -223,7 +224,7 @@ def _draw_onto(alpha: NDArray[np.uint8], points: Points, radius: float) -> None:
     away = np.ones(alpha.shape, np.uint8)
     path = np.round(points[:, ::-1]).astype(np.int32)[:, None]  # OpenCV wants (x, y)
     cv2.polylines(away, [path], False, 0, 1)
-    distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = distance_inside(away)
     np.maximum(alpha, (255 * np.clip(radius - distance + 0.5, 0, 1)).astype(np.uint8), out=alpha)
 
 
@@ -239,7 +240,7 @@ def _depth(area: Mask, margins: tuple[int, int, int, int]) -> NDArray[np.float32
     top, bottom, left, right = margins
     padded = cv2.copyMakeBorder(area.astype(np.uint8), top, bottom, left, right, cv2.BORDER_REPLICATE)
     padded = np.pad(padded, 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = distance_inside(padded)
     height, width = area.shape
     return np.asarray(depth[1 + top : 1 + top + height, 1 + left : 1 + left + width])
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import watershed
 
+from core.distances import distance_inside
 from core.objects.components import find_components
 from core.objects.keep_apart import carve_line
 from core.painting import Mask
@@ -120,10 +121,7 @@ def _parts(
     blob: Mask, typical_diameter_px: float, outline: NDArray[np.floating[Any]] | None
 ) -> NDArray[np.int32] | None:
     """Return labels of the objects in one blob, or None when it is one object."""
-    padded = np.pad(blob, 1).astype(np.uint8)
-    rough = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    # OpenCV's roots differ in the last bit with the place in memory; the squares are whole numbers.
-    distance = np.sqrt(np.rint(np.square(rough)))
+    distance = distance_inside(np.pad(blob, 1))[1:-1, 1:-1]
     if outline is not None:
         distance = distance * (1 - OUTLINE_WEIGHT * outline.astype(np.float32))
     # Pixels without a higher neighbour: all peaks, and some flat slopes, which join their peak below.

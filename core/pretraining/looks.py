@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.distances import distance_inside
 from core.pretraining.shapes import (
     Instances,
     draw_blobs,
@@ -153,7 +154,7 @@ def depth_of(instances: Instances) -> NDArray[np.float32]:
     ids = instances.astype(np.float32)
     is_border = cv2.erode(ids, _SQUARE) != cv2.dilate(ids, _SQUARE)
     inner = ((instances > 0) & ~is_border).astype(np.uint8)
-    distance = cv2.distanceTransform(inner, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) + 1
+    distance = distance_inside(inner) + 1
     thickest = np.ones(int(instances.max()) + 1, np.float32)
     np.maximum.at(thickest, instances.ravel(), distance.ravel())
     return np.asarray(np.where(instances > 0, distance / thickest[instances], 0), np.float32)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.distances import distance_inside
 from core.schema import IGNORE_INDEX
 
 Counts = NDArray[np.int64]
@@ -137,14 +138,10 @@ def boundary_f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_], toleranc
     if not outlines[0].any() or not outlines[1].any():
         # Two images without an outline agree; with one outline there is nothing to be near to.
         return float(outlines[0].any() == outlines[1].any())
-    distances = [_distance_to(outline) for outline in outlines]
+    distances = [distance_inside(~outline) for outline in outlines]
     precision = float((distances[1][outlines[0]] <= tolerance_px).mean())
     recall = float((distances[0][outlines[1]] <= tolerance_px).mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def _distance_to(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
 
 
 def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.distances import distance_inside
 from core.objects.measure import count_labels, count_objects
 from core.painting import Box, Mask, filled_box
 from core.rounds import ExampleSummary
@@ -250,5 +251,4 @@ def _distance(mask: Mask) -> NDArray[np.float32]:
     """Distance of each pixel to the nearest pixel of `mask`; infinite where there is none."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance, np.float32)
+    return distance_inside(~mask)
