@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Prediction:
         Probability of the first class minus that of the second, in 0..1.
     outline : float16 or None
         How probable it is, in 0..1, that a pixel lies at the rim of an object; see `core.training.outlines`.
-    probabilities : float16 or None
+    probabilities : float16, or what was asked for, or None
         `(C, H, W)`, kept only when the caller asked for it.
     embedding : float16 or None
         `(D,)`, of length 1: what the network saw in the image as a whole; see `core.network.embedding`.
@@ -46,7 +47,7 @@ class Prediction:
     mutual_information: NDArray[np.float16]
     margin: NDArray[np.float16]
     outline: NDArray[np.float16] | None = None
-    probabilities: NDArray[np.float16] | None = None
+    probabilities: NDArray[np.floating[Any]] | None = None
     embedding: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:

@@ -28,14 +28,18 @@ Describe = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float32]]
 """Gives features `(n, F)` at rows and columns of the part."""
 
 
-def forest_map(forest: Forest, describe: Describe, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Probabilities `(h, w, n_classes)` of all pixels of a part of `shape`."""
+def forest_map(
+    forest: Forest, describe: Describe, shape: tuple[int, int], beyond: tuple[bool, bool] = (False, False)
+) -> NDArray[np.float32]:
+    """Probabilities `(h, w, n_classes)` of all pixels of a part of `shape`.
+
+    `beyond` tells whether the image goes on below and to the right. One row or column more is then asked, and
+    an answer does not depend on the parts that an image is cut into: they begin at even rows and columns.
+    """
     height, width = shape
-    rows, columns = (
-        part.ravel() for part in np.meshgrid(*(np.arange(0, n, STEP) for n in shape), indexing="ij")
-    )
-    asked = forest.probabilities(describe(rows, columns))
-    asked = asked.reshape(-(-height // STEP), -(-width // STEP), forest.n_classes)
+    grid = [np.arange(0, n + more, STEP) for n, more in zip(shape, beyond, strict=True)]
+    rows, columns = (part.ravel() for part in np.meshgrid(*grid, indexing="ij"))
+    asked = forest.probabilities(describe(rows, columns)).reshape(*map(len, grid), forest.n_classes)
     padded = np.pad(asked, ((0, 1), (0, 1), (0, 0)), "edge")
     corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     answer = _between(corners)[:height, :width]

@@ -108,6 +108,7 @@ class Predictor:
         n_augmentations: int = 4,
         keep_details: bool = True,
         keep_probabilities: bool = False,
+        kept_as: type[np.floating[Any]] = np.float16,
         should_stop: Callable[[], bool] | None = None,
     ) -> Prediction:
         """Segment one image.
@@ -123,6 +124,8 @@ class Predictor:
             take no memory in an image of 10,000 x 10,000 pixels instead of 600 MB.
         keep_probabilities : bool
             Keep all of `(C, H, W)`, which is large for many classes.
+        kept_as : type of float
+            Of these probabilities; float16 has three digits.
         should_stop : callable, optional
             Asked before every tile.
 
@@ -139,7 +142,7 @@ class Predictor:
         maps = _empty_prediction(
             shape,
             keep_details,
-            len(self.checkpoint.schema) if keep_probabilities else 0,
+            np.empty((len(self.checkpoint.schema), *shape), kept_as) if keep_probabilities else None,
             self._network is not None,
         )
         self._compile_when_it_pays(shape[0] * shape[1] * n_augmentations)
@@ -238,7 +241,7 @@ def _runs_network(checkpoint: Checkpoint) -> bool:
 
 
 def _empty_prediction(
-    shape: tuple[int, int], keep_details: bool, n_kept: int, has_outline: bool
+    shape: tuple[int, int], keep_details: bool, kept: NDArray[Any] | None, has_outline: bool
 ) -> Prediction:
     def detail() -> NDArray[np.float16]:
         return np.empty(shape, np.float16) if keep_details else np.broadcast_to(np.float16(np.nan), shape)
@@ -252,7 +255,7 @@ def _empty_prediction(
         mutual_information=detail(),
         margin=detail(),
         outline=np.empty(shape, np.float16) if has_outline else None,
-        probabilities=np.empty((n_kept, *shape), np.float16) if n_kept else None,
+        probabilities=kept,
     )
 
 

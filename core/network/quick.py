@@ -87,7 +87,9 @@ def _ask_forest(
     def ask(band: slice) -> None:
         rows = slice(window[0].start + band.start, window[0].start + band.stop)
         describe = describe_window(image, (rows, window[1]), lambda piece: standardise(piece, statistics))
-        answer[:, band] = np.moveaxis(forest_map(forest, describe, (band.stop - band.start, width)), 2, 0)
+        beyond = rows.stop < image.shape[0], window[1].stop < image.shape[1]
+        said = forest_map(forest, describe, (band.stop - band.start, width), beyond)
+        answer[:, band] = np.moveaxis(said, 2, 0)
 
     n_bands = max(n_threads, math.ceil(height / FOREST_TILE_PX))
     step = math.ceil(height / n_bands / 2) * 2

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from core.learners.forest import Forest, train_forest
 from core.learners.forest_map import forest_map
 from core.learners.pixel_features import describe_window, features_at
+from core.network.feature_maps import FeatureMaps
+from core.network.mixture import FOREST
+from core.network.pixels import PixelStatistics
+from core.network.quick import QuickLearners
 
 SHAPE = (61, 75)
 
@@ -68,3 +72,22 @@ def test_a_window_has_the_features_of_the_whole_image() -> None:
     rows, columns = np.array([0, 4, 29, 7]), np.array([3, 0, 15, 39])
     describe = describe_window(image, (slice(141, 171), slice(122, 162)))
     assert np.allclose(describe(rows, columns), features_at(image, rows + 141, columns + 122), atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [(20, 40), (60, 2)])
+def test_parts_of_an_image_are_answered_as_the_whole_is(forest: Forest, cut: tuple[int, int]) -> None:
+    image, _ = disc()
+    whole = forest_map(forest, describe_window(image, (slice(0, 61), slice(0, 75))), SHAPE)
+    for rows in (slice(0, cut[0]), slice(cut[0], 61)):
+        for columns in (slice(0, cut[1]), slice(cut[1], 75)):
+            describe = describe_window(image, (rows, columns))
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            part = forest_map(forest, describe, shape, (rows.stop < 61, columns.stop < 75))
+            assert np.array_equal(part, whole[rows, columns])
+
+
+def test_an_answer_does_not_depend_on_how_many_threads_give_it(forest: Forest) -> None:
+    image = (disc()[0] * 100).clip(0, 255).astype(np.uint8)
+    maps, window = FeatureMaps(PixelStatistics((0.0,), (100.0,))), (slice(0, 61), slice(0, 75))
+    one, three = (QuickLearners({FOREST: forest.to_tensors()}, maps, n) for n in (1, 3))
+    assert np.array_equal(one.logits(FOREST, image, window), three.logits(FOREST, image, window))
