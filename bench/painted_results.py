@@ -62,16 +62,19 @@ def paint_objects(instances: NDArray[np.int32], n_objects: int | None) -> list[d
 def to_region(region_id: str, mask: NDArray[np.bool_], label: str) -> dict[str, Any]:
     """A brush region as the browser writes it."""
     alpha = cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), SOFT_EDGE_PX)
+    return brush_result(region_id, np.asarray(alpha, np.uint8), label)
+
+
+def brush_result(
+    region_id: str, alpha: NDArray[np.uint8], label: str, origin: str = "manual"
+) -> dict[str, Any]:
+    """A brush stream of `(H, W)` alpha, in a result of Label Studio's."""
     return {
-        "id": region_id,
+        **_frame(region_id, (alpha.shape[0], alpha.shape[1])),
         "type": "brushlabels",
         "from_name": "brush",
-        "to_name": "image",
-        "original_width": mask.shape[1],
-        "original_height": mask.shape[0],
-        "image_rotation": 0,
-        "origin": "manual",
-        "value": {"format": "rle", "rle": encode(np.asarray(alpha, np.uint8)), "brushlabels": [label]},
+        "origin": origin,
+        "value": {"format": "rle", "rle": encode(alpha), "brushlabels": [label]},
     }
 
 
@@ -86,14 +89,7 @@ def to_results(
 def _brush(region: BrushRegion, shape: tuple[int, int]) -> dict[str, Any]:
     alpha = np.zeros(shape, np.uint8)
     alpha[region.box.slices] = region.alpha
-    value = {"format": "rle", "rle": encode(alpha), "brushlabels": [SCHEMA.names[region.class_index]]}
-    return {
-        **_frame(region.region_id, shape),
-        "type": "brushlabels",
-        "from_name": "brush",
-        "origin": region.origin,
-        "value": value,
-    }
+    return brush_result(region.region_id, alpha, SCHEMA.names[region.class_index], region.origin)
 
 
 def _reviewed(region_id: str, box: Box, shape: tuple[int, int]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.rle import encode
+from bench.painted_results import brush_result
 from core.synthetic import make_image
 
 LABEL_CONFIG = """<View>
@@ -30,17 +30,7 @@ def make_picture(seed: int, side_px: int = SIDE_PX) -> tuple[NDArray[np.uint8], 
 
 def brush(region_id: str, mask: NDArray[np.bool_], label: str, origin: str = "manual") -> dict[str, Any]:
     """One brush region as it comes back in an annotation."""
-    return {
-        "id": region_id,
-        "type": "brushlabels",
-        "from_name": "brush",
-        "to_name": "image",
-        "original_width": mask.shape[1],
-        "original_height": mask.shape[0],
-        "image_rotation": 0,
-        "origin": origin,
-        "value": {"format": "rle", "rle": encode(mask), "brushlabels": [label]},
-    }
+    return brush_result(region_id, np.where(mask, np.uint8(255), np.uint8(0)), label, origin)
 
 
 def paint_all(instances: NDArray[np.int32]) -> list[dict[str, Any]]:
