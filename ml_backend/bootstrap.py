@@ -20,6 +20,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import ImageSource, LabelStudio
 from ml_backend.rounds.lease import name_owner
 from ml_backend.rounds.round_process import ProcessTrainer
+from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.database import Database, connect_database, migrate
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.web.app import create_app
@@ -119,6 +120,7 @@ def _build_images(
             image_key=config.image_key if config else DEFAULT_IMAGE_KEY,
             hostname=project.hostname,
             connection=servers.find_connection(project),
+            sources=Artifacts(settings.data_dir, project.folder).sources,
         )
 
     return CachedImages(settings.data_dir / IMAGE_FOLDER, ImageSettings.of(settings), access, fetch_s=fetch_s)

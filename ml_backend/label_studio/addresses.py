@@ -9,6 +9,7 @@ address                         read from
 ``http(s)://host/…``            hosts of `ALLOWED_IMAGE_HOSTS`, without any credential
 ``/folder/…``, ``file://…``     folders of `ALLOWED_IMAGE_FOLDERS`, after following every link
 ``data:image/…;base64,…``       the address itself
+``brushloop-source:….tif``       what `brushloop import` kept in the data folder of this project
 ==============================  =====================================================================
 
 Everything else is refused. The address that a project's Label Studio calls itself by (`hostname` of `/setup`)
@@ -34,6 +35,10 @@ LABEL_STUDIO_FILES = re.compile(
     r"/data/.+|/static/.+|/storage-data/.+|/(tasks|projects)/[0-9]{1,18}/(resolve|presign)/?"
 )
 """What Label Studio serves as files. Its pages and its API are no images, and never get our credential."""
+
+SOURCE_SCHEME = "brushloop-source"
+SOURCE_NAME = re.compile(r"[0-9a-f]{32}\.tif")
+"""Named by content, so an address never changes what it means."""
 
 STORAGE_SCHEMES = ("s3", "gs", "azure-blob", "azure-spi", "redis", "dbfs")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -63,12 +68,16 @@ Address = WebAddress | FileAddress | InlineAddress
 
 @dataclass(frozen=True)
 class AddressPolicy:
-    """What the settings allow. `hostname` is what Label Studio calls itself, if that is another name."""
+    """What the settings allow. `hostname` is what Label Studio calls itself, if that is another name.
+
+    `sources` is where the project's own originals are kept.
+    """
 
     label_studio_url: str
     hostname: str = ""
     allowed_hosts: tuple[str, ...] = ()
     allowed_folders: tuple[Path, ...] = ()
+    sources: Path | None = None
 
 
 def locate(address: str, task_id: int, policy: AddressPolicy) -> Address:
@@ -76,6 +85,8 @@ def locate(address: str, task_id: int, policy: AddressPolicy) -> Address:
     scheme = address.partition(":")[0].lower() if ":" in address else ""
     if scheme == "data":
         return _inline(address)
+    if scheme == SOURCE_SCHEME:
+        return _source(address, policy)
     if scheme == "file":
         return _file(_path_of(address), policy)
     if scheme in ("http", "https"):
@@ -171,6 +182,20 @@ def _file(path: Path, policy: AddressPolicy) -> FileAddress:
     if not real.is_file():
         raise ImageError(f"there is no file {_shown(str(path))}")
     return FileAddress(real)
+
+
+def _source(address: str, policy: AddressPolicy) -> FileAddress:
+    """An original that `brushloop import` kept; no name leads out of its folder."""
+    name = address.partition(":")[2]
+    if policy.sources is None or not SOURCE_NAME.fullmatch(name):
+        raise ImageRefusedError(f"the source {_shown(address)} is none that `brushloop import` kept")
+    path = policy.sources / name
+    if not path.is_file():
+        raise ImageError(
+            f"the original {name} is not in the data folder: run `brushloop import` again with "
+            "the DATA_DIR of this server"
+        )
+    return FileAddress(path)
 
 
 def _is_inside(path: Path, policy: AddressPolicy) -> bool:

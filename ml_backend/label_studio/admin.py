@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import mimetypes
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
@@ -15,17 +13,12 @@ from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.instruction import write_instruction
 from ml_backend.label_studio.payloads import find_webhook_key, parse_project
 from ml_backend.label_studio.project_order import BACKEND_TITLE, is_our_title
+from ml_backend.label_studio.uploads import mime_type, plain_name, stored_name, upload_batches
 from ml_backend.ports import ProjectRecord
 
 PAGE_SIZE = 100
 
-UPLOAD_FILES = 50
-UPLOAD_BYTES = 64_000_000
-"""Label Studio refuses more than 100 files or 250 MiB in one body."""
-
 _FORBIDDEN = 403
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-_DROPPED_IN_NAMES = re.compile(r"[^-\w.]")
 
 _SWITCHES = (
     "Label Studio refuses addresses of private networks by default: start it with ML_BLOCK_LOCAL_IP=false "
@@ -96,7 +89,7 @@ class LabelStudioAdmin:
         """Upload images as tasks; files whose name the project has already are left out. Returns how many."""
         present = self._uploaded_names(project_id)
         missing = [path for path in paths if stored_name(path.name) not in present]
-        return sum(self._upload(project_id, batch) for batch in _upload_batches(missing))
+        return sum(self._upload(project_id, batch) for batch in upload_batches(missing))
 
     def list_backends(self, project_id: int) -> tuple[BackendRow, ...]:
         rows = self._connection.call(lambda sdk: sdk.ml.list(project=project_id))
@@ -187,46 +180,16 @@ class LabelStudioAdmin:
         rows = self._connection.request(
             "GET", f"/api/projects/{int(project_id)}/file-uploads", params={"all": "true"}
         )
-        names = (PurePosixPath(str(row.get("file", ""))).name for row in rows)
-        return {_UPLOAD_PREFIX.sub("", name) for name in names}
+        return {plain_name(str(row.get("file", ""))) for row in rows}
 
     def _upload(self, project_id: int, paths: Sequence[Path]) -> int:
         with ExitStack() as files:
             parts = [
-                (f"file{i}", (path.name, files.enter_context(path.open("rb")), _mime_type(path)))
+                (f"file{i}", (path.name, files.enter_context(path.open("rb")), mime_type(path)))
                 for i, path in enumerate(paths)
             ]
             answer = self._connection.request("POST", f"/api/projects/{int(project_id)}/import", files=parts)
         return int(answer["task_count"])
-
-
-def stored_name(name: str) -> str:
-    """The name that Label Studio gives to an uploaded file, after its eight hex digits.
-
-    Examples
-    --------
-    >>> stored_name("my cell (1).png")
-    'my_cell_1.png'
-    """
-    return _DROPPED_IN_NAMES.sub("", name.strip().replace(" ", "_"))
-
-
-def _upload_batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    batch: list[Path] = []
-    n_bytes = 0
-    for path in paths:
-        size = path.stat().st_size
-        if batch and (len(batch) == UPLOAD_FILES or n_bytes + size > UPLOAD_BYTES):
-            yield batch
-            batch, n_bytes = [], 0
-        batch.append(path)
-        n_bytes += size
-    if batch:
-        yield batch
-
-
-def _mime_type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def _same_address(one: object, other: str) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
 from ml_backend.label_studio.addresses import (
+    SOURCE_SCHEME,
     Address,
     AddressPolicy,
     FileAddress,
@@ -34,6 +35,9 @@ from ml_backend.label_studio.label_config import find_image_address
 from ml_backend.patience import check_stop, patience, waiting_for
 
 DEFAULT_IMAGE_KEY = "image"
+SOURCE_KEY = "source"
+"""Where a task names the original of its image, with all channels and bits, for the network."""
+
 MEGA, GIGA = 1_000_000, 1_000_000_000
 DECODED_AT_ONCE = 2
 """Images that one process decodes side by side: each takes memory. Any number may be on their way here."""
@@ -44,13 +48,14 @@ class ImageAccess:
     """What one project needs to get at its images.
 
     `folder` keeps its cache apart from those of other projects; `image_key` is `LabelConfig.image_key`;
-    `hostname` is what `/setup` said; without `connection` nothing is sent along.
+    `hostname` is what `/setup` said; without `connection` nothing is sent along. `sources` keeps originals.
     """
 
     folder: str
     image_key: str = DEFAULT_IMAGE_KEY
     hostname: str = ""
     connection: Connection | None = None
+    sources: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,8 @@ class CachedImages:
         address = locate(_address_of(data, access.image_key), task_id, self._policy(access))
         try:
             cached = self._cache.find(self._cache_name(access, address))
-            if cached is None and isinstance(address, FileAddress):
+            # An original is opened soon after, and decoding it is what takes long.
+            if cached is None and isinstance(address, FileAddress) and not _is_source(address, access):
                 return read_size(address.path, self._limits)
         except OSError as error:
             raise ImageUnavailableError(f"the image cannot be read: {error.strerror or error}") from None
@@ -144,7 +150,11 @@ class CachedImages:
     def _policy(self, access: ImageAccess) -> AddressPolicy:
         settings = self._settings
         return AddressPolicy(
-            settings.label_studio_url, access.hostname, settings.allowed_hosts, settings.allowed_folders
+            settings.label_studio_url,
+            access.hostname,
+            settings.allowed_hosts,
+            settings.allowed_folders,
+            access.sources,
         )
 
     def _read(self, address: Address, policy: AddressPolicy, access: ImageAccess) -> NDArray[Any]:
@@ -197,7 +207,15 @@ def _check_patience(is_ours: bool) -> None:
         raise ImageUnavailableError("there was no time left to fetch or decode the image")
 
 
+def _is_source(address: FileAddress, access: ImageAccess) -> bool:
+    return address.path.parent == access.sources
+
+
 def _address_of(data: Mapping[str, Any], image_key: str) -> str:
+    """The original where there is one, else what people see."""
+    source = data.get(SOURCE_KEY)
+    if isinstance(source, str) and source.startswith(f"{SOURCE_SCHEME}:"):
+        return source
     address = find_image_address(data, image_key)
     if address is None:
         raise ImageError(f"the task's data has no image under {image_key!r}")

@@ -5,6 +5,7 @@
     data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
                                      truth/<task>-<seq>.npy  (3, H, W) uint8: all truth, training, hold-out
                                      pictures/<version>/     PNGs, made when somebody asks
+                                     sources/                originals that `brushloop import` kept
                                      scratch/                what a killed process left half-done
 """
 
@@ -38,6 +39,7 @@ class Artifacts:
         self.pictures = self.root / "pictures"
         self.scratch = self.root / "scratch"
         self.maps = self.root / "maps"
+        self.sources = self.root / "sources"
 
     def new_scratch(self) -> Path:
         """A path that nobody uses, on the same file system as its later place."""

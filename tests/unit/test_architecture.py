@@ -31,7 +31,7 @@ FLOORS: dict[str, set[str]] = {
     "truth, networks, questions": {"core.truth", "core.network", "core.asking"},
     "a round": {"core.training"},
     "base weights": {"core.pretraining"},
-    "what stands on the core alone": {"brushloop", "export", "simulation"},
+    "what stands on the core alone": {"brushloop", "export", "ingest", "simulation"},
     # ml_backend: the service around it
     "words of the service": {
         "ml_backend.config",
@@ -95,8 +95,10 @@ OPEN: dict[str, set[str]] = {
         "pixel_size",
         "result",
     },
+    "ingest": {"frames", "scaling", "stretch", "tiff"},
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
+        "addresses",
         "admin",
         "client",
         "connection",
@@ -109,6 +111,7 @@ OPEN: dict[str, set[str]] = {
         "project_order",
         "results",
         "shape_regions",
+        "uploads",
     },
     "ml_backend.review": {"label_studio_order", "ranking", "scoring"},
     "ml_backend.rounds": {
@@ -164,6 +167,7 @@ STRANGERS = [
     ("ml_backend.web", "ml_backend.bootstrap", "an app gets its loop as an argument"),
     ("brushloop", "ml_backend", "a script needs no server"),
     ("export", "ml_backend", "a file of another tool needs no server"),
+    ("ingest", "ml_backend", "a file of a microscope needs no server"),
 ]
 """Neighbours that must not import one another, and why."""
 
@@ -210,7 +214,7 @@ FACES = {
 LONGEST_FILE_LINES = 300
 
 
-PACKAGES = ("core", "ml_backend", "simulation", "brushloop", "export")
+PACKAGES = ("core", "ml_backend", "simulation", "brushloop", "export", "ingest")
 
 
 def find_modules() -> dict[str, Path]:
@@ -249,7 +253,7 @@ def find_own_imports(name: str) -> set[str]:
 def find_box(name: str) -> str:
     """The wing that a file is in, or the file itself where it stands beside the wings."""
     package, *rest = name.split(".")
-    return package if package in ("simulation", "brushloop", "export") else f"{package}.{rest[0]}"
+    return package if package in ("simulation", "brushloop", "export", "ingest") else f"{package}.{rest[0]}"
 
 
 def find_calls(name: str) -> set[str]:

@@ -18,7 +18,7 @@ SETTINGS = ROOT / "docs" / "settings.md"
 
 PACKAGES = sorted(
     path.parent.relative_to(ROOT).as_posix()
-    for top in ("brushloop", "core", "export", "ml_backend", "simulation", "bench")
+    for top in ("brushloop", "core", "export", "ingest", "ml_backend", "simulation", "bench")
     for path in (ROOT / top).rglob("__init__.py")
     if "migrations" not in path.parts  # Alembic's scripts are named as a folder
 )

@@ -1,0 +1,182 @@
+"""The command `brushloop import`: files of cameras and microscopes become tasks of a project."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
+from ml_backend.config import Settings
+from ml_backend.errors import NotFoundError, ServiceError
+
+if TYPE_CHECKING:
+    from ml_backend.command.import_folder import Imported
+    from ml_backend.command.import_tasks import Choices
+    from ml_backend.storage.projects import Project
+
+console = Console()
+
+TIMEOUT_S = 120.0
+HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def read_colours(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[Any, ...]:
+    """Names or #rrggbb, one per channel."""
+    from ingest.stretch import NAMED
+
+    found = []
+    for text in (word.strip() for word in (value or "").lower().split(",") if word.strip()):
+        if text not in NAMED and not HEX_COLOUR.fullmatch(text):
+            raise click.BadParameter(
+                f"{text!r} is no colour: give #rrggbb or one of {', '.join(NAMED)}", ctx, param
+            )
+        is_hex = text not in NAMED
+        found.append(tuple(bytes.fromhex(text[1:])) if is_hex else NAMED[text])
+    return tuple(found)
+
+
+@click.command("import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--project", type=ProjectNumber(min=1), required=True, help="Where the tasks go.")
+@click.option("--axes", help="What the pages of files are that do not say it, such as ZYX or CYX.")
+@click.option(
+    "--tile", type=click.IntRange(128, 8192), help="Cut images larger than this many pixels a side."
+)
+@click.option(
+    "--range",
+    "number_range",
+    type=(float, float),
+    help="The two values of float and 32-bit files that become 0 and 65535; else each file's own extremes.",
+)
+@click.option(
+    "--percentiles",
+    type=(click.FloatRange(0, 100), click.FloatRange(0, 100)),
+    default=(0.2, 99.8),
+    show_default=True,
+    help="What people see as black and as white, per channel.",
+)
+@click.option("--colours", callback=read_colours, help="Of the channels: green,magenta,#ff8000,none.")
+@data_dir_option
+def import_images(
+    folder: Path,
+    project: int,
+    axes: str | None,
+    tile: int | None,
+    number_range: tuple[float, float] | None,
+    percentiles: tuple[float, float],
+    colours: tuple[tuple[int, int, int], ...],
+    data_dir: Path | None,
+) -> None:
+    """Make tasks of the images in FOLDER and the folders in it; what is there already is left as it is.
+
+    What cannot be brought in is listed with its reason, and the exit code is 1.
+    """
+    from ml_backend.command.import_tasks import Choices
+
+    settings = settings_of(data_dir=data_dir)
+    for name, pair in (("--range", number_range), ("--percentiles", percentiles)):
+        if pair is not None and not pair[0] < pair[1]:
+            raise click.BadParameter(
+                f"the first has to be below the second, not {pair[0]:g} and {pair[1]:g}", param_hint=name
+            )
+    choices = Choices(axes, tile, number_range, percentiles, colours)
+    report(run_import(settings, project, folder, choices))
+
+
+def run_import(settings: Settings, project_id: int, folder: Path, choices: Choices) -> Imported:
+    """Look at what is there, bring in what is not, and show how far it is."""
+    from ml_backend.command.import_files import find_files
+    from ml_backend.command.import_folder import FolderImport, Present, Target, check_image_key
+    from ml_backend.command.import_tasks import WORDS
+    from ml_backend.label_studio.client import LabelStudioClient
+    from ml_backend.label_studio.connection import Connection
+    from ml_backend.label_studio.image_frame import ImageLimits
+    from ml_backend.label_studio.label_config import parse_label_config
+    from ml_backend.label_studio.uploads import Uploads
+    from ml_backend.storage.artifacts import Artifacts
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, by us
+    found = find_files(folder)
+    known = find_known(settings, project_id)
+    with closing(Connection(settings.label_studio_url, api_key(settings), timeout_s=TIMEOUT_S)) as connection:
+        client = LabelStudioClient(connection)
+        config = parse_label_config(client.get_project(project_id).label_config)
+        check_image_key(config.image_key, WORDS)
+        target = Target(
+            Uploads(connection, project_id, address_prefix(known.hostname)),
+            config.image_key,
+            Artifacts(settings.data_dir, known.folder).sources,
+            ImageLimits(settings.max_image_mb * 1_000_000, settings.max_image_megapixels * 1_000_000),
+        )
+        present = Present(client.iter_task_summaries(project_id), config.image_key)
+        work = FolderImport(folder, target, choices, present, None)
+        with Progress(console=console, transient=True) as progress:
+            bar = progress.add_task("import", total=len(found.images))
+            done = work.run(found.images, lambda path: progress.advance(bar))
+    if found.n_others:
+        done.remarks.append((str(folder), f"{found.n_others} files in it are no images and were passed over"))
+    return done
+
+
+def report(done: Imported) -> None:
+    """Say what became of the files; ends with 1 where one was left out."""
+    was_there = f", {done.n_there} were there already" if done.n_there else ""
+    masks = f", {done.n_masks} of all have a mask from here" if done.n_masks else ""
+    _say(f"[green]✓[/] {done.n_tasks} tasks of {done.n_files} files were made{was_there}{masks}")
+    for name, remark in done.remarks:
+        _say(f"[cyan]note:[/] {escape(name)}: {escape(remark)}")
+    for name, problem in done.left_out:
+        _say(f"[yellow]left out:[/] {escape(name)}: {escape(problem)}")
+    if done.left_out:
+        raise click.exceptions.Exit(1)
+
+
+def find_known(settings: Settings, project_id: int) -> Project:
+    """The project as the server that works in this data folder knows it."""
+    from ml_backend.bootstrap import connect
+    from ml_backend.storage.database import migrate
+    from ml_backend.storage.projects import get_project
+
+    database = connect(settings)
+    with closing(database):
+        migrate(database, settings.data_dir)
+        try:
+            with database.read() as connection:
+                return get_project(connection, project_id)
+        except NotFoundError:
+            raise NotFoundError(
+                f"the data folder {settings.data_dir} knows no project {project_id}: connect it first with "
+                f"`brushloop setup {project_id}`, and give this command the DATA_DIR of the server"
+            ) from None
+
+
+def api_key(settings: Settings) -> str:
+    """The credential; raises where there is none."""
+    if settings.label_studio_api_key is None:
+        raise ServiceError(
+            "a token of Label Studio is needed: set LABEL_STUDIO_API_KEY, as for `brushloop setup`"
+        )
+    return settings.label_studio_api_key.get_secret_value()
+
+
+def address_prefix(hostname: str) -> str:
+    """The path that people's address of Label Studio has, which its own addresses of uploads begin with.
+
+    >>> address_prefix("https://lab.example/studio/")
+    '/studio'
+    """
+    from urllib.parse import urlsplit
+
+    return urlsplit(hostname).path.rstrip("/")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)

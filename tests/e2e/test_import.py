@@ -1,0 +1,117 @@
+"""Files of microscopes through the real Label Studio: shown, learnt from with all channels, never doubled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from running_services import Backend, RealLabelStudio, run_backend
+
+from ml_backend.bootstrap import build_images
+from ml_backend.config import Settings
+from ml_backend.label_studio.client import LabelStudioClient
+from ml_backend.ports import TaskSummary
+
+SIDE = 160
+
+
+@pytest.fixture(scope="module")
+def backend(label_studio: RealLabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    folder = tmp_path_factory.mktemp("import-backend")
+    with run_backend(label_studio, folder, MIN_PIXELS_PER_CLASS="500", ROUND_BUDGET_S="3") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module")
+def truth() -> np.ndarray:
+    """Discs, numbered from 1."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    numbers = np.zeros((SIDE, SIDE), np.uint16)
+    for number, (top, left) in enumerate(((30, 30), (30, 110), (80, 70), (125, 30), (125, 120)), 1):
+        numbers[(rows - top) ** 2 + (columns - left) ** 2 < 20**2] = number
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def pixels(truth: np.ndarray) -> np.ndarray:
+    """Four channels of 16 bits; only the last one shows the discs."""
+    noise = np.random.default_rng(4).integers(200, 900, (SIDE, SIDE, 4))
+    noise[:, :, 3] += 3000 * (truth > 0)
+    return noise.astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, pixels: np.ndarray) -> Path:
+    folder = tmp_path_factory.mktemp("cells")
+    (folder / "well 1").mkdir()
+    tifffile.imwrite(
+        folder / "well 1" / "cells.ome.tif",
+        np.moveaxis(pixels, 2, 0),
+        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP", "RFP", "Cy5"]}},
+        compression="lzw",
+    )
+    Image.fromarray((pixels[:, :, 3] >> 4).astype(np.uint8)).save(folder / "plain.png")
+    (folder / "torn.tif").write_bytes((folder / "well 1" / "cells.ome.tif").read_bytes()[:3000])
+    return folder
+
+
+def run_import(backend: Backend, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ml_backend.command.cli", "import", *arguments],
+        env=dict(backend.environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def list_tasks(label_studio: RealLabelStudio, project_id: int) -> dict[str, TaskSummary]:
+    summaries = LabelStudioClient(label_studio.connection).iter_task_summaries(project_id)
+    return {str(summary.data["file"]): summary for summary in summaries}
+
+
+def set_up(label_studio: RealLabelStudio, backend: Backend, title: str) -> int:
+    backend.command("setup", "--title", title)
+    rows = label_studio.connection.request("GET", "/api/projects", params={"title": title})["results"]
+    return int(rows[0]["id"])
+
+
+def test_people_see_a_picture_and_the_network_reads_every_channel(
+    label_studio: RealLabelStudio, backend: Backend, folder: Path, pixels: np.ndarray
+) -> None:
+    project_id = set_up(label_studio, backend, "Import")
+    done = run_import(backend, str(folder), "--project", str(project_id))
+    assert done.returncode == 1, done.stderr
+    assert "left out: torn.tif: " in done.stdout
+    tasks = list_tasks(label_studio, project_id)
+    assert sorted(tasks) == ["plain.png", "well 1/cells.ome.tif"]
+
+    task = tasks["well 1/cells.ome.tif"]
+    assert task.data["channels"] == "DAPI, GFP, RFP, Cy5"
+    shown = httpx.get(
+        label_studio.url + str(task.data["image"]), headers={"Authorization": f"Token {label_studio.api_key}"}
+    )
+    assert shown.headers["content-type"] == "image/png"
+    images = build_images(
+        Settings(
+            data_dir=Path(backend.environment["DATA_DIR"]),
+            label_studio_url=label_studio.url,
+            label_studio_api_key=label_studio.personal_access_token,  # type: ignore[arg-type]
+        )
+    )
+    assert np.array_equal(images.open(project_id, task.task_id, task.data), pixels)
+    plain = tasks["plain.png"]
+    assert "source" not in plain.data
+    assert images.open(project_id, plain.task_id, plain.data).shape == (SIDE, SIDE, 1)
+
+    again = run_import(backend, str(folder), "--project", str(project_id))
+    assert "0 tasks of 3 files were made, 2 were there already" in again.stdout
+    assert len(list_tasks(label_studio, project_id)) == 2
