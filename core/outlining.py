@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import approximate_polygon, find_contours
 
 TOLERANCE_PX = 0.75
 """How far a simplified outline may be from the one that follows every pixel."""
@@ -36,6 +35,9 @@ def outline_objects(
 
 
 def _outline(one: NDArray[np.bool_], tolerance_px: float) -> NDArray[np.float64]:
+    # Here, because it brings scipy's signals and statistics: half a second at the start of every process.
+    from skimage.measure import find_contours
+
     # With a border, rings close at the edge; -1 + 0.5 leads from pixel centres back to edges.
     rings = find_contours(np.pad(one, 1).astype(np.float64), 0.5, fully_connected="low")  # type: ignore[no-untyped-call]
     rings = sorted((ring[:, ::-1] - 0.5 for ring in rings), key=lambda ring: -abs(_area(ring)))
@@ -49,6 +51,8 @@ def _outline(one: NDArray[np.bool_], tolerance_px: float) -> NDArray[np.float64]
 
 
 def _simplify(ring: NDArray[np.float64], tolerance_px: float) -> NDArray[np.float64]:
+    from skimage.measure import approximate_polygon
+
     simple = approximate_polygon(ring, tolerance_px)[:-1]  # type: ignore[no-untyped-call]
     return np.asarray(simple if len(simple) >= FEWEST_POINTS else ring[:-1], np.float64)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -104,3 +107,9 @@ def test_a_batch_without_any_known_outline_costs_nothing() -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert float(logits.grad.abs().sum()) == 0
+
+
+def test_a_process_that_draws_no_outline_starts_without_the_statistics_that_drawing_brings() -> None:
+    script = "import sys, core.outlining; sys.stdout.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert not {"scipy.signal", "scipy.stats"} & set(loaded.split())
