@@ -27,8 +27,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 TEST_PACKAGES := chromium redis-server postgresql
 
-# As many processes as cores and memory carry; what shares a server stays together.
-SIDE_BY_SIDE := -n auto --dist loadgroup
+# As many processes as cores and memory carry; tests/support/side_by_side.py says what stays together.
+SIDE_BY_SIDE := -n auto
 
 .PHONY: faults help setup up check lint test thorough bench e2e sbom docs pictures constraints system-packages clean
 

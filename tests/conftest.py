@@ -51,6 +51,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), memory // BYTES_PER_PROCESS))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Nothing costly is made in two processes."""
+    from side_by_side import Together
+
+    return Together(config, log)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[leftovers] = []
     if not config.option.durations:

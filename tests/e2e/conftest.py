@@ -17,14 +17,12 @@ ARTIFACTS = Path(__file__).parents[2] / "test-artifacts"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Here and not later, because xdist looks at the groups before any conftest may change the items."""
     if Path(__file__).parent not in item.path.parents:
         return
     item.add_marker("e2e")
     item.add_marker(pytest.mark.timeout(1800))
     if "label_studio" in getattr(item, "fixturenames", ()):
-        # Who shares the server stays in its process; together they take longest, so they begin.
-        item.add_marker(pytest.mark.xdist_group("label_studio"))
+        # They share the server, and so a process (tests/support/side_by_side.py): together they take longest.
         item.add_marker(pytest.mark.slow(about_s=LABEL_STUDIO_S))
 
 

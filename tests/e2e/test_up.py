@@ -25,7 +25,7 @@ DOWN_TIMEOUT_S = 240
 GONE_TIMEOUT_S = 60
 
 
-pytestmark = [pytest.mark.slow(about_s=80), pytest.mark.xdist_group("up")]
+pytestmark = pytest.mark.slow(about_s=50)
 
 
 def test_one_command_starts_a_connected_demo_and_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
