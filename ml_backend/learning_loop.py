@@ -24,6 +24,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ml_backend.errors import ConflictError, LabelConfigError
+from ml_backend.label_studio.connection import task_address
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
@@ -178,6 +179,9 @@ class LearningLoop:
             rounds=_read_reports(connection, project.project_id, n_rounds),
             outcomes=rounds.count_outcomes(connection, project.project_id),
             tasks=overview.rank(connection, project, n_tasks) if n_tasks else [],
+            task_address=task_address(
+                project.project_id, project.hostname, self.parts.settings.label_studio_url
+            ),
         )
 
     def versions(self, project_id: int | None = None) -> list[str]:

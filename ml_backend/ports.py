@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 class ProjectView:
     """What a page shows of a project, all read in one transaction.
 
-    `outcomes` counts rounds by how they ended; `rounds` are reports, newest first.
+    `outcomes` counts rounds by how they ended; `rounds` are reports, newest first. `task_address` and the
+    number of a task is where Label Studio opens it; empty where its address is not known.
     """
 
     status: Mapping[str, Any]
     rounds: Sequence[Mapping[str, Any]]
     outcomes: Mapping[str, int]
     tasks: Sequence[Mapping[str, Any]]
+    task_address: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,27 @@ _BUSY = (408, 429)
 _Answer = TypeVar("_Answer")
 
 
+def task_address(project_id: int, *servers: str) -> str:
+    """Where people open a task of a project, up to its number: at the first of `servers` that is of the web.
+
+    Examples
+    --------
+    >>> task_address(3, "", "https://paint.example.org/ls/") + "12"
+    'https://paint.example.org/ls/projects/3/data?task=12'
+    >>> task_address(3, "javascript:alert(1)")
+    ''
+    """
+    for server in servers:
+        try:
+            url = httpx.URL(server)
+        except (httpx.InvalidURL, ValueError):
+            continue
+        if url.scheme in ("http", "https") and url.host and not url.userinfo:
+            path = f"{url.path.rstrip('/')}/projects/{project_id}/data?task="
+            return str(url.copy_with(raw_path=path.encode(), fragment=None))
+    return ""
+
+
 class Connection:
     """A server and a credential for it; safe to share between threads.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,9 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import MachineError
+from core.network.checkpoint import Checkpoint
+from core.objects.of_prediction import separated_objects
 from core.prediction import Prediction
+from core.schema import IGNORE_INDEX, LabelSchema
 from export.colours import colour_of, palette
+from export.overlay import draw_overlay, to_rgb
 from ml_backend.errors import BusyError, NotFoundError
+from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.storage import models, tasks
@@ -23,10 +29,13 @@ from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
 from ml_backend.suggestions.suggesting import Suggester
 
-PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
+PictureKind = Literal["overlay", "probability", "uncertainty", "label_map", "truth"]
 
 LONGEST_S = 60.0
 """Who asks for a picture waits this long at most."""
+
+OVERLAY_PX = 640
+"""The longer side of an image with its classes over it: a look, not a result."""
 
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -46,7 +55,8 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
         return to_indexed_png(_load_truth(parts, project, task_id, truth.maps))
     if model is None:
         raise NotFoundError(f"project {project.project_id} has no model yet")
-    name = f"{task_id}-{kind}.png"
+    setup = parse_label_config(project.label_config).schema if kind == "overlay" else None
+    name = f"{task_id}-{kind}{_mark(setup)}.png"
     path = artifacts.pictures / model.model_version / name
     if not _is_whole(path):
         record = TaskRecord(task_id, project.project_id, task.data, "")
@@ -58,8 +68,19 @@ def draw(parts: Parts, suggester: Suggester, project: Project, task_id: int, kin
             keep_details=kind == "uncertainty",
             keep_probabilities=kind == "probability",
         )
-        artifacts.save_picture(model.model_version, name, _paint(prediction, kind))
+        if setup is not None:
+            image = parts.images.open(project.project_id, task_id, task.data)
+            checkpoint = suggester.predictors.get(project, model).checkpoint
+            picture = _overlay_png(image, prediction, checkpoint, setup)
+        else:
+            picture = _paint(prediction, kind)
+        artifacts.save_picture(model.model_version, name, picture)
     return path.read_bytes()
+
+
+def _mark(setup: LabelSchema | None) -> str:
+    """Part of a file's name: colours follow the labeling setup, which may change while the model stays."""
+    return "" if setup is None else f"-{zlib.crc32(repr(setup.names).encode()):08x}"
 
 
 def _load_truth(parts: Parts, project: Project, task_id: int, name: str) -> NDArray[np.uint8]:
@@ -89,6 +110,29 @@ def to_indexed_png(label_map: NDArray[np.uint8]) -> bytes:
     picture = Image.fromarray(label_map)
     picture.putpalette(palette())
     return _to_png(picture)
+
+
+def _overlay_png(
+    image: NDArray[Any], prediction: Prediction, checkpoint: Checkpoint, setup: LabelSchema
+) -> bytes:
+    """The image with the predicted classes over it, coloured in the order of the labeling setup."""
+    known = checkpoint.schema
+    objects = separated_objects(prediction, known, checkpoint.limits)
+    # By name, because indices move when somebody reorders the labels.
+    indices = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, np.uint8)
+    for index, name in enumerate(known.names):
+        if (place := setup.index_of(name)) is not None:
+            indices[index] = place
+    height, width = prediction.shape
+    shrink = min(1.0, OVERLAY_PX / max(height, width))
+    size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
+    seen = cv2.resize(to_rgb(image), size, interpolation=cv2.INTER_AREA)
+    labels = cv2.resize(indices[prediction.label_map], size, interpolation=cv2.INTER_NEAREST)
+    numbers = cv2.resize(objects.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    drawn = draw_overlay(
+        np.asarray(seen, np.uint8), np.asarray(labels, np.uint8), numbers.astype(np.int32), setup
+    )
+    return _to_png(Image.fromarray(drawn))
 
 
 def _probability_png(prediction: Prediction) -> bytes:

@@ -6,12 +6,14 @@ seconds and, when it changed, fetches this page again and swaps the sections tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 
+from export.colours import colour_of
 from ml_backend.web.api_routes import PROJECT
 from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
 from ml_backend.web.label_studio_routes import MODEL_CLASS
@@ -75,6 +77,9 @@ def dashboard_routes(loop: Loop) -> Blueprint:
             trends=to_trends(reports),
             lint=status["readiness"]["lint"][:SHOWN_LINT],
             tasks=list(view.tasks),
+            task_address=view.task_address,
+            legend=to_legend(status["readiness"]["classes"]),
+            is_trainable=is_trainable(status["readiness"]["classes"]),
             chart=(WIDTH, HEIGHT),
         )
 
@@ -85,6 +90,7 @@ def to_round_row(report: Mapping[str, Any], current: str | None) -> dict[str, An
     """What the table of rounds shows of one report; what a failed round lacks is left empty."""
     outcome = round_outcome(report)
     losses = [_loss(point) for point in report.get("loss_curve") or ()]
+    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
     return {
         "round": report.get("round"),
         "model_version": report.get("model_version"),
@@ -95,9 +101,29 @@ def to_round_row(report: Mapping[str, Any], current: str | None) -> dict[str, An
         "reason": report.get("error") or report.get("reason") or "",
         "seconds": report.get("seconds"),
         "dice": _dice_rows(report.get("held_out") or {}),
-        "curve": sparkline([loss for loss in losses if loss is not None]),
+        "curve": sparkline(known),
+        "low": f"{min(known):.2f}" if known else "",
+        "high": f"{max(known):.2f}" if known else "",
         "last_loss": losses[-1] if losses else None,
     }
+
+
+def to_legend(classes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Name and colour of each class that is drawn over images, in the order of the labeling setup.
+
+    >>> to_legend([{"name": "Background", "role": "background"}, {"name": "Nucleus", "role": "object"}])
+    [('Nucleus', 'rgb(225, 29, 72)')]
+    """
+    return [
+        (row["name"], f"rgb{colour_of(index)}")
+        for index, row in enumerate(classes)
+        if row["role"] != "background"
+    ]
+
+
+def is_trainable(classes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a round that is asked for has something to tell apart: two painted classes."""
+    return sum(bool(row["pixels"]) for row in classes) >= 2
 
 
 def is_new(status: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> bool:
@@ -131,6 +157,8 @@ def to_trends(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "meaning": MEANINGS.get(title, ""),
             "first": text.format(values[0]),
             "last": text.format(values[-1]),
+            "low": text.format(min(values)),
+            "high": text.format(max(values)),
             "n_rounds": len(values),
             "curve": sparkline(values),
         }

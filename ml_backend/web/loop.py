@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.ports import ProjectView, TaskRecord
 
-PictureKind = Literal["probability", "uncertainty", "label_map", "truth"]
+PictureKind = Literal["overlay", "probability", "uncertainty", "label_map", "truth"]
 
 
 class Loop(Protocol):

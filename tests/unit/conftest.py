@@ -224,6 +224,7 @@ class FakeLoop:
             rounds=self.rounds(project_id),
             outcomes=Counter(map(round_outcome, make_rounds())),
             tasks=self.ranked_tasks(project_id, n_tasks),
+            task_address=f"http://paint.example.org/projects/{project_id}/data?task=",
         )
 
     def views(self, n_rounds: int) -> list[ProjectView]:

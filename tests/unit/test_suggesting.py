@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 import time
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
-from loop_fakes import Bench, make_bench
+from loop_fakes import CREATED, Bench, make_bench
 from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
+from PIL import Image
 
 from core.prediction import Prediction
 from core.rle import decode
@@ -25,6 +27,7 @@ from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
 from ml_backend.storage import candidates, predictions, tables
 from ml_backend.strokes.combining import combine_paintings
+from ml_backend.suggestions import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -192,10 +195,6 @@ def test_only_the_difference_to_what_was_sent_becomes_truth(
     changed[40:44, 20:44] = False  # erased
     bench.tell(bench.painted(9, result=[brush(region["id"], changed, "Nucleus", "prediction-changed")]))
     bench.loop.build_truth(1)
-    import io
-
-    from PIL import Image
-
     truth = np.array(Image.open(io.BytesIO(bench.loop.picture(1, 9, "truth"))))
     expected = np.full((SIDE_PX, SIDE_PX), IGNORE_INDEX)
     expected[18:20, 20:44] = 1
@@ -318,6 +317,36 @@ def test_a_damaged_model_gives_no_answer_and_no_error(bench: Bench) -> None:
     for weights in (bench.parts.settings.data_dir / "projects").rglob("*.safetensors"):
         weights.write_bytes(b"not weights")
     assert ask(bench, 9) == [None]
+
+
+def test_the_overlay_shows_the_image_and_tints_what_the_model_sees(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see_nuclei(bench, monkeypatch, 9)
+    (answer,) = ask(bench, 9)
+    assert answer is not None
+    drawn = np.array(Image.open(io.BytesIO(bench.loop.picture(1, 9, "overlay"))))
+    seen = np.repeat(bench.images.open(1, 9, {}), 3, axis=2)
+    (region,) = [r for r in answer["result"] if r["type"] == "brushlabels"]
+    nuclei = decode(region["value"]["rle"], (SIDE_PX, SIDE_PX)) >= 128
+    assert np.array_equal(drawn[~nuclei], seen[~nuclei])
+    assert (drawn[nuclei] != seen[nuclei]).any(axis=1).all()
+
+
+def test_an_overlay_is_small_however_large_the_image(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "OVERLAY_PX", 32)
+    assert Image.open(io.BytesIO(bench.loop.picture(1, 1, "overlay"))).size == (32, 32)
+
+
+def test_an_overlay_follows_the_colours_of_a_changed_setup(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see_nuclei(bench, monkeypatch, 1)
+    before = bench.loop.picture(1, 1, "overlay")
+    nucleus = '<Label value="Nucleus"/>'
+    setup = LABEL_CONFIG.replace(nucleus, f'<Label value="Cell"/>{nucleus}')
+    bench.loop.connect(1, CREATED, setup, "http://label-studio", "token")
+    assert bench.loop.picture(1, 1, "overlay") != before
 
 
 def test_pictures_are_made_once_per_version(bench: Bench) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 import pytest
 
 from ml_backend.web.charts import HEIGHT, WIDTH, sparkline
-from ml_backend.web.dashboard import to_round_row, to_trends
+from ml_backend.web.dashboard import to_legend, to_round_row, to_trends
 
 
 class Page(HTMLParser):
@@ -112,7 +113,8 @@ def test_names_from_outside_are_escaped(client, page):
 def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path):
     text = client.get(path, headers=BROWSER).text
     page = Page(text)
-    for address in page.values("href", "src", "data-src", "data-status", "data-post"):
+    links = {a["href"] for tag, a in page.tags if tag == "a" and a.get("target") == "_blank"}
+    for address in set(page.values("href", "src", "data-src", "data-status", "data-post")) - links:
         assert not re.match(r"([a-z]+:|/)", address), address
     assert not page.values("style", "onclick", "onload", "onerror")
     assert all(attributes.get("src") for tag, attributes in page.tags if tag == "script")
@@ -124,6 +126,7 @@ def test_nothing_comes_from_elsewhere_or_breaks_the_content_policy(client, path)
 def test_every_address_on_the_page_exists_below_any_prefix(client, path, prefix):
     page = Page(client.get(path, headers=BROWSER, environ_overrides={"SCRIPT_NAME": prefix}).text)
     addresses = page.values("href", "src", "data-src", "data-status")
+    addresses = [address for address in addresses if not address.startswith("http://paint.example.org/")]
     assert len(addresses) >= 6
     for address in addresses:
         target = urljoin(f"http://host{prefix}{path}", address).removeprefix("http://host")
@@ -144,9 +147,50 @@ def test_pictures_and_bars_have_words_for_those_who_do_not_see_them(page):
             assert attributes["aria-label"]
 
 
+def test_tasks_are_links_into_label_studio(page):
+    links = [a for tag, a in Page(page).tags if tag == "a" and a.get("target") == "_blank"]
+    assert {a["href"] for a in links} >= {
+        f"http://paint.example.org/projects/3/data?task={n}" for n in (11, 14)
+    }
+    assert all(a["rel"] == "noopener" for a in links)
+
+
+def test_a_page_without_an_address_of_label_studio_names_tasks_without_links(client, loop, monkeypatch):
+    view = loop.view
+    monkeypatch.setattr(loop, "view", lambda *given: replace(view(*given), task_address=""))
+    text = client.get("/projects/3").text
+    assert "Task 11" in text
+    assert "data?task" not in text
+
+
+def test_images_are_shown_with_their_classes_over_them_and_a_legend(page, loop):
+    assert "api/projects/3/tasks/11/overlay.png" in page
+    section = page[page.index('id="tasks"') :]
+    assert section.count("<rect") == len(to_legend(loop.status(3)["readiness"]["classes"]))
+
+
+def test_a_button_that_cannot_work_is_not_there_or_says_why(client, loop, monkeypatch):
+    status = loop.status(3)
+    assert "Stop the round" in client.get("/projects/3").text
+    classes = [{**row, "pixels": 0} for row in status["readiness"]["classes"]]
+    idle = {**status, "training": None, "readiness": {**status["readiness"], "classes": classes}}
+    monkeypatch.setattr(loop, "status", lambda project_id: idle)
+    text = client.get("/projects/3").text
+    assert "Stop the" not in text
+    assert "Paint and submit two classes first." in text
+    assert 'data-post="../api/projects/3/train"' not in text
+
+
+def test_curves_say_their_range_and_what_runs_across(page):
+    effort = page[page.index('id="effort"') : page.index('id="tasks"')]
+    assert "<span>6,000</span><span>857</span>" in effort
+    assert "6 rounds" in effort
+    assert "first to last step" in page
+
+
 def test_live_sections_have_ids_by_which_they_are_swapped(page):
     live = [attributes["id"] for _, attributes in Page(page).tags if "data-live" in attributes]
-    assert live == ["state", "readiness", "lint", "rounds", "effort", "tasks"]
+    assert live == ["state", "actions", "readiness", "lint", "rounds", "effort", "tasks"]
 
 
 def test_the_round_whose_model_is_in_use_says_so(page):
