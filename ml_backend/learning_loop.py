@@ -32,6 +32,7 @@ from ml_backend.ports import ProjectView, TaskRecord
 from ml_backend.review import label_studio_order, ranking, scoring
 from ml_backend.rounds.readable import find_damage, keep_readable
 from ml_backend.rounds.running import Rounds
+from ml_backend.rounds.sweeping import sweep_at_rest
 from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
@@ -82,7 +83,9 @@ class LearningLoop:
 
     def reconcile(self, project_id: int) -> Reconciled:
         """Ask Label Studio what webhooks did not tell, and see that the live version can be read."""
-        return reconcile_project(self.parts, keep_readable(self.parts, self._get(project_id)))
+        project = keep_readable(self.parts, self._get(project_id))
+        sweep_at_rest(self.parts, project)
+        return reconcile_project(self.parts, project)
 
     def build_truth(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Turn changed annotations into label maps and counts; returns how many tasks were built."""

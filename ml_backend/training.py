@@ -14,7 +14,7 @@ from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth.holdout import has_enough_held_out
 from ml_backend.ports import ImageSource
-from ml_backend.storage.artifacts import read_maps
+from ml_backend.storage.label_map_files import read_map, read_shape
 
 OnProgress = Callable[[float, "float | None"], None]
 """Called with the share that is done, 0..1, and the seconds that are left, if known."""
@@ -97,13 +97,16 @@ class StoredExamples:
     def open(self, key: str) -> Example:
         example = self._examples[key]
         image = self._images.open(example.project_id, example.task_id, example.data)
-        maps = read_maps(example.maps)
-        if image.shape[:2] != maps.shape[1:]:
-            raise ImageError(f"the image is now {image.shape[:2]} pixels, it was painted at {maps.shape[1:]}")
+        shape = read_shape(example.maps)
+        if image.shape[:2] != shape:
+            raise ImageError(f"the image is now {image.shape[:2]} pixels, it was painted at {shape}")
         if self._is_draft:
-            nothing = np.broadcast_to(np.uint8(IGNORE_INDEX), maps.shape[1:])
-            return Example(key, image, train_map=maps[0], held_out_map=nothing)
-        return Example(key, image, train_map=maps[1], held_out_map=maps[2])
+            nothing = np.broadcast_to(np.uint8(IGNORE_INDEX), shape)
+            everything = read_map(example.maps, "all", is_lasting=True)
+            return Example(key, image, train_map=everything, held_out_map=nothing)
+        train_map = read_map(example.maps, "train", is_lasting=True)
+        held_out_map = read_map(example.maps, "held_out", is_lasting=True)
+        return Example(key, image, train_map=train_map, held_out_map=held_out_map)
 
 
 def _with_everything(summary: ExampleSummary) -> ExampleSummary:

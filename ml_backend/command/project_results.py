@@ -87,7 +87,7 @@ class ProjectResults:
             raise ExportError(built.error)
         if built.maps is None:
             return None
-        stored = self.parts.artifacts(self.project).load_truth(built.maps)[0]
+        stored = self.parts.artifacts(self.project).load_truth(built.maps)
         return renumber(stored, built.classes, self.schema)
 
     def _predicted(self, task: StoredTask) -> NDArray[np.uint8]:

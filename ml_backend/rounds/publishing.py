@@ -190,6 +190,7 @@ def publish(
             # Here, under the lease: no other round can be starting from what is dropped.
             models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
             predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
+        rounds.drop_old_reports(connection, lease.project.project_id)
         if lease.kind != "draft":  # it accounts for nothing: the round that follows does
             _settle(connection, lease, snapshot, trained, now)
             update_project(
@@ -245,20 +246,6 @@ def _describe_halvings(spec: TrainingSpec) -> str | None:
         return None
     times = "once" if spec.halvings == 1 else f"{spec.halvings} times"
     return f"Trained with fewer threads and smaller batches: memory ran out {times} before."
-
-
-def sweep(parts: Parts, project: Project) -> None:
-    """Remove the files that no row names any more."""
-    with parts.database.read() as connection:
-        listed = tasks.list_truth(connection, project.project_id)
-        folders = models.list_folders(connection, project.project_id)
-        dropped = models.list_dropped(connection, project.project_id)
-        last = max(
-            rounds.last_number(connection, project.project_id) or 0,
-            models.last_round(connection, project.project_id),
-        )
-    names = [str(task.truth["maps"]) for task in listed if task.truth]
-    parts.artifacts(project).sweep(set(names), folders, last, dropped)
 
 
 def _make_current(connection: Connection, project_id: int, version: str, before: str | None) -> None:

@@ -15,6 +15,7 @@ from ml_backend.rounds import continuing, publishing, troubles
 from ml_backend.rounds.fetching import fetch_images
 from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.rounds.readable import keep_readable
+from ml_backend.rounds.sweeping import sweep
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.strokes.build_truth import build_changed, rebuild_damaged
 from ml_backend.strokes.reconcile import reconcile_project
@@ -131,7 +132,7 @@ class Rounds:
             trained.promoted,
             len(spec.examples),
         )
-        publishing.sweep(self._parts, lease.project)
+        sweep(self._parts, lease.project)
         return version
 
     def _find_usable(self, project_id: int) -> tuple[Project, LabelConfig]:

@@ -3,7 +3,7 @@
 ::
 
     data_dir/projects/<id>-<created>/models/<version>/      weights and their record, never changed
-                                     truth/<task>-<seq>.npy  (3, H, W) uint8: all truth, training, hold-out
+                                     truth/<task>-<seq>.npz  label maps: all truth, training, hold-out
                                      pictures/<version>/     PNGs, made when somebody asks
                                      sources/                originals that `brushloop import` kept
                                      scratch/                what a killed process left half-done
@@ -15,15 +15,13 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ImageUnavailableError
-from core.schema import IGNORE_INDEX
+from ml_backend.storage.label_map_files import SUFFIX, read_map, write_maps
 
 ORPHAN_LIFE_S = 900.0
 """A file that no row names after this long belongs to nobody: rows are written right after their file."""
@@ -47,27 +45,19 @@ class Artifacts:
         return self.scratch / uuid.uuid4().hex
 
     def save_truth(self, task_id: int, seq: int, maps: Sequence[NDArray[np.uint8]]) -> str:
-        """Store three `(H, W)` as one `(3, H, W)`; returns the name under which `load_truth` finds it."""
-        name = f"{task_id}-{seq}.npy"
+        """Store three `(H, W)` in one file; returns the name under which `load_truth` finds it."""
+        name = f"{task_id}-{seq}{SUFFIX}"
         scratch = self.new_scratch()
         with scratch.open("wb") as file:
-            # One after the other: put together in memory, those of a large image would be there twice.
-            shape = (len(maps), *maps[0].shape)
-            head = {"descr": maps[0].dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
-            for label_map in maps:
-                file.write(np.ascontiguousarray(label_map).data)
+            write_maps(file, maps)
             _sync_open(file)
         self.truth.mkdir(exist_ok=True)
         scratch.replace(self.truth / name)
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
-        """Memory-mapped `(3, H, W)` uint8 label maps: all truth, what is trained on, what is held out.
-
-        Raises `MachineError` where they are missing or damaged.
-        """
-        return read_maps(self.truth / name)
+        """`(H, W)` uint8: all that is painted. Raises `MachineError` where it is missing or damaged."""
+        return read_map(self.truth / name)
 
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
@@ -130,30 +120,6 @@ class Artifacts:
     def remove(self) -> None:
         """Drop everything of the project."""
         shutil.rmtree(self.root, ignore_errors=True)
-
-
-def read_maps(path: Path) -> NDArray[np.uint8]:
-    """Memory-map the file of some label maps; what is in it is checked by `find_wrong_class`."""
-    try:
-        maps: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageUnavailableError(f"the label maps {path.name} cannot be read: {error}") from None
-    if maps.ndim != 3 or len(maps) != 3 or maps.dtype != np.uint8:
-        raise ImageUnavailableError(f"the label maps {path.name} are {maps.dtype} of shape {maps.shape}")
-    return maps
-
-
-@lru_cache(maxsize=100_000)
-def find_wrong_class(path: Path, mtime_ns: int, size: int, n_classes: int) -> int | None:
-    """A class index in a file that no class has, or None; each state of a file is read once in a process."""
-    maps = read_maps(path)
-    is_class = np.zeros(256, bool)
-    is_class[:n_classes] = is_class[IGNORE_INDEX] = True
-    for label_map in maps:
-        wrong = np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256)[~is_class])
-        if wrong.size:
-            return int(np.flatnonzero(~is_class)[wrong[0]])
-    return None
 
 
 def _sync_open(file: IO[bytes]) -> None:

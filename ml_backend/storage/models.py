@@ -20,7 +20,10 @@ UNTRAINED = "untrained"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One row; `folder` is the name of its folder below the project's `models`, empty once it was dropped."""
+    """One row; `folder` is the name of its folder below the project's `models`, empty once it was dropped.
+
+    `report` is that of the round that made it, `{}` once that was dropped too.
+    """
 
     model_version: str
     round: int
@@ -43,19 +46,30 @@ class StoredModel:
         }
 
 
-_COLUMNS = [tables.models.c[field.name] for field in fields(StoredModel)]
+_COLUMNS = [tables.models.c[field.name] for field in fields(StoredModel) if field.name != "report"]
 
 
 def add_model(connection: Connection, project_id: int, model: StoredModel) -> None:
+    """Add the row; its report stays in that of its round, if that has one."""
     values = {name: getattr(model, name) for name in (field.name for field in fields(model))}
+    m, r = tables.models.c, tables.rounds.c
     connection.execute(sa.insert(tables.models).values(project_id=project_id, **values))
+    is_kept_there = sa.exists().where(
+        r.project_id == m.project_id, r.number == m.round, r.report.is_not(None)
+    )
+    added = sa.and_(m.project_id == project_id, m.model_version == model.model_version)
+    connection.execute(sa.update(tables.models).where(added, is_kept_there).values(report=""))
 
 
 def find_model(connection: Connection, project_id: int, model_version: str | None) -> StoredModel | None:
-    m = tables.models.c
-    query = sa.select(*_COLUMNS).where(m.project_id == project_id, m.model_version == model_version)
-    row = connection.execute(query).first()
-    return StoredModel(*row) if row else None
+    m, r = tables.models.c, tables.rounds.c
+    of_round = sa.select(r.report).where(r.project_id == m.project_id, r.number == m.round).scalar_subquery()
+    report = sa.func.coalesce(sa.func.nullif(m.report, ""), of_round, "{}").label("report")
+    query = sa.select(*_COLUMNS, report)
+    row = connection.execute(
+        query.where(m.project_id == project_id, m.model_version == model_version)
+    ).first()
+    return StoredModel(**row._mapping) if row else None
 
 
 def get_model(connection: Connection, project_id: int, model_version: str) -> StoredModel:

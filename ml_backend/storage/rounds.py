@@ -28,6 +28,9 @@ RoundKind = Literal["draft", "round", "continuation"]
 MAX_ROUNDS_BACK = 20
 """Rounds that are read to count interruptions in a row."""
 
+REPORTS_KEPT = 500
+"""Rounds whose reports are kept, some kB each: what a long project shows is how it went of late."""
+
 
 @dataclass(frozen=True)
 class StoredRound:
@@ -152,6 +155,18 @@ def finish(
         )
     )
     return connection.execute(ended).rowcount == 1
+
+
+def drop_old_reports(connection: Connection, project_id: int) -> None:
+    """Empty the reports of all but the newest rounds; those of models whose files are kept stay.
+
+    Their rows stay, as all rounds are counted.
+    """
+    r, m = tables.rounds.c, tables.models.c
+    last_kept = sa.select(sa.func.max(r.number) - REPORTS_KEPT).where(r.project_id == project_id)
+    is_of_model = sa.exists().where(m.project_id == r.project_id, m.round == r.number, m.folder != "")
+    old = sa.and_(r.project_id == project_id, r.number <= last_kept.scalar_subquery(), r.report.is_not(None))
+    connection.execute(sa.update(tables.rounds).where(old, ~is_of_model).values(report=None))
 
 
 def forget(connection: Connection, project_id: int, number: int, owner: str) -> None:

@@ -25,7 +25,7 @@ from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, predictions, tasks
-from ml_backend.storage.artifacts import find_wrong_class, read_maps
+from ml_backend.storage.label_map_files import find_wrong_class, read_shape
 from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.combining import combine_paintings, to_sent_masks
@@ -105,7 +105,7 @@ def find_damage(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
     """Why stored label maps cannot be used, or None."""
     path = parts.artifacts(project).truth / str(truth.maps)
     try:
-        shape, stat = read_maps(path).shape[1:], path.stat()
+        shape, stat = read_shape(path), path.stat()
         wrong = find_wrong_class(path, stat.st_mtime_ns, stat.st_size, len(truth.classes))
     except (MachineError, OSError) as error:
         return str(error)

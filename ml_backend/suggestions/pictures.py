@@ -85,7 +85,7 @@ def _mark(setup: LabelSchema | None) -> str:
 
 def _load_truth(parts: Parts, project: Project, task_id: int, name: str) -> NDArray[np.uint8]:
     try:
-        return np.asarray(parts.artifacts(project).load_truth(name)[0])
+        return parts.artifacts(project).load_truth(name)
     except MachineError as error:
         with parts.database.write() as connection:
             tasks.mark_unbuilt(connection, project.project_id, task_id)

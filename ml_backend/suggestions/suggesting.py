@@ -263,12 +263,12 @@ class Suggester:
         if request.truth.maps is None or request.truth.shape != shape:
             return np.zeros(shape, bool)
         try:
-            maps = self.parts.artifacts(request.project).load_truth(request.truth.maps)
+            label_map = self.parts.artifacts(request.project).load_truth(request.truth.maps)
         except MachineError:  # damaged, or built anew and swept meanwhile
             with self.parts.database.write() as connection:
                 tasks.mark_unbuilt(connection, request.project.project_id, request.task.task_id)
             return np.zeros(shape, bool)
-        annotated: NDArray[np.bool_] = maps[0] != IGNORE_INDEX
+        annotated: NDArray[np.bool_] = label_map != IGNORE_INDEX
         return annotated
 
     def _enqueue_late(self, project: Project, late: Sequence[TaskRecord]) -> None:

@@ -141,7 +141,7 @@ def training_set(service_backend: Any) -> dict[int, str]:
     assert set(used) == set(trained)
     artifacts = Artifacts(service_backend.data_dir, project.folder)
     for task in listed:
-        assert artifacts.load_truth(task.truth["maps"]).shape == (3, SIDE_PX, SIDE_PX)
+        assert artifacts.load_truth(task.truth["maps"]).shape == (SIDE_PX, SIDE_PX)
     return {annotation_id: stamps[annotation_id] for annotation_id in used}
 
 

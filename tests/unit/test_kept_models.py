@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import torch
 from loop_fakes import Bench, make_bench
 
 from ml_backend.errors import ConflictError
-from ml_backend.rounds.publishing import sweep
-from ml_backend.storage import models, rounds
+from ml_backend.rounds.sweeping import sweep
+from ml_backend.storage import models, rounds, tables
 from ml_backend.storage.projects import get_project
 from ml_backend.web.prometheus import round_outcome
 
@@ -135,3 +137,54 @@ def test_what_is_beyond_keep_models_goes_with_the_round_that_drops_it(bench: Ben
     folders = {path.name for path in bench.loop.parts.artifacts(project).models.iterdir()}
     assert folders == kept
     assert len(kept) <= 3  # two, and the parent of the current one
+
+
+def test_a_report_is_kept_once_and_the_model_shows_that_of_its_round(bench: Bench) -> None:
+    bench.submit(1)
+    version = bench.loop.run_round(1)
+    with bench.parts.database.read() as connection:
+        stored = connection.execute(sa.select(tables.models.c.report)).scalar_one()
+        model = models.get_model(connection, 1, str(version))
+        (made_in,) = rounds.list_rounds(connection, 1)
+    assert stored == ""
+    assert json.loads(model.report) == json.loads(str(made_in.report))
+    assert model.to_record()["held_out"] is not None
+
+
+def test_only_the_newest_rounds_and_those_of_kept_models_keep_their_reports(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "REPORTS_KEPT", 3)
+    with bench.parts.database.write() as connection:
+        for number in range(1, 8):
+            rounds.begin(connection, 1, "a", 1, float(number), lambda _: False)
+            rounds.finish(connection, 1, number, "a", "done", float(number), report={"seconds": number})
+    publish_empty(bench, range(2, 3))
+    with bench.parts.database.write() as connection:
+        rounds.drop_old_reports(connection, 1)
+    with bench.parts.database.read() as connection:
+        kept = [stored.number for stored in rounds.list_rounds(connection, 1) if stored.report]
+        assert rounds.count_outcomes(connection, 1) == {"kept": 7}
+    assert kept == [7, 6, 5, 2]
+    assert [report.get("seconds") for report in bench.loop.rounds(1)] == [7, 6, 5, None, None, 2, None]
+
+
+def test_old_label_maps_and_dropped_models_go_by_time_without_a_round(bench: Bench) -> None:
+    bench.submit(1)
+    bench.loop.build_truth(1)
+    with bench.parts.database.read() as connection:
+        artifacts = bench.parts.artifacts(get_project(connection, 1))
+    (old,) = artifacts.truth.iterdir()
+    os.utime(old, (1.0, 1.0))
+    bench.submit(1)
+    bench.loop.build_truth(1)
+    versions = publish_empty(bench, range(1, 7))
+    drop(bench, 2)
+    seen = []
+    # While a round runs, it may be reading what is old.
+    bench.trainer.during = lambda: seen.append((bench.loop.reconcile(1), old.exists()))
+    bench.loop.run_round(1)
+    assert seen[0][1]
+    bench.loop.reconcile(1)
+    assert not old.exists()
+    assert sorted(path.name for path in artifacts.models.iterdir())[0] != versions[0]
