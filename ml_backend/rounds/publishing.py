@@ -20,7 +20,7 @@ from ml_backend.rounds.concerns import describe_few_steps, find_weak_classes
 from ml_backend.rounds.encoder_weights import find_encoder_base
 from ml_backend.rounds.lease import Lease, LeaseLostError
 from ml_backend.rounds.troubles import Ending, describe
-from ml_backend.storage import efforts, models, predictions, rounds, tasks
+from ml_backend.storage import efforts, expiry, models, rounds, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, answer_train_requests, get_project, update_project
@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 
 LEARNERS = {"all": (NETWORK, *QUICK), "quick": QUICK, "network": (NETWORK,)}
 """What the setting of this name trains."""
-
-SENT_KEPT_S = 30 * 24 * 3600.0
-"""So long may a task stay open in a browser, and then be submitted with an older prediction's regions."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def publish(
             _make_current(connection, lease.project.project_id, version, snapshot.current_version)
             # Here, under the lease: no other round can be starting from what is dropped.
             models.drop_old(connection, lease.project.project_id, parts.settings.keep_models)
-            predictions.drop_sent(connection, lease.project.project_id, now - SENT_KEPT_S)
+            expiry.drop_expired(connection, lease.project.project_id, now)
         rounds.drop_old_reports(connection, lease.project.project_id)
         if lease.kind != "draft":  # it accounts for nothing: the round that follows does
             _settle(connection, lease, snapshot, trained, now)

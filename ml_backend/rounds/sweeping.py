@@ -1,21 +1,24 @@
-"""Files that no row names any more are removed: at the end of each round, and by time while none runs."""
+"""What nobody needs any more is removed: at the end of each round, and by time while none runs."""
 
 from __future__ import annotations
 
 from ml_backend.parts import Parts
-from ml_backend.storage import models, rounds, tasks
+from ml_backend.storage import expiry, models, rounds, tasks
 from ml_backend.storage.projects import Project, still_exists
 
 
 def sweep_at_rest(parts: Parts, project: Project) -> None:
-    """Remove old files while no round runs: rounds that fail, or that nobody needs, leave them too.
+    """Remove old files and expired rows while no round runs: rounds that end badly leave them too.
 
     A round that begins meanwhile reads what rows name, and all else that it reads is younger.
     """
     with parts.database.read() as connection:
         is_running = rounds.find_running(connection, project.project_id) is not None
-    if not is_running:
-        sweep(parts, project)
+    if is_running:
+        return
+    sweep(parts, project)
+    with parts.database.write() as connection:
+        expiry.drop_expired(connection, project.project_id, parts.clock())
 
 
 def sweep(parts: Parts, project: Project) -> None:

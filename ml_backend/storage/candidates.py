@@ -38,7 +38,7 @@ def list_candidates(
         sa.select(p.task_id, t.score, p.score.label("told"), p.embedding, p.classes)
         .join_from(tables.predictions, tables.tasks, same_task)
         .where(p.project_id == project_id, p.model_version == model_version, p.score.is_not(None))
-        .where(t.scored_version == model_version, t.score.is_not(None))
+        .where(t.scored_version == model_version, t.score.is_not(None), t.deleted.is_(False))
     )
     rows = connection.execute(query.order_by(p.score).limit(limit))
     return [

@@ -122,21 +122,6 @@ def save_sent(
     insert_or_ignore(connection, tables.sent_regions, rows)
 
 
-def drop_sent(connection: Connection, project_id: int, before: float) -> int:
-    """Forget what was sent `before` and nobody painted on since; returns how many regions.
-
-    What Label Studio holds now stays, however old, and so does everything of tasks with annotations: their
-    truth is built from it again when they change.
-    """
-    s, a, p = tables.sent_regions.c, tables.annotation_table.c, tables.predictions.c
-    painted = sa.exists().where(a.project_id == s.project_id, a.task_id == s.task_id, a.deleted.is_(False))
-    held = sa.exists().where(
-        p.project_id == s.project_id, p.task_id == s.task_id, p.model_version == s.model_version
-    )
-    old = sa.and_(s.project_id == project_id, s.sent_at < before)
-    return connection.execute(sa.delete(tables.sent_regions).where(old, ~painted, ~held)).rowcount
-
-
 def list_sent(
     connection: Connection,
     project_id: int,
@@ -167,10 +152,11 @@ def rank_tasks(
     connection: Connection, project_id: int, model_version: str | None, limit: int
 ) -> list[RankedTask]:
     """The tasks that the model scored, least sure first."""
-    p = tables.predictions.c
+    p, t = tables.predictions.c, tables.tasks.c
+    is_gone = sa.exists().where(t.project_id == p.project_id, t.task_id == p.task_id, t.deleted)
     # Ordered as the index is, so that the first ones are read and no others.
     query = sa.select(p.task_id, p.score, p.regions).where(
-        p.project_id == project_id, p.model_version == model_version, p.score.is_not(None)
+        p.project_id == project_id, p.model_version == model_version, p.score.is_not(None), ~is_gone
     )
     rows = connection.execute(query.order_by(p.score).limit(limit))
     return [RankedTask(row.task_id, row.score, row.regions) for row in rows]

@@ -15,14 +15,8 @@ from ml_backend.storage import row_leases, tables
 from ml_backend.storage.projects import next_seq
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
-_OF_A_TASK = (
-    tables.class_counts,
-    tables.predictions,
-    tables.sent_regions,
-    tables.efforts,
-    tables.pushes,
-    tables.scorings,
-)
+_WITHOUT_TERM = (tables.class_counts, tables.pushes, tables.scorings)
+"""What goes with a task at once: it is derived or due; all else stays for a term, see `storage.expiry`."""
 
 LONGEST_RETRY_S = 300.0
 """The longest pause before a task is tried again whose image could not be read."""
@@ -211,22 +205,18 @@ def note_left_out(
     return [task_id for task_id in left_out if task_id in missed and now - missed[task_id] >= doubt_s]
 
 
-def delete_tasks(
-    connection: Connection, project_id: int, task_ids: Sequence[int], now: float, *, keeps_sent: bool = False
-) -> None:
+def delete_tasks(connection: Connection, project_id: int, task_ids: Sequence[int], now: float) -> None:
     """Drop tasks and forget what was painted in them; their rows stay as tombstones.
 
-    With `keeps_sent`, what was sent for them stays for its usual time: should they come back, it is there.
+    What was sent and answered, and what annotations took, is out of sight and stays for a term: should the
+    tasks come back, nothing is missing and nothing is counted twice.
     """
     seq = next_seq(connection, project_id, now)
     for task_id in task_ids:
         touch_task(connection, project_id, task_id, seq)
         gone = {"deleted": True, "seen_at": now, "truth": None, "findings": None, "missed_at": None}
-        unseen = {"scored_version": None, "score": None, "looked_at": 0.0}  # should it ever come back
-        _update(connection, project_id, task_id, **gone, **unseen)
-        for table in _OF_A_TASK:
-            if keeps_sent and table is tables.sent_regions:
-                continue
+        _update(connection, project_id, task_id, **gone)
+        for table in _WITHOUT_TERM:
             connection.execute(
                 sa.delete(table).where(table.c.project_id == project_id, table.c.task_id == task_id)
             )

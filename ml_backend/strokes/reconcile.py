@@ -168,7 +168,12 @@ def _note_tasks(
             ids = [summary.task_id for summary in chunk]
             gone = tasks.find_deleted(connection, project.project_id, ids, after_seq=listed_seq)
             living = [(summary.task_id, summary.data) for summary in chunk if summary.task_id not in gone]
+            returned = tasks.find_deleted(connection, project.project_id, ids) - gone
             tasks.remember_tasks(connection, project.project_id, living, listed_at)
+            # What was due when they went is not known any more: both sides are compared.
+            predictions.enqueue_pushes(
+                connection, project.project_id, sorted(returned), parts.clock(), is_open=False
+            )
 
 
 def _find_changed(parts: Parts, project: Project, summaries: Sequence[TaskSummary]) -> list[TaskSummary]:
@@ -265,5 +270,5 @@ def _drop_gone_tasks(
         doubt_s = DOUBT_ALL_S if len(left_out) == len(stamps) else DOUBT_S
         gone = tasks.note_left_out(connection, project.project_id, left_out, listed, now, doubt_s)
         if gone:
-            tasks.delete_tasks(connection, project.project_id, gone, now, keeps_sent=True)
+            tasks.delete_tasks(connection, project.project_id, gone, now)
     return len(gone)

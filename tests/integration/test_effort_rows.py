@@ -9,7 +9,7 @@ import pytest
 from stored_rows import open_database
 
 from ml_backend.ports import AnnotationRecord
-from ml_backend.storage import annotations, efforts, projects, tasks
+from ml_backend.storage import annotations, efforts, expiry, projects, tasks
 from ml_backend.storage.database import Database
 from ml_backend.storage.efforts import OpenEffort
 
@@ -89,9 +89,13 @@ def test_a_deleted_annotation_is_not_counted(database: Database) -> None:
     assert [row.annotation_id for row in list_open(database)] == [2]
 
 
-def test_a_deleted_task_takes_its_effort_along(database: Database) -> None:
+def test_the_effort_of_a_deleted_task_is_not_counted_and_goes_after_its_term(database: Database) -> None:
     save(database, 1, a1={"strokes": 2})
     with database.write() as connection:
         tasks.delete_tasks(connection, 1, [10], 200.0)
-        assert efforts.find_measured(connection, 1, 10) == {}
+        expiry.drop_expired(connection, 1, 200.0 + expiry.KEPT_S)
+        assert set(efforts.find_measured(connection, 1, 10)) == {1}
     assert list_open(database) == []
+    with database.write() as connection:
+        expiry.drop_expired(connection, 1, 201.0 + expiry.KEPT_S)
+        assert efforts.find_measured(connection, 1, 10) == {}

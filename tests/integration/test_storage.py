@@ -19,6 +19,7 @@ from ml_backend.storage import (
 )
 from ml_backend.storage import (
     candidates,
+    expiry,
     models,
     predictions,
     projects,
@@ -362,9 +363,9 @@ def test_old_sent_regions_go_unless_they_are_held_or_painted_on(database: Databa
         rows.delete(connection, 1, 2, projects.next_seq(connection, 1, 300.0), 300.0)
         held = {"result": [], "score": 0.5, "model_version": "r2"}
         predictions.save_prediction(connection, 1, 11, "f", held, [], 200.0)
-        assert predictions.drop_sent(connection, 1, before=300.0) == 3
-        assert predictions.drop_sent(connection, 1, before=300.0) == 0
-        assert predictions.drop_sent(connection, 2, before=1e9) == 0
+        assert expiry.drop_sent(connection, 1, before=300.0) == 3
+        assert expiry.drop_sent(connection, 1, before=300.0) == 0
+        assert expiry.drop_sent(connection, 2, before=1e9) == 0
     assert left(10) == ["r1", "r2"]  # painted on
     assert left(11) == ["r2"]  # held by Label Studio; what was painted there is deleted
     assert left(12) == ["r3"]  # not old

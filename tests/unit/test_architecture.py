@@ -133,6 +133,7 @@ OPEN: dict[str, set[str]] = {
         "candidates",
         "database",
         "efforts",
+        "expiry",
         "kept_maps",
         "label_map_files",
         "models",

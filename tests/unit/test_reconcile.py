@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from loop_fakes import CREATED, Bench, make_bench
 from painted import LABEL_CONFIG
 
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.ports import ProjectRecord
-from ml_backend.storage import annotations
+from ml_backend.storage import annotations, expiry, tables
 
 
 @pytest.fixture
@@ -265,3 +268,59 @@ def test_a_project_that_was_deleted_in_label_studio_is_said_and_kept(bench: Benc
     monkeypatch.undo()
     bench.loop.reconcile(1)
     assert bench.status()["last_error"] is None
+
+
+def test_what_belongs_to_tasks_that_were_dropped_and_came_back_is_complete_again(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.loop.run_round(1)
+    bench.server.add_task(9)
+    bench.loop.suggest(1, [bench.task(2), bench.task(9)], None, math.inf)
+    bench.clock.now += 1
+    before, kept = list_rows_of(bench, 2), dict(bench.server.tasks)
+    assert all(before.values())
+    annotation = bench.server.annotations.pop(200)
+    del bench.server.tasks[2], bench.server.tasks[9]
+    for _ in range(2):
+        bench.clock.now += 61
+        bench.loop.reconcile(1)
+    assert {row["task"] for row in bench.loop.ranked_tasks(1)} == set()
+    bench.server.tasks = kept
+    bench.server.keep(annotation)
+    bench.clock.now += 61
+    bench.loop.reconcile(1)
+    bench.loop.build_truth(1)
+    assert list_rows_of(bench, 2) == before
+    assert {row["task"] for row in bench.loop.ranked_tasks(1)} == {2, 9}
+    bench.loop.push(1)
+    assert sorted(task_id for task_id, _ in bench.server.predictions.values()) == [2, 9]
+    bench.loop.run_round(1)
+    assert bench.status()["annotations"] == {"received": 2, "trained": 2, "pending": 0}
+    efforts = [report["effort"]["annotations"] for report in bench.loop.rounds(1)]
+    assert efforts == [0, 2]
+
+
+def list_rows_of(bench: Bench, task_id: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Stored answers, sent regions and efforts of a task."""
+    listed = {}
+    with bench.parts.database.read() as connection:
+        for table in (tables.predictions, tables.sent_regions, tables.efforts):
+            # How far the truth is numbered is no part of what the row says.
+            columns = [column for column in table.c if column.name != "seq"]
+            query = sa.select(*columns).where(table.c.project_id == 1, table.c.task_id == task_id)
+            listed[table.name] = [tuple(row) for row in connection.execute(query)]
+    return listed
+
+
+def test_what_belongs_to_a_deleted_task_goes_after_its_term_without_a_round(bench: Bench) -> None:
+    bench.submit(1, 2)
+    bench.loop.run_round(1)
+    bench.loop.suggest(1, [bench.task(2)], None, math.inf)
+    bench.loop.record(bench.event("TASKS_DELETED", "tasks-deleted", deleted_task_ids=(2,)))
+    del bench.server.tasks[2], bench.server.annotations[200]
+    bench.clock.now += expiry.KEPT_S
+    bench.loop.reconcile(1)
+    assert all(list_rows_of(bench, 2).values())
+    bench.clock.now += 1
+    bench.loop.reconcile(1)
+    assert not any(list_rows_of(bench, 2).values())
+    assert any(list_rows_of(bench, 1).values())
