@@ -5,7 +5,7 @@ The real ones are chosen in `bootstrap.py`; the tests bring fakes that pass the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -139,8 +139,13 @@ class LabelStudio(Protocol):
         """Delete one prediction; one that is gone is left alone."""
         ...
 
-    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
-        """Give our connected backend this title; it is known by a version or a title among `ours`."""
+    def name_backend(
+        self, project_id: int, ours: Collection[str], title: str, is_alike: Callable[[str], bool]
+    ) -> None:
+        """Give our connected backend this title.
+
+        It is known by a version or a title among `ours`, or else by a title that `is_alike`.
+        """
         ...
 
     def set_model_version(self, project_id: int, model_version: str) -> None:

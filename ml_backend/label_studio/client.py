@@ -140,8 +140,10 @@ class LabelStudioClient:
     def delete_prediction(self, prediction_id: int) -> None:
         project_order.delete_prediction(self._connection, prediction_id)
 
-    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
-        project_order.name_backend(self._connection, project_id, ours, title)
+    def name_backend(
+        self, project_id: int, ours: Collection[str], title: str, is_alike: Callable[[str], bool]
+    ) -> None:
+        project_order.name_backend(self._connection, project_id, ours, title, is_alike)
 
     def set_model_version(self, project_id: int, model_version: str) -> None:
         project_order.set_model_version(self._connection, project_id, model_version)

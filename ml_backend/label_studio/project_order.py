@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
@@ -103,8 +103,14 @@ def delete_prediction(connection: Connection, prediction_id: int) -> None:
     _request_present(connection, "DELETE", f"/api/predictions/{int(prediction_id)}/")
 
 
-def name_backend(connection: Connection, project_id: int, ours: Collection[str], title: str) -> None:
-    """Give our backend this title.
+def name_backend(
+    connection: Connection,
+    project_id: int,
+    ours: Collection[str],
+    title: str,
+    is_alike: Callable[[str], bool],
+) -> None:
+    """Give our backend this title; where none is known by a name of `ours`, one whose title `is_alike`.
 
     Where the old title was the project's version, the server moves that along. Listing and renaming make
     the server call `/health` and `/setup`, and wait for them.
@@ -112,6 +118,8 @@ def name_backend(connection: Connection, project_id: int, ours: Collection[str],
     rows = connection.request("GET", "/api/ml", params={"project": int(project_id)})
     our_names = {*ours, BACKEND_TITLE, title}
     matching = [row for row in rows if row.get("model_version") in our_names or row.get("title") in our_names]
+    # An older database that was brought back does not know what the newest title was.
+    matching = matching or [row for row in rows if is_alike(str(row.get("title")))]
     if not matching:
         return
     row = min(matching, key=lambda row: int(row["id"]))  # the server asks the first one only

@@ -63,7 +63,7 @@ def describe_tab(version: str) -> dict[str, Any]:
 def _keep(parts: Parts, project: Project, version: str, ours: set[str]) -> None:
     server, project_id = parts.label_studio(project), project.project_id
     try:
-        server.name_backend(project_id, ours, version)
+        server.name_backend(project_id, ours, version, models.is_ours)
     except LabelStudioRefusedError as error:
         # Label Studio asks the backend before it renames it. Predictions that are pushed count without.
         log.warning("skip_title project=%d cause=%s", project_id, error)

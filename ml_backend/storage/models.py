@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +17,28 @@ from ml_backend.storage import tables
 
 UNTRAINED = "untrained"
 """What `/setup` names before the first model; it must never be null."""
+
+OUR_NAME = re.compile(r"r(\d{4,})-[0-9a-f]{8}")
+"""How rounds name their versions: an older database that was brought back does not know the newest ones."""
+
+
+def is_ours(model_version: str, known: Collection[str] = ()) -> bool:
+    """Whether a version is one of this project's rounds, also when the database has forgotten it.
+
+    >>> [is_ours(version, {"v1"}) for version in ("v1", "r0012-0a1b2c3d", "theirs")]
+    [True, True, False]
+    """
+    return model_version in known or OUR_NAME.fullmatch(model_version) is not None
+
+
+def round_of(model_version: str) -> int:
+    """The number of the round that made a version, 0 for a name of another kind.
+
+    >>> [round_of(version) for version in ("r0012-0a1b2c3d", "theirs")]
+    [12, 0]
+    """
+    named = OUR_NAME.fullmatch(model_version)
+    return int(named[1]) if named else 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,15 @@ def list_known_versions(connection: Connection, project_id: int) -> set[str]:
     published = sa.select(m.model_version).where(m.project_id == project_id)
     made = sa.select(r.model_version).where(r.project_id == project_id, r.model_version.is_not(None))
     return set(connection.execute(sa.union(published, made)).scalars())
+
+
+def has_forgotten(connection: Connection, project_id: int, model_version: str | None) -> bool:
+    """Whether a later round made this version than all that are known: an older database was brought back."""
+    number = round_of(model_version or "")
+    last = connection.execute(
+        sa.select(sa.func.max(tables.rounds.c.number)).where(tables.rounds.c.project_id == project_id)
+    ).scalar_one()
+    return number > max(last or 0, last_round(connection, project_id))
 
 
 def list_versions(connection: Connection, project_id: int) -> list[tuple[str, float]]:

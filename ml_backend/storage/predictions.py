@@ -99,6 +99,14 @@ def find_stored(connection: Connection, project_id: int, task_id: int) -> dict[s
     return _unpack(row.payload, row.score) if row is not None else None
 
 
+def list_answered(connection: Connection, project_id: int) -> list[int]:
+    """The living tasks that an answer is stored for."""
+    p, t = tables.predictions.c, tables.tasks.c
+    is_gone = sa.exists().where(t.project_id == p.project_id, t.task_id == p.task_id, t.deleted)
+    query = sa.select(p.task_id).where(p.project_id == project_id, ~is_gone)
+    return list(connection.execute(query.distinct()).scalars())
+
+
 def save_sent(
     connection: Connection, project_id: int, task_id: int, regions: Iterable[SentRegion], now: float
 ) -> None:

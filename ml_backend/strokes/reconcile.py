@@ -20,7 +20,7 @@ from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import health, predictions, tasks
+from ml_backend.storage import health, models, predictions, reviews, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
@@ -124,6 +124,8 @@ def _reconcile(
             update_project(connection, project.project_id, webhook_key=webhook_key)
         set_label_config(connection, confirmed, record.label_config, listed_at)
         update_project(connection, project.project_id, title=record.title)
+        if models.has_forgotten(connection, project.project_id, record.model_version):
+            _bring_back(connection, project.project_id, parts.clock())
         painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
         if not painted_only:
             update_project(connection, project.project_id, reconciled_at=listed_at)
@@ -145,6 +147,15 @@ def _reconcile(
         return Reconciled(len(changed), n_changed, n_deleted, problem=problem)
     n_gone = _drop_gone_tasks(parts, project, summaries, listed_at, painted)
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
+
+
+def _bring_back(connection: Connection, project_id: int, now: float) -> None:
+    """Label Studio holds what a newer database knew: have it told anew what is current."""
+    log.warning("bring_back project=%d cause=older_database", project_id)
+    reviews.update_review(connection, project_id, kept_version=None, settled_version=None)
+    predictions.enqueue_pushes(
+        connection, project_id, predictions.list_answered(connection, project_id), now, is_open=False
+    )
 
 
 def _ask_webhook_key(server: LabelStudio, project_id: int) -> str | None:

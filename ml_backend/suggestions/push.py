@@ -11,7 +11,6 @@ task open, and Label Studio refuses to store an annotation whose prediction is g
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,19 +38,6 @@ MAX_PASSES = 3
 SCORE_TOLERANCE = 1e-6
 
 
-OUR_NAME = re.compile(r"r\d{4,}-[0-9a-f]{8}")
-"""How rounds name their versions: an older database that was brought back does not know the newest ones."""
-
-
-def is_ours(model_version: str, known: Collection[str]) -> bool:
-    """Whether a version is one of this project's rounds, also when the database has forgotten it.
-
-    >>> [is_ours(version, {"v1"}) for version in ("v1", "r0012-0a1b2c3d", "theirs")]
-    [True, True, False]
-    """
-    return model_version in known or OUR_NAME.fullmatch(model_version) is not None
-
-
 @dataclass(frozen=True)
 class Difference:
     """What one task needs, so that one prediction of ours is left."""
@@ -74,7 +60,7 @@ def find_difference(
     >>> find_difference({"model_version": "v2", "score": 0.4}, held, {"v1", "v2"})
     Difference(create=False, overwrite=8, delete=())
     """
-    own = sorted((p for p in held if is_ours(p.model_version, ours)), key=lambda p: p.prediction_id)
+    own = sorted((p for p in held if models.is_ours(p.model_version, ours)), key=lambda p: p.prediction_id)
     if not own:
         return Difference(create=wanted is not None)
     if wanted is None:

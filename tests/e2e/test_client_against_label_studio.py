@@ -356,7 +356,7 @@ def test_a_backend_is_connected_once_and_its_webhook_gets_the_header(
     assert {"/health", "/setup"} <= set(backend.paths())
     assert client.get_project(project_id).model_version == row.title == "Brushloop"
     for _ in range(2):
-        client.name_backend(project_id, {VERSION}, VERSION)
+        client.name_backend(project_id, {VERSION}, VERSION, lambda title: False)
         assert client.get_project(project_id).model_version == VERSION
     again = admin.ensure_backend(project_id, backend.url + "/", ("user", "pass"))
     assert again.backend_id == row.backend_id

@@ -164,10 +164,12 @@ class FakeLabelStudio:
         self.predictions.pop(prediction_id, None)
         self._end_call()
 
-    def name_backend(self, project_id: int, ours: Collection[str], title: str) -> None:
+    def name_backend(
+        self, project_id: int, ours: Collection[str], title: str, is_alike: Callable[[str], bool]
+    ) -> None:
         self._answer()
         for row in self.backends:
-            if row["title"] in ours or row["title"] == "Brushloop":
+            if row["title"] in ours or row["title"] == "Brushloop" or is_alike(row["title"]):
                 if self.model_version == row["title"]:
                     self.model_version = title
                 row["title"] = title

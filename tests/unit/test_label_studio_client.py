@@ -414,7 +414,7 @@ def test_our_backend_gets_the_title_of_the_version_and_keeps_its_password() -> N
         return httpx.Response(200, json={})
 
     with connect(handler) as connection:
-        LabelStudioClient(connection).name_backend(1, {"v1", "v2"}, "v2")
+        LabelStudioClient(connection).name_backend(1, {"v1", "v2"}, "v2", lambda title: False)
     ((path, body),) = sent
     assert path == "/api/ml/5"
     assert body == {
