@@ -125,7 +125,7 @@ def _reconcile(
         set_label_config(connection, confirmed, record.label_config, listed_at)
         update_project(connection, project.project_id, title=record.title)
         if models.has_forgotten(connection, project.project_id, record.model_version):
-            _bring_back(connection, project.project_id, parts.clock())
+            _tell_again(connection, project.project_id, parts.clock())
         painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
         if not painted_only:
             update_project(connection, project.project_id, reconciled_at=listed_at)
@@ -149,9 +149,9 @@ def _reconcile(
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
 
-def _bring_back(connection: Connection, project_id: int, now: float) -> None:
+def _tell_again(connection: Connection, project_id: int, now: float) -> None:
     """Label Studio holds what a newer database knew: have it told anew what is current."""
-    log.warning("bring_back project=%d cause=older_database", project_id)
+    log.warning("tell_again project=%d cause=older_database", project_id)
     reviews.update_review(connection, project_id, kept_version=None, settled_version=None)
     predictions.enqueue_pushes(
         connection, project_id, predictions.list_answered(connection, project_id), now, is_open=False
