@@ -17,6 +17,7 @@ from rich.markup import escape
 from core.errors import BrushloopError
 from ml_backend.command.child_process import ChildProcess, keep_running
 from ml_backend.command.export_command import export
+from ml_backend.command.export_model_command import export_model
 from ml_backend.command.import_command import import_images
 from ml_backend.command.options import (
     ProjectNumber,
@@ -220,6 +221,7 @@ def rollback(model_version: str, project: int | None, url: str | None) -> None:
 commands.add_command(simulate)
 commands.add_command(predict)
 commands.add_command(export)
+commands.add_command(export_model)
 commands.add_command(import_images)
 
 

@@ -91,6 +91,7 @@ OPEN: dict[str, set[str]] = {
         "label_files",
         "objects_table",
         "ome_tiff",
+        "onnx_check",
         "overlay",
         "pixel_size",
         "result",

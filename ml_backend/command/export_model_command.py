@@ -1,0 +1,93 @@
+"""The command `brushloop export-model`: a trained model for programs without Brushloop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
+
+if TYPE_CHECKING:
+    from export.onnx_check import Agreement
+
+console = Console()
+
+
+class Onnx(click.Path):
+    """A file to write, whose ending says what is written."""
+
+    name = "file"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(str(super().convert(str(value), param, ctx)))
+        if path.suffix.lower() != ".onnx":
+            raise click.BadParameter(f"{path.name!r} has to end with .onnx", ctx, param)
+        return path
+
+
+@click.command("export-model")
+@click.argument("model", metavar="PROJECT|PATH")
+@click.option("--version", help="One of the project's versions [the current one].")
+@click.option("--out", type=Onnx(dir_okay=False), required=True, help="FILE.onnx to write.")
+@click.option(
+    "--kind",
+    type=click.Choice(("uint8", "uint16")),
+    help="Number type of the images that it is for [that of most images of the project].",
+)
+@click.option(
+    "--looks",
+    type=click.IntRange(1, 4),
+    default=1,
+    show_default=True,
+    help="Mirrored samples of the network; `brushloop predict` takes 4, at four times the work.",
+)
+@data_dir_option
+def export_model(
+    model: str, version: str | None, out: Path, kind: str | None, looks: int, data_dir: Path | None
+) -> None:
+    """Write a project's model, or that of a folder, as ONNX: raw pixels in, calibrated probabilities out.
+
+    Every learner that counts is part of it. What ONNX Runtime says is compared with what torch says before
+    the file appears.
+    """
+    from core.network.checkpoint import load_checkpoint
+    from export.onnx_check import export_onnx, first_kind
+
+    checkpoint = load_checkpoint(find_folder(model, version, data_dir))
+    kind = kind or first_kind(checkpoint.statistics)
+    agreements = export_onnx(checkpoint, out, kind, looks)
+    n_channels, classes = checkpoint.statistics.n_channels, ", ".join(checkpoint.schema.names)
+    console.print(f"{out}: {kind}, {n_channels} channels; {classes}", highlight=False, soft_wrap=True)
+    for line in describe(agreements):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def find_folder(model: str, version: str | None, data_dir: Path | None) -> Path:
+    """The folder of a published model: that of a project, or the one that was given itself."""
+    if model.isascii() and model.isdigit() and not Path(model).is_dir():
+        from ml_backend.command.published_models import find_published
+
+        number = ProjectNumber(min=1).convert(model, None, None)
+        return find_published(settings_of(data_dir=data_dir), number, version).folder
+    if version is not None:
+        raise click.UsageError("--version goes with a project's number; a folder holds one version")
+    return Path(model)
+
+
+def describe(agreements: Sequence[Agreement]) -> list[str]:
+    """One line per comparison of ONNX Runtime with torch."""
+    lines = [
+        f"  {one.learner:<8} largest difference {one.largest:.1e}, of 99.9 % below {one.nearly_all:.1e}"
+        for one in agreements
+    ]
+    together = agreements[-1]
+    if not together.is_exact:
+        lines.append(
+            f"  {together.n_beyond} of {together.n_pixels} pixels differ by more than 0.0001: there a "
+            "feature meets a threshold of the forest but for rounding"
+        )
+    return lines
