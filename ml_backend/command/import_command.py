@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ml_backend.config import Settings
 from ml_backend.errors import NotFoundError, ServiceError
 
 if TYPE_CHECKING:
+    from ingest.masks import MaskRules
     from ml_backend.command.import_folder import Imported
     from ml_backend.command.import_tasks import Choices
     from ml_backend.storage.projects import Project
@@ -64,6 +66,15 @@ def read_colours(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="What people see as black and as white, per channel.",
 )
 @click.option("--colours", callback=read_colours, help="Of the channels: green,magenta,#ff8000,none.")
+@click.option(
+    "--masks",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of label PNG or TIFF, or a file of COCO's or Label Studio's: annotations from the start.",
+)
+@click.option("--labels", help="What values of masks mean: 0=Background,1=Nucleus.")
+@click.option("--instances", help="Each value of a mask but 0 is an object of this class.")
+@click.option("--ignore", type=int, multiple=True, help="A value of masks of which nothing is known.")
+@click.option("--partial", is_flag=True, help="Nothing is known where masks have no object.")
 @data_dir_option
 def import_images(
     folder: Path,
@@ -73,12 +84,19 @@ def import_images(
     number_range: tuple[float, float] | None,
     percentiles: tuple[float, float],
     colours: tuple[tuple[int, int, int], ...],
+    masks: Path | None,
+    labels: str | None,
+    instances: str | None,
+    ignore: tuple[int, ...],
+    partial: bool,
     data_dir: Path | None,
 ) -> None:
     """Make tasks of the images in FOLDER and the folders in it; what is there already is left as it is.
 
     What cannot be brought in is listed with its reason, and the exit code is 1.
     """
+    from ingest.masks import MaskRules
+    from ml_backend.command.import_masks import parse_labels
     from ml_backend.command.import_tasks import Choices
 
     settings = settings_of(data_dir=data_dir)
@@ -88,13 +106,27 @@ def import_images(
                 f"the first has to be below the second, not {pair[0]:g} and {pair[1]:g}", param_hint=name
             )
     choices = Choices(axes, tile, number_range, percentiles, colours)
-    report(run_import(settings, project, folder, choices))
+    if labels and instances:
+        raise click.BadParameter(
+            "values are either classes or objects of one", param_hint="--labels, --instances"
+        )
+    rules = MaskRules(parse_labels(labels) if labels else {}, instances, frozenset(ignore), partial)
+    report(run_import(settings, project, folder, choices, masks, rules))
 
 
-def run_import(settings: Settings, project_id: int, folder: Path, choices: Choices) -> Imported:
+def run_import(
+    settings: Settings,
+    project_id: int,
+    folder: Path,
+    choices: Choices,
+    masks: Path | None = None,
+    rules: MaskRules | None = None,
+) -> Imported:
     """Look at what is there, bring in what is not, and show how far it is."""
+    from ingest.masks import MaskRules
     from ml_backend.command.import_files import find_files
     from ml_backend.command.import_folder import FolderImport, Present, Target, check_image_key
+    from ml_backend.command.import_masks import MaskFolder, is_mask_name
     from ml_backend.command.import_tasks import WORDS
     from ml_backend.label_studio.client import LabelStudioClient
     from ml_backend.label_studio.connection import Connection
@@ -104,7 +136,11 @@ def run_import(settings: Settings, project_id: int, folder: Path, choices: Choic
     from ml_backend.storage.artifacts import Artifacts
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, by us
-    found = find_files(folder)
+    is_beside = masks is not None and masks.resolve() == folder.resolve()
+    found = find_files(folder, without=None if is_beside else masks)
+    if is_beside:
+        images = tuple(path for path in found.images if not is_mask_name(path))
+        found = replace(found, images=images)
     known = find_known(settings, project_id)
     with closing(Connection(settings.label_studio_url, api_key(settings), timeout_s=TIMEOUT_S)) as connection:
         client = LabelStudioClient(connection)
@@ -117,10 +153,17 @@ def run_import(settings: Settings, project_id: int, folder: Path, choices: Choic
             ImageLimits(settings.max_image_mb * 1_000_000, settings.max_image_megapixels * 1_000_000),
         )
         present = Present(client.iter_task_summaries(project_id), config.image_key)
-        work = FolderImport(folder, target, choices, present, None)
+        names = [path.relative_to(folder).as_posix() for path in found.images]
+        said = None
+        if masks is not None:
+            plain = rules or MaskRules()
+            said = MaskFolder(masks, plain, config, names, choices.axes, beside_images=is_beside)
+        work = FolderImport(folder, target, choices, present, said)
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("import", total=len(found.images))
             done = work.run(found.images, lambda path: progress.advance(bar))
+    if said is not None:
+        done.left_out += [*said.left_out, *said.unused()]
     if found.n_others:
         done.remarks.append((str(folder), f"{found.n_others} files in it are no images and were passed over"))
     return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,42 @@ def to_prediction(
         "model_version": model_version,
     }
     return prediction, tuple(sent)
+
+
+def to_annotation(
+    masks: Sequence[SuggestedMask],
+    config: LabelConfig,
+    shape: tuple[int, int],
+    key: str,
+    remark: str,
+    *,
+    is_reviewed: bool = False,
+) -> dict[str, Any]:
+    """Build an annotation of masks that another tool made, in the shape that the labeling setup offers.
+
+    Its regions count as a person's and carry `remark`, which the editor shows with them. `is_reviewed` adds
+    that the whole image is true as shown, in a setup that offers it.
+    """
+    result: list[dict[str, Any]] = []
+    for index, mask in enumerate(masks):
+        for part in draw_answer(mask, config.answer_shape, shape):
+            region_id = _region_id(key, remark, index, part.box, np.ascontiguousarray(part.mask).data)
+            for region in _mask_region(region_id, part, mask, config, shape):
+                del region["score"]
+                result.append({**region, "origin": "manual", "meta": {"text": [remark]}})
+    if is_reviewed and config.review_tag is not None:
+        choice = {"choices": [config.review_choice]}
+        result.append(
+            {
+                "id": _region_id(key, remark, len(masks), Box(0, 0, *shape), b"reviewed"),
+                "type": "choices",
+                "from_name": config.review_tag,
+                "to_name": config.image_tag,
+                "origin": "manual",
+                "value": choice,
+            }
+        )
+    return {"result": result}
 
 
 def _mask_region(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,3 +116,26 @@ def test_people_see_a_picture_and_the_network_reads_every_channel(
     again = run_import(backend, str(folder), "--project", str(project_id))
     assert "0 tasks of 3 files were made, 2 were there already" in again.stdout
     assert len(list_tasks(label_studio, project_id)) == 2
+
+
+def test_masks_of_another_tool_teach_all_channels(
+    label_studio: RealLabelStudio, backend: Backend, folder: Path, truth: np.ndarray, tmp_path: Path
+) -> None:
+    project_id = set_up(label_studio, backend, "Masks")
+    tifffile.imwrite(tmp_path / "cells_masks.tif", truth)
+    done = run_import(backend, str(folder / "well 1"), "--project", str(project_id), "--masks", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of all have a mask from here" in done.stdout
+    (task,) = list_tasks(label_studio, project_id).values()
+    annotation = LabelStudioClient(label_studio.connection).get_task(task.task_id).annotations[0]
+    regions = [entry for entry in annotation.result if entry["type"] == "brushlabels"]
+    assert len(regions) == 5
+    assert {entry["meta"]["text"][0] for entry in regions} == {"Imported from cells_masks.tif"}
+
+    status = backend.wait_until_learnt(project_id, 1)
+    assert status["readiness"]["ready"]
+    # Only the fourth channel shows the discs, so a model that finds them has read it.
+    picture = backend.get(f"/api/projects/{project_id}/tasks/{task.task_id}/label_map.png")
+    found = np.asarray(Image.open(io.BytesIO(picture)).convert("P")) == 1
+    overlap = 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum())
+    assert overlap > 0.8

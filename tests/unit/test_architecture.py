@@ -96,7 +96,7 @@ OPEN: dict[str, set[str]] = {
         "pixel_size",
         "result",
     },
-    "ingest": {"frames", "scaling", "stretch", "tiff"},
+    "ingest": {"coco", "frames", "mask_files", "masks", "scaling", "stretch", "tiff"},
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
         "addresses",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from kept_uploads import LIMITS, KeptUploads, noise
 from PIL import Image
 
 from core.errors import ImageError
@@ -20,54 +21,6 @@ from ml_backend.errors import LabelStudioUnavailableError, ServiceError
 from ml_backend.label_studio.image_files import read_image
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
-from ml_backend.label_studio.uploads import stored_name
-from ml_backend.ports import TaskSummary
-
-LIMITS = ImageLimits(100_000_000, 1_000_000)
-
-
-class KeptUploads:
-    """Uploads and tasks of one project; `dies_after` calls that change something, the next one fails."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.tasks: list[dict[str, Any]] = []
-        self.dies_after: int | None = None
-
-    def list_uploads(self) -> dict[str, str]:
-        return {name: f"/data/upload/1/{name}" for name in self.files}
-
-    def upload(self, names: Mapping[Path, str]) -> dict[str, str]:
-        self._live()
-        doubled = {stored_name(name) for name in names.values()} & set(self.files)
-        assert not doubled, "nothing is uploaded twice"
-        self.files |= {stored_name(name): path.read_bytes() for path, name in names.items()}
-        return {stored_name(name): f"/data/upload/1/{stored_name(name)}" for name in names.values()}
-
-    def add_tasks(self, tasks: Sequence[Mapping[str, Any]]) -> None:
-        self._live()
-        self.tasks += [dict(task) for task in tasks]
-
-    def add_annotation(self, task_id: int, annotation: Mapping[str, Any]) -> None:
-        self.tasks[task_id - 1].setdefault("annotations", []).append(annotation)
-
-    def summaries(self) -> list[TaskSummary]:
-        return [
-            TaskSummary(number, "", tuple(range(len(task.get("annotations", ())))), task["data"])
-            for number, task in enumerate(self.tasks, 1)
-        ]
-
-    def shown(self, file: str) -> np.ndarray:
-        """The picture that people see of a file with one task."""
-        (data,) = [task["data"] for task in self.tasks if task["data"]["file"] == file]
-        name = str(data["image"]).rpartition("/")[2]
-        return cv2.imdecode(np.frombuffer(self.files[name], np.uint8), cv2.IMREAD_UNCHANGED)
-
-    def _live(self) -> None:
-        if self.dies_after is not None:
-            self.dies_after -= 1
-            if self.dies_after < 0:
-                raise LabelStudioUnavailableError("gone")
 
 
 @pytest.fixture
@@ -100,11 +53,6 @@ def read_source(folder: Path, data: Mapping[str, Any]) -> np.ndarray:
     pixels = np.array(images.open(1, 1, data))
     assert images.shape(1, 1, data) == pixels.shape[:2]
     return pixels
-
-
-def noise(*shape: int, dtype: Any = np.uint16, high: int | None = None) -> np.ndarray:
-    top = np.iinfo(dtype).max if high is None else high
-    return np.random.default_rng(len(shape)).integers(0, top, shape).astype(dtype)
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp"])
