@@ -28,6 +28,7 @@ from ml_backend.rounds.concerns import (
 from ml_backend.rounds.lease import is_lost
 from ml_backend.status.advice import ROUNDS_BACK, advise, judge_stopping
 from ml_backend.status.ready import describe_workers
+from ml_backend.status.taught import list_taught
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import health, models, predictions, reviews, rounds, tasks
 from ml_backend.storage.annotations import AnnotationCounts
@@ -84,6 +85,7 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
             "classes": [_describe_class(asdict(row)) for row in view.readiness.classes],
             "lint": view.lint,
         },
+        "taught": list_taught(connection, project.project_id),
         "training": _describe_running(view.running),
         "annotations": asdict(view.counts),
         "pool": {"tasks": n_tasks, "scored": n_scored, "stale": n_stale},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -62,6 +62,7 @@ def _parts(status: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _training(status["training"])
     if status.get("last_round"):
         yield from _last_round(status["last_round"])
+    yield from _taught(status.get("taught") or ())
     if status.get("last_error"):
         yield Text(f"last error: {status['last_error']}", "red")
     lint = status["readiness"]["lint"]
@@ -139,6 +140,16 @@ def _last_round(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"the last round kept the model: {report['reason']}")
     if (report.get("effort") or {}).get("annotations"):
         yield Text(_effort(report["effort"]), "dim")
+
+
+def _taught(taught: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """The newest answer, and those that teach nothing."""
+    for number, one in enumerate(taught):
+        pixels = ", ".join(f"{count:,} px of {name}" for name, count in one["pixels"].items())
+        if one["why_not"]:
+            yield Text(f"task {one['task']} teaches nothing: {one['why_not']}", "yellow")
+        elif number == 0:
+            yield Text(f"task {one['task']} teaches {pixels}", "dim")
 
 
 def _effort(effort: Mapping[str, Any]) -> str:

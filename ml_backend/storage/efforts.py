@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,36 @@ def list_open(connection: Connection, project_id: int, truth_seq: int) -> list[O
             row.annotation_id, json.loads(row.measured), json.loads(row.counted) if row.counted else None
         )
         for row in connection.execute(query.order_by(e.annotation_id))
+    ]
+
+
+@dataclass(frozen=True)
+class NewestTruth:
+    """What the newest change of a task gave: its truth and findings, and what its annotations took."""
+
+    task_id: int
+    truth: Mapping[str, Any]
+    findings: Sequence[Mapping[str, str]]
+    measured: Sequence[Mapping[str, Any]]
+
+
+def list_newest(connection: Connection, project_id: int, limit: int) -> list[NewestTruth]:
+    """The tasks whose truth changed last and was built, newest first."""
+    t = tables.tasks.c
+    query = (
+        sa.select(t.task_id, t.truth, t.findings)
+        .where(t.project_id == project_id, t.deleted.is_(False), t.truth.is_not(None))
+        .order_by(t.truth_seq.desc(), t.task_id.desc())
+        .limit(limit)
+    )
+    return [
+        NewestTruth(
+            row.task_id,
+            json.loads(row.truth),
+            json.loads(row.findings or "[]"),
+            list(find_measured(connection, project_id, row.task_id).values()),
+        )
+        for row in connection.execute(query)
     ]
 
 

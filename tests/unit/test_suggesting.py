@@ -200,6 +200,9 @@ def test_only_the_difference_to_what_was_sent_becomes_truth(
     expected[18:20, 20:44] = 1
     expected[40:44, 20:44] = 0
     assert np.array_equal(truth, expected)
+    taught = bench.status()["taught"][0]
+    assert (taught["task"], taught["corrected"], taught["why_not"]) == (9, 1, "")
+    assert taught["pixels"] == {"Background": 4 * 24, "Nucleus": 2 * 24}
 
 
 def test_an_untouched_prediction_teaches_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +211,9 @@ def test_an_untouched_prediction_teaches_nothing(bench: Bench, monkeypatch: pyte
     assert answer is not None
     bench.tell(bench.painted(9, result=answer["result"]))
     bench.loop.build_truth(1)
+    taught = bench.status()["taught"][0]
+    assert (taught["task"], taught["pixels"]) == (9, {})
+    assert "accepted without change it teaches nothing" in taught["why_not"]
     before = bench.trainer.specs[-1].examples
     bench.loop.run_round(1)
     assert len(bench.trainer.specs[-1].examples) == len(before)

@@ -181,6 +181,16 @@ def test_a_button_that_cannot_work_is_not_there_or_says_why(client, loop, monkey
     assert 'data-post="../api/projects/3/train"' not in text
 
 
+def test_the_page_says_what_the_last_answers_teach_and_why_one_teaches_nothing(page):
+    section = page[page.index('id="taught"') : page.index('id="rounds"')]
+    for words in (
+        "4,100 px of Background, 820 px of Nucleus",
+        "(3 painted by hand, 1 corrected, 2 boxes reviewed)",
+        "teaches nothing. It was accepted without a change.",
+    ):
+        assert words in section
+
+
 def test_curves_say_their_range_and_what_runs_across(page):
     effort = page[page.index('id="effort"') : page.index('id="tasks"')]
     assert "<span>6,000</span><span>857</span>" in effort
@@ -190,7 +200,7 @@ def test_curves_say_their_range_and_what_runs_across(page):
 
 def test_live_sections_have_ids_by_which_they_are_swapped(page):
     live = [attributes["id"] for _, attributes in Page(page).tags if "data-live" in attributes]
-    assert live == ["state", "actions", "readiness", "lint", "rounds", "effort", "tasks"]
+    assert live == ["state", "actions", "readiness", "lint", "taught", "rounds", "effort", "tasks"]
 
 
 def test_the_round_whose_model_is_in_use_says_so(page):
