@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 
@@ -20,10 +21,12 @@ from ml_backend.parts import Parts
 from ml_backend.ports import ImageSource, LabelStudio
 from ml_backend.rounds.lease import name_owner
 from ml_backend.rounds.round_process import ProcessTrainer
-from ml_backend.storage.artifacts import Artifacts
+from ml_backend.storage.artifacts import Artifacts, sweep_projects
 from ml_backend.storage.database import Database, connect_database, migrate
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.web.app import create_app
+
+log = logging.getLogger(__name__)
 
 UNAUTHORIZED = 401
 IMAGE_FOLDER = "images"
@@ -52,10 +55,12 @@ def build_parts(settings: Settings) -> Parts:
     database = connect(settings)
     migrate(database, settings.data_dir)
     servers = LabelStudios(settings)
+    images = _build_images(settings, database, servers)
+    _sweep(settings, images)
     return Parts(
         settings=settings,
         database=database,
-        images=_build_images(settings, database, servers),
+        images=images,
         label_studio=servers.client,
         trainer=ProcessTrainer(settings, build_images),
         clock=database.clock,
@@ -106,9 +111,18 @@ class LabelStudios:
             return self._connections[credential]
 
 
+def _sweep(settings: Settings, images: CachedImages) -> None:
+    """Remove what killed processes left unfinished; what cannot be removed now keeps nobody from working."""
+    try:
+        sweep_projects(settings.data_dir)
+        images.sweep()
+    except OSError as error:
+        log.warning("skip_sweep cause=%r", str(error))
+
+
 def _build_images(
     settings: Settings, database: Database, servers: LabelStudios, fetch_s: float = math.inf
-) -> ImageSource:
+) -> CachedImages:
     """Pixels from Label Studio, allowed hosts and allowed folders, over a disk cache."""
 
     def access(project_id: int) -> ImageAccess:

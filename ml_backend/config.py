@@ -206,3 +206,12 @@ def calm_idle_threads() -> None:
     even when they have nothing to do.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+OWNER_VARIABLE = "BRUSHLOOP_OWNER"
+"""The processes below a worker carry its name, so that a later worker finds those that outlived it."""
+
+
+def mark_children(owner: str) -> None:
+    """Have every process that this one starts from now on carry the name of its owner."""
+    os.environ[OWNER_VARIABLE] = owner

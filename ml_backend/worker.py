@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
-from ml_backend.config import Settings, calm_idle_threads
+from ml_backend.config import Settings, calm_idle_threads, mark_children
 from ml_backend.due import JobKind, find_due
 from ml_backend.jobs import Queue, list_errors
 from ml_backend.learning_loop import LearningLoop
@@ -26,6 +26,7 @@ from ml_backend.logs import set_up_logging
 from ml_backend.patience import patience
 from ml_backend.priority import step_back_thread
 from ml_backend.rounds.lease import is_lost
+from ml_backend.rounds.orphans import end_orphans
 from ml_backend.rounds.round_process import ProcessTrainer
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import health, rounds, wakeups
@@ -54,6 +55,8 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     """Work until `stop` is set; a running round is then left to the next worker."""
     calm_idle_threads()
     loop = build_loop(settings)
+    end_orphans()
+    mark_children(loop.parts.owner)
     worker = Worker(loop, stop)
     worker.start()
     if isinstance(loop.parts.trainer, ProcessTrainer):

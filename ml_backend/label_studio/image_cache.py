@@ -7,17 +7,17 @@ that another process throws away stays readable for whoever has it open.
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_backend.scratch import scratch_file, sweep_scratch
+
 SCRATCH_LIFE_S = 3600.0
-"""What a killed process left half-done is older than this."""
+"""An unfinished file of a process of which nobody can say whether it lives goes after this long."""
 
 
 BAND_ROWS = 256
@@ -76,15 +76,13 @@ class ImageCache:
             self._make_room(newest=path)
         return stored
 
-    @contextmanager
-    def scratch_file(self) -> Iterator[Path]:
+    def scratch_file(self) -> AbstractContextManager[Path]:
         """A path of its own that is gone afterwards."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        path = self._scratch / uuid.uuid4().hex
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        return scratch_file(self._scratch)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-done."""
+        sweep_scratch(self._scratch, SCRATCH_LIFE_S)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.npy"
@@ -103,13 +101,4 @@ class ImageCache:
             if path != newest:
                 path.unlink(missing_ok=True)
                 total -= size
-        self._sweep_scratch()
-
-    def _sweep_scratch(self) -> None:
-        with self.scratch_file() as probe:  # by the clock that stamps the files
-            probe.touch()
-            horizon = probe.stat().st_mtime - SCRATCH_LIFE_S
-        for path in self._scratch.glob("*"):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < horizon:
-                    path.unlink()
+        self.sweep()

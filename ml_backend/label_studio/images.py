@@ -144,6 +144,10 @@ class CachedImages:
         height, width = (self.open(project_id, task_id, data) if cached is None else cached).shape[:2]
         return height, width
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-done."""
+        self._cache.sweep()
+
     def close(self) -> None:
         self._http.close()
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 
-import psutil
 from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
+from ml_backend.process_identity import find_start_time, name_machine
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import rounds, row_leases
 from ml_backend.storage.projects import Project, get_project
@@ -208,47 +205,21 @@ def may_take_over(running: StoredRound, now: float) -> bool:
 
 def name_owner() -> str:
     """A name for this process that says where to look for it, and is never given twice."""
-    return f"{_machine()}|{os.getpid()}|{_start_time(os.getpid())}|{uuid.uuid4().hex[:8]}"
+    return f"{name_machine()}|{os.getpid()}|{find_start_time(os.getpid())}|{uuid.uuid4().hex[:8]}"
 
 
 def is_here(owner: str) -> bool:
     """Whether the process shares this machine with us."""
-    return owner.split("|")[0] == _machine()
+    return owner.split("|")[0] == name_machine()
 
 
 def is_gone(owner: str) -> bool:
     """Whether the process is known to have ended; of one on another machine nobody here can say."""
-    # Process numbers are given out again; the start time tells the new process from the old one.
+    # The start time tells a process from an earlier one with its number.
     machine, pid, started, _ = owner.split("|")
-    return machine == _machine() and _start_time(int(pid)) != started
+    return machine == name_machine() and find_start_time(int(pid)) != started
 
 
 def list_gone(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
     """Those with leases in the project's rows of a table that are known to have ended."""
     return {owner for owner in row_leases.list_owners(connection, table, project_id, now) if is_gone(owner)}
-
-
-@lru_cache(maxsize=1)
-def _machine() -> str:
-    """Host, boot and process namespace: inside the same three a process can be looked up by its number."""
-    # psutil knows neither of the two. Its boot time would not do: that moves when somebody sets the clock.
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    # Two containers of one machine number their processes apart.
-    namespace = Path("/proc/self/ns/pid")
-    names = [socket.gethostname()]
-    names.append(boot.read_text().strip() if boot.exists() else "")
-    names.append(str(namespace.readlink()) if namespace.is_symlink() else "")
-    return ":".join(names)
-
-
-def _start_time(pid: int) -> str:
-    """When the process started, in seconds since boot; empty when there is none or it is a zombie."""
-    # psutil counts from the boot time that it read last. Both change where somebody sets the clock, and
-    # their difference does not.
-    booted = psutil.boot_time()
-    try:
-        process = psutil.Process(pid)
-        is_over = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        return "" if is_over else f"{process.create_time() - booted:.2f}"
-    except psutil.NoSuchProcess:
-        return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 
@@ -123,7 +122,7 @@ class Rounds:
             trained = self._parts.trainer(spec, lease.report_progress, should_stop, lease.should_finish)
             version = publishing.publish_patiently(self._parts, lease, spec, snapshot, trained, note)
         finally:
-            shutil.rmtree(spec.output, ignore_errors=True)
+            self._parts.artifacts(project).discard(spec.output)
         log.info(
             "finish_round project=%d round=%d model_version=%s promoted=%s examples=%d",
             project.project_id,

@@ -6,14 +6,13 @@
                                      truth/<task>-<seq>.npz  label maps: all truth, training, hold-out
                                      pictures/<version>/     PNGs, made when somebody asks
                                      sources/                originals that `brushloop import` kept
-                                     scratch/                what a killed process left half-done
+                                     scratch/                unfinished files, see `ml_backend.scratch`
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
@@ -21,6 +20,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_backend.scratch import new_scratch, read_clock, remove, scratch_file, sweep_scratch
+from ml_backend.storage.kept_maps import sweep_maps
 from ml_backend.storage.label_map_files import SUFFIX, read_map, write_maps
 
 ORPHAN_LIFE_S = 900.0
@@ -41,18 +42,17 @@ class Artifacts:
 
     def new_scratch(self) -> Path:
         """A path that nobody uses, on the same file system as its later place."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        return self.scratch / uuid.uuid4().hex
+        return new_scratch(self.scratch)
 
     def save_truth(self, task_id: int, seq: int, maps: Sequence[NDArray[np.uint8]]) -> str:
         """Store three `(H, W)` in one file; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}{SUFFIX}"
-        scratch = self.new_scratch()
-        with scratch.open("wb") as file:
-            write_maps(file, maps)
-            _sync_open(file)
-        self.truth.mkdir(exist_ok=True)
-        scratch.replace(self.truth / name)
+        self.truth.mkdir(parents=True, exist_ok=True)
+        with scratch_file(self.scratch) as scratch:
+            with scratch.open("wb") as file:
+                write_maps(file, maps)
+                _sync_open(file)
+            scratch.replace(self.truth / name)
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
@@ -62,11 +62,11 @@ class Artifacts:
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = self.new_scratch()
-        with scratch.open("wb") as file:
-            file.write(png)
-            _sync_open(file)
-        scratch.replace(folder / name)
+        with scratch_file(self.scratch) as scratch:
+            with scratch.open("wb") as file:
+                file.write(png)
+                _sync_open(file)
+            scratch.replace(folder / name)
 
     def publish(self, scratch: Path, model_version: str) -> None:
         """Make the folder of a trained model final; its bytes are on the disk before its name is."""
@@ -78,9 +78,17 @@ class Artifacts:
         self.models.mkdir(parents=True, exist_ok=True)
         if final.exists():
             # Of a round that the database does not know, or it had another number: nobody can be using it.
-            final.rename(self.new_scratch())
-        scratch.rename(final)
+            displaced = final.rename(self.new_scratch())
+            scratch.rename(final)
+            remove(displaced)
+        else:
+            scratch.rename(final)
         _sync(self.models)
+
+    def discard(self, scratch: Path) -> None:
+        """Drop what a training wrote and nobody published, also where it was killed while it wrote."""
+        for path in (scratch, *self.scratch.glob(f".{scratch.name}.*")):
+            remove(path)
 
     def sweep(
         self,
@@ -95,31 +103,31 @@ class Artifacts:
         an older database was brought back, and it has never known them. Versions that were `dropped` go at
         once: their rows say that nobody writes them any more.
         """
-        now = self._now()
+        sweep_scratch(self.scratch, ORPHAN_LIFE_S)
+        now = read_clock(self.scratch)
         for folder, keep in (
             (self.truth, truth_names),
             (self.models, model_versions),
             (self.pictures, model_versions),
-            (self.scratch, ()),
         ):
             for path in _entries(folder):
                 is_unknown = folder == self.models and _round_of(path.name) > last_round
                 is_old = path.name in dropped or _age_s(path, now) > ORPHAN_LIFE_S
                 if path.name not in keep and not is_unknown and is_old:
-                    _remove(path)
-        _remove(self.root / "base")  # earlier versions could adapt base weights to a project
-
-    def _now(self) -> float:
-        probe = self.new_scratch()
-        probe.touch()
-        try:
-            return probe.stat().st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
+                    remove(path)
+        remove(self.root / "base")  # earlier versions could adapt base weights to a project
 
     def remove(self) -> None:
         """Drop everything of the project."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def sweep_projects(data_dir: Path) -> None:
+    """Remove what ended processes left unfinished in the folders of all projects."""
+    for folder in _entries(data_dir / "projects"):
+        project = Artifacts(data_dir, folder.name)
+        sweep_scratch(project.scratch, ORPHAN_LIFE_S)
+        sweep_maps(project.maps)
 
 
 def _sync_open(file: IO[bytes]) -> None:
@@ -143,13 +151,6 @@ def _age_s(path: Path, now: float) -> float:
         return now - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

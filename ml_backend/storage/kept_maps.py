@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors.numpy import load, save
 
 from core.network.feature_maps import Map
+from ml_backend.scratch import scratch_file, sweep_scratch
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ LIMIT_BYTES = 2_000_000_000
 """Of one project: the maps of 130 Mpx, at 15 bytes a pixel."""
 
 SCRATCH, SCRATCH_LIFE_S = ".", 900.0
-"""How the name of an unfinished file begins, and when the process that wrote it must have been killed."""
+"""How the name of an unfinished file begins; when it goes if nobody can say whether its process lives."""
 
 
 class KeptMaps:
@@ -55,34 +56,31 @@ class KeptMaps:
     def save(self, name: str, maps: Sequence[Map]) -> None:
         """Write a file that is there whole or not at all, and make room for it."""
         content = save({str(number): kept_map for number, kept_map in enumerate(maps)})
-        scratch = self._folder / f"{SCRATCH}{name}.{os.getpid()}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            scratch.write_bytes(_digest(content) + content)
-            scratch.replace(self._folder / name)
-            self._sweep(by=self._folder / name)
+            with scratch_file(self._folder, SCRATCH) as scratch:
+                scratch.write_bytes(_digest(content) + content)
+                scratch.replace(self._folder / name)
+            sweep_maps(self._folder)
             self._make_room()
         except OSError as error:
             log.warning("skip_maps name=%s cause=%r", name, str(error))
-            with suppress(OSError):
-                scratch.unlink(missing_ok=True)
-
-    def _sweep(self, by: Path) -> None:
-        """Remove what killed processes left half-written, by the clock that stamped the newest file."""
-        horizon = by.stat().st_mtime - SCRATCH_LIFE_S
-        for path in self._folder.glob(f"{SCRATCH}*"):
-            with suppress(FileNotFoundError):  # another process may be faster
-                if path.stat().st_mtime < horizon:
-                    path.unlink()
 
     def _make_room(self) -> None:
-        stats = [(path, path.stat()) for path in self._folder.iterdir()]
+        stats = []
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another process finished or removed it
+                stats.append((path, path.stat()))
         total = sum(stat.st_size for _, stat in stats)
         for path, stat in sorted(stats, key=lambda entry: entry[1].st_mtime):
             if total <= self._limit:
                 return
             path.unlink(missing_ok=True)
             total -= stat.st_size
+
+
+def sweep_maps(folder: Path) -> None:
+    """Remove what killed processes left half-written."""
+    sweep_scratch(folder, SCRATCH_LIFE_S, f"{SCRATCH}*")
 
 
 def _digest(content: bytes) -> bytes:
