@@ -9,7 +9,7 @@ References: Breiman 2001, "Random forests"; Geurts et al. 2006, "Extremely rando
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ N_TREES = 32
 MOST_PIXELS = 20_000
 """Annotated pixels that a forest is grown from: more of them cost time and hardly change an answer."""
 SMALLEST_LEAF_PX = 3
+TREES_AT_ONCE = 8
 FEWEST_PIXELS_PER_CLASS = 500
 """What a rare class gets of the drawn pixels, where it has that many."""
 ROWS_PER_JOB = 16_384
@@ -153,6 +154,7 @@ def train_forest(
     *,
     n_trees: int = N_TREES,
     n_threads: int = 1,
+    goes_on: Callable[[int], bool] = lambda grown: True,
 ) -> Forest:
     """Grow a forest from annotated pixels; the same seed grows the same trees.
 
@@ -162,6 +164,8 @@ def train_forest(
         Features; `draw_pixels` keeps `n` in bounds.
     labels : (n,) uint8
         Class indices below `n_classes`. Classes without a pixel get probability 0.
+    goes_on : callable
+        Asked with the number of trees so far, `TREES_AT_ONCE` apart: a forest may end with fewer of them.
     """
     if len(rows) != len(labels) or len(rows) == 0:
         raise ValueError(f"a label for each of at least one row, got {len(rows)} rows, {len(labels)} labels")
@@ -171,8 +175,12 @@ def train_forest(
     from sklearn.ensemble import ExtraTreesClassifier
 
     grown = ExtraTreesClassifier(
-        n_trees, min_samples_leaf=SMALLEST_LEAF_PX, n_jobs=n_threads, random_state=seed
-    ).fit(rows, labels)
+        min_samples_leaf=SMALLEST_LEAF_PX, n_jobs=n_threads, random_state=seed, warm_start=True
+    )
+    for first in range(0, n_trees, TREES_AT_ONCE):
+        if first and not goes_on(first):
+            break
+        grown.set_params(n_estimators=min(first + TREES_AT_ONCE, n_trees)).fit(rows, labels)
     return from_sklearn([tree.tree_ for tree in grown.estimators_], grown.classes_, n_classes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from core.network.outputs import Weights
 from core.schema import LabelSchema
 from core.training.calibration import fit_temperature
 from core.training.evaluation import HeldOutBlock, HeldOutScore, ask_learners, score_logits
-from core.training.quick_learners import HeldBack
+from core.training.folds import HeldBack
 from core.training.stacking import fit_shares, prior_shares
 
 Logits = dict[str, NDArray[np.float32]]
@@ -25,10 +25,14 @@ Logits = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judges:
-    """What learners are judged by: held-out blocks, or what half of the images say of the other half."""
+    """What learners are judged by: held-out blocks, or else what learners like them say of images not seen.
+
+    `seen` is the part of its truth that a learner had the time to see.
+    """
 
     blocks: Sequence[HeldOutBlock]
     held_back: HeldBack | None = None
+    seen: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -70,14 +74,14 @@ def settle(
 def _find_shares(
     names: tuple[str, ...], logits: Logits, judges: Judges, rng: np.random.Generator
 ) -> tuple[dict[str, Share], float]:
+    shares, held_back = prior_shares(names, judges.seen), judges.held_back
     if judges.blocks:
-        return fit_shares(logits, judges.labels, len(judges.blocks), rng)
-    shares = prior_shares(names)
-    held_back = judges.held_back
+        return fit_shares(logits, judges.labels, len(judges.blocks), rng, shares)
     if held_back is None:
         return shares, 1.0
     # The network has seen all there is; the quick learners divide the rest among them.
-    fitted, temperature = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng)
+    prior = prior_shares(tuple(held_back.logits), judges.seen)
+    fitted, temperature = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng, prior)
     rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
     return {**shares, **quick}, temperature

@@ -13,10 +13,10 @@ OPTIMISATION_SHARE = 0.93
 MIXED_SHARE = 0.85
 """The same where several learners are checked."""
 
-QUICK_SHARE, ONLY_QUICK_SHARE = 0.3, 0.6
-"""Share of a round's budget for the encoder and the head, with and without the network after them."""
+QUICK_SHARE, ONLY_QUICK_SHARE = 0.4, 0.9
+"""Share of a round's budget for forest, encoder and head, with and without the network after them."""
 
-QUICK_S = (1.0, 6.0)
+QUICK_S = (1.0, 8.0)
 """They get no less and need no more."""
 
 FEWEST_STEPS = 50

@@ -1,14 +1,15 @@
-"""Train the quick learners of a round: painted pixels in, a head and a forest out, within seconds.
+"""Train the quick learners of a round: painted pixels in, a forest and a head out, within seconds.
 
 They start from nothing in every round and see all its images, so nothing is forgotten and nothing lags
-behind. What they cost is bounded by the pixels that are drawn, and by the images that a round opens.
+behind. What they cost is bounded by the pixels that are drawn, and by the images that a round opens. The
+forest comes first: where the time is short it has fewer pixels and trees, but it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,266 +17,185 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import RoundCancelledError
-from core.learners.forest import FEWEST_PIXELS_PER_CLASS, train_forest
+from core.learners.forest import Forest, train_forest
 from core.learners.pixel_features import features_at
-from core.network.encoder import N_FEATURES, STRIDE
+from core.network.encoder import STRIDE
 from core.network.feature_maps import TILE_PX, FeatureMaps
 from core.network.head import Head, hypercolumns, train_head
 from core.network.mixture import FOREST, HEAD
 from core.network.outputs import Weights
 from core.network.pixels import conform_channels, standardise
-from core.network.quick import forest_logits
+from core.training.folds import HeldBack, ask_folds
+from core.training.painted_pixels import Painted, draw_as_painted, draw_painted
 from core.training.sampling import OpenExample
 
-MOST_PIXELS = 40_000
-"""Painted pixels that a head learns from, drawn evenly among the classes; 2 kB each while it learns."""
-
-MOST_FOREST_PIXELS = 20_000
-"""Pixels that a forest is grown from, in the shares in which they were painted."""
-
 HEAD_STEPS = 300
-FOLD_STEPS, FOLD_TREES, FOLD_PIXELS = 100, 15, 4_000
-"""The learners of a fold only tell how good the real ones are, so a third of the work has to do."""
 
-N_FOLDS = 2
+FEWEST_HEAD_STEPS, FEWEST_TREES = 50, 8
+"""On a busy machine too: fewer leave a learner that has seen too little of what was painted."""
 
-_NO_FEATURES: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+DESCRIBED_BY, GROWN_BY, LOOKED_BY, FOLDED_BY = 0.4, 0.55, 0.8, 1.5
+"""Shares of the time for quick learners at which no further image is described, tree grown, image looked at,
+and fold asked. The head learns until all of it is spent."""
 
 Pace = Callable[[], float]
 """The share of the time for quick learners that is spent, 0..1 or more."""
 
 
 @dataclass(frozen=True)
-class Painted:
-    """Painted pixels of the opened images: the index of the image, row and column, and class, each `(n,)`."""
+class QuickRound:
+    """What the quick learners learn from, and what tells them to end.
 
-    image: NDArray[np.intp]
-    at: NDArray[np.int64]
-    labels: NDArray[np.uint8]
+    Attributes
+    ----------
+    class_pixels : painted pixels per class of the whole project
+    needs_folds : also find out what such learners say of images that they did not see: without a hold-out
+    """
 
-    def __getitem__(self, chosen: NDArray[Any]) -> Painted:
-        return Painted(self.image[chosen], self.at[chosen], self.labels[chosen])
+    examples: Sequence[OpenExample]
+    n_classes: int
+    maps: FeatureMaps
+    class_pixels: Sequence[int]
+    pace: Pace
+    should_stop: Callable[[], bool]
+    n_threads: int = field(default_factory=torch.get_num_threads)
+    n_steps: int = HEAD_STEPS
+    needs_folds: bool = False
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def check(self, doing: str) -> None:
+        """Raise `RoundCancelledError` where the round shall stop."""
+        if self.should_stop():
+            raise RoundCancelledError(f"stopped while {doing}")
 
 
 @dataclass(frozen=True)
-class HeldBack:
-    """What learners said, `{name: (n, C)}` logits, of pixels of `n_images` that they did not see."""
+class QuickLearnt:
+    """Learners by name.
 
-    logits: dict[str, NDArray[np.float32]]
-    labels: NDArray[np.uint8]
-    n_images: int
-
-
-def train_quick(
-    names: Collection[str],
-    examples: Sequence[OpenExample],
-    n_classes: int,
-    maps: FeatureMaps,
-    rng: np.random.Generator,
-    *,
-    class_pixels: Sequence[int],
-    pace: Pace,
-    should_stop: Callable[[], bool],
-    n_threads: int,
-    needs_folds: bool,
-    n_steps: int = HEAD_STEPS,
-) -> tuple[dict[str, Weights], HeldBack | None]:
-    """Train the learners `names` among `HEAD` and `FOREST`.
-
-    Parameters
+    Attributes
     ----------
-    class_pixels : painted pixels per class of the whole project
-    needs_folds : bool
-        Also find out what such learners say of images that they did not see: for a round without a hold-out.
+    seen : by name, the share of the drawn pixels that a learner had the time to see
+    held_back : what such learners say of images that they did not see, where there was time to ask
+    """
+
+    learners: Mapping[str, Weights]
+    seen: Mapping[str, float]
+    held_back: HeldBack | None
+
+
+def train_quick(names: Collection[str], work: QuickRound, rng: np.random.Generator) -> QuickLearnt:
+    """Train the learners `names` among `HEAD` and `FOREST`.
 
     Raises
     ------
     RoundCancelledError
         `should_stop` said so.
     """
-    painted = draw_painted(examples, rng)
-    columns, few = torch.zeros(0, N_FEATURES), _NO_FEATURES
+    painted = draw_painted(work.examples, rng)
+    drawn = draw_as_painted(painted.labels, work.class_pixels, rng)
+    streams = rng.spawn(4)
     learners: dict[str, Weights] = {}
-    seed = int(rng.integers(2**31))
-    if HEAD in names:
-        painted, columns = _look(painted, examples, maps, rng, pace, should_stop)
-        head = train_head(columns, painted.labels, n_classes, rng, _until(n_steps, pace, should_stop))
-        learners[HEAD] = head.to_tensors()
-    drawn = draw_as_painted(painted.labels, class_pixels, rng)
+    seen: dict[str, float] = {}
+    features: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+    columns = torch.zeros(0, 0)
     if FOREST in names:
-        few = _describe(painted[drawn], examples, maps, n_threads, should_stop)
-        labels = painted.labels[drawn]
-        learners[FOREST] = train_forest(few, labels, n_classes, seed, n_threads=n_threads).to_tensors()
-    if not needs_folds or len(learners) < len((HEAD, FOREST)):
-        return learners, None
-    return learners, _ask_folds(painted[drawn], columns[drawn], few, n_classes, rng, n_threads, should_stop)
-
-
-def draw_painted(
-    examples: Sequence[OpenExample], rng: np.random.Generator, limit: int = MOST_PIXELS
-) -> Painted:
-    """At most `limit` painted pixels; classes get equal parts as far as they have so many."""
-    parts: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
-    for index, opened in enumerate(examples):
-        for label, positions in opened.by_class.items():
-            parts.setdefault(label, []).append((index, positions))
-    sizes = {label: sum(len(at) for _, at in found) for label, found in parts.items()}
-    images, places, labels = [], [], []
-    left = limit
-    for n_done, label in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):  # the rarest first
-        image = np.concatenate([np.full(len(at), index) for index, at in parts[label]])
-        at = np.concatenate([at for _, at in parts[label]])
-        # What a rare class cannot fill of its part goes to the more frequent ones.
-        chosen = rng.permutation(len(at))[: left // (len(sizes) - n_done)]
-        left -= len(chosen)
-        images.append(image[chosen])
-        places.append(at[chosen])
-        labels.append(np.full(len(chosen), label, np.uint8))
-    return Painted(np.concatenate(images), np.concatenate(places), np.concatenate(labels))
-
-
-def draw_as_painted(
-    labels: NDArray[np.uint8],
-    class_pixels: Sequence[int],
-    rng: np.random.Generator,
-    limit: int = MOST_FOREST_PIXELS,
-) -> NDArray[np.intp]:
-    """Indices of about `limit` pixels, in order, in which classes have the shares that were painted of them.
-
-    A forest that sees all classes equally often answers rare ones too often: .02 Dice where grey values
-    decide. Each class gets `FEWEST_PIXELS_PER_CLASS` where it has them.
-
-    Examples
-    --------
-    >>> labels = np.repeat(np.array([0, 1], np.uint8), 5000)
-    >>> np.bincount(labels[draw_as_painted(labels, [90_000, 10_000], np.random.default_rng(0), 5000)])
-    array([4500,  500])
-    """
-    shares = np.asarray(class_pixels, float) / max(sum(class_pixels), 1)
-    quotas = np.maximum(np.ceil(shares * limit), FEWEST_PIXELS_PER_CLASS).astype(int)
-    drawn = [rng.permutation(np.flatnonzero(labels == label))[: quotas[label]] for label in np.unique(labels)]
-    return np.sort(np.concatenate(drawn))
-
-
-def _look(
-    painted: Painted,
-    examples: Sequence[OpenExample],
-    maps: FeatureMaps,
-    rng: np.random.Generator,
-    pace: Pace,
-    should_stop: Callable[[], bool],
-) -> tuple[Painted, Tensor]:
-    """Hypercolumns of painted pixels, image by image in random order until half of the time is spent.
-
-    Maps that are kept cost nothing, so what is left out now is there in a later round.
-    """
-    kept: list[NDArray[np.intp]] = []
-    rows: list[Tensor] = []
-    for index in rng.permutation(len(examples)):
-        if should_stop():
-            raise RoundCancelledError("stopped while looking at images")
-        # Out of time or not, a head needs two classes: with one it would answer nothing else.
-        if pace() > LOOKING_SHARE and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
-            break
-        for inside, origin, features in _by_tile(painted, index, examples[index], maps):
-            kept.append(inside)
-            place = painted.at[inside] - origin
-            rows.append(hypercolumns(features, place[:, 0], place[:, 1]))
-    order = np.concatenate(kept)
-    return painted[order], torch.cat(rows)
-
-
-LOOKING_SHARE = 0.5
-
-
-def _by_tile(
-    painted: Painted, index: int, opened: OpenExample, maps: FeatureMaps
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64], list[NDArray[np.float16]]]]:
-    """Tile by tile: indices of pixels of one image, the first pixel of a window around them, and its maps."""
-    image = opened.example.image
-    own = np.flatnonzero(painted.image == index)
-    tiles = painted.at[own] // TILE_PX
-    for tile in np.unique(tiles, axis=0):
-        inside = own[(tiles == tile).all(1)]
-        first = np.maximum(painted.at[inside].min(0) // STRIDE - 1, 0) * STRIDE
-        last = np.minimum(painted.at[inside].max(0) + 1 + STRIDE, image.shape[:2])
-        window = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
-        yield inside, first, maps.window(image, window)
+        described, features = _describe(painted, drawn, work, streams[0])
+        learners[FOREST] = _grow(features, painted.labels[described], work, streams[1]).to_tensors()
+        seen[FOREST] = len(described) / len(drawn)
+    if HEAD in names:
+        looked, columns = _look(painted, work, streams[0])
+        learners[HEAD] = _learn(columns, painted.labels[looked], work, streams[2]).to_tensors()
+        seen[HEAD] = len(looked) / len(painted)
+    if not work.needs_folds or len(learners) < len((HEAD, FOREST)):
+        return QuickLearnt(learners, seen, None)
+    _, ours, theirs = np.intersect1d(described, looked, return_indices=True)
+    held_back = ask_folds(
+        painted[described[ours]],
+        columns[torch.from_numpy(theirs)],
+        features[ours],
+        work.n_classes,
+        streams[3],
+        n_threads=work.n_threads,
+        is_late=lambda: work.pace() > FOLDED_BY,
+        check=lambda: work.check("comparing the quick learners"),
+    )
+    return QuickLearnt(learners, seen, held_back)
 
 
 def _describe(
-    painted: Painted,
-    examples: Sequence[OpenExample],
-    maps: FeatureMaps,
-    n_threads: int,
-    should_stop: Callable[[], bool],
-) -> NDArray[np.float32]:
-    """`(n, F)` pixel features, in the order of `painted`."""
-    described: list[NDArray[np.float32]] = []
-    order: list[NDArray[np.intp]] = []
-    for index in np.unique(painted.image):
-        if should_stop():
-            raise RoundCancelledError("stopped while computing features")
-        own = np.flatnonzero(painted.image == index)
+    painted: Painted, drawn: NDArray[np.intp], work: QuickRound, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Which of the drawn pixels there was time for, image by image, and their `(n, F)` features."""
+    rows: list[NDArray[np.float32]] = []
+
+    def describe(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
         at = painted.at[own]
-        described.append(
-            features_at(
-                conform_channels(examples[index].example.image, maps.statistics.n_channels),
-                at[:, 0],
-                at[:, 1],
-                lambda piece: standardise(piece, maps.statistics),
-                n_threads,
-            )
-        )
-        order.append(own)
-    return np.concatenate(described)[np.argsort(np.concatenate(order), kind="stable")]
+        image = conform_channels(work.examples[index].example.image, work.maps.statistics.n_channels)
+        standard = partial(standardise, statistics=work.maps.statistics)
+        rows.append(features_at(image, at[:, 0], at[:, 1], standard, work.n_threads))
+        yield own
+
+    kept = _visit(painted, drawn, describe, DESCRIBED_BY, work, rng)
+    order = np.argsort(kept, kind="stable")
+    return kept[order], np.concatenate(rows)[order]
 
 
-def _until(n_steps: int, pace: Pace, should_stop: Callable[[], bool]) -> Callable[[int], float]:
-    """Progress that ends after `n_steps`, or when the time is spent."""
+def _grow(
+    features: NDArray[np.float32], labels: NDArray[np.uint8], work: QuickRound, rng: np.random.Generator
+) -> Forest:
+    def goes_on(n_trees: int) -> bool:
+        work.check(f"growing trees, after {n_trees}")
+        return n_trees < FEWEST_TREES or work.pace() < GROWN_BY
 
-    def progress(done: int) -> float:
-        if should_stop():
-            raise RoundCancelledError(f"stopped after {done} steps of the head")
-        return max(done / n_steps, pace() if done >= FEWEST_HEAD_STEPS else 0.0)
-
-    return progress
-
-
-FEWEST_HEAD_STEPS = 50
-"""On a busy machine too: fewer leave a head that has seen too little of what was painted."""
+    seed = int(rng.integers(2**31))
+    return train_forest(features, labels, work.n_classes, seed, n_threads=work.n_threads, goes_on=goes_on)
 
 
-def _ask_folds(
+def _look(painted: Painted, work: QuickRound, rng: np.random.Generator) -> tuple[NDArray[np.intp], Tensor]:
+    """Which painted pixels there was time for, and their hypercolumns.
+
+    Maps that are kept cost nothing, so what is left out now is there in a later round.
+    """
+    rows: list[Tensor] = []
+
+    def look(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+        image = work.examples[index].example.image
+        tiles = painted.at[own] // TILE_PX
+        for tile in np.unique(tiles, axis=0):
+            inside = own[(tiles == tile).all(1)]
+            first = np.maximum(painted.at[inside].min(0) // STRIDE - 1, 0) * STRIDE
+            last = np.minimum(painted.at[inside].max(0) + 1 + STRIDE, image.shape[:2])
+            window = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
+            place = painted.at[inside] - first
+            rows.append(hypercolumns(work.maps.window(image, window), place[:, 0], place[:, 1]))
+            yield inside
+
+    kept = _visit(painted, np.arange(len(painted)), look, LOOKED_BY, work, rng)
+    return kept, torch.cat(rows)
+
+
+def _visit(
     painted: Painted,
-    columns: Tensor,
-    features: NDArray[np.float32],
-    n_classes: int,
+    wanted: NDArray[np.intp],
+    visit: Callable[[int, NDArray[np.intp]], Iterator[NDArray[np.intp]]],
+    until: float,
+    work: QuickRound,
     rng: np.random.Generator,
-    n_threads: int,
-    should_stop: Callable[[], bool],
-) -> HeldBack | None:
-    """Let learners of one half of the images answer for the other half; None where that cannot be done."""
-    chosen = rng.permutation(len(painted))[:FOLD_PIXELS]
-    images = rng.permutation(np.unique(painted.image))
-    side = np.isin(painted.image[chosen], images[::N_FOLDS])
-    head_logits = np.full((len(chosen), n_classes), -np.inf, np.float32)
-    tree_logits = head_logits.copy()
-    for ours in (side, ~side):
-        labels = painted.labels[chosen[ours]]
-        # A half that shows one class, or all images, tells nothing about the real learners.
-        if len(np.unique(labels)) < 2 or ours.all():
-            return None
-        steps = _until(FOLD_STEPS, lambda: 0.0, should_stop)
-        head: Head = train_head(columns[chosen[ours]], labels, n_classes, rng, steps)
-        seed = int(rng.integers(2**31))
-        forest = train_forest(
-            features[chosen[ours]], labels, n_classes, seed, n_trees=FOLD_TREES, n_threads=n_threads
-        )
-        head_logits[~ours] = head.logits_of_rows(columns[chosen[~ours]]).numpy()
-        votes = forest.probabilities(features[chosen[~ours]], n_threads)
-        tree_logits[~ours] = forest_logits(torch.from_numpy(votes)).numpy()
-    return HeldBack({HEAD: head_logits, FOREST: tree_logits}, painted.labels[chosen], len(images))
+) -> NDArray[np.intp]:
+    """Visit images in random order while there is time, and return the `wanted` pixels that were met."""
+    kept: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+    for index in rng.permutation(np.unique(painted.image[wanted])):
+        work.check("looking at images")
+        # Out of time or not, a learner needs two classes: with one it would answer nothing else.
+        if work.pace() > until and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
+            break
+        kept += visit(int(index), wanted[painted.image[wanted] == index])
+    return np.concatenate(kept)
+
+
+def _learn(columns: Tensor, labels: NDArray[np.uint8], work: QuickRound, rng: np.random.Generator) -> Head:
+    def progress(done: int) -> float:
+        work.check(f"training the head, after {done} steps")
+        return max(done / work.n_steps, work.pace() if done >= FEWEST_HEAD_STEPS else 0.0)
+
+    return train_head(columns, labels, work.n_classes, rng, progress)

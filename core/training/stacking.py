@@ -27,7 +27,7 @@ from core.training.calibration import fit_temperature
 PRIOR = {NETWORK: 0.4, HEAD: 0.3, FOREST: 0.3}
 """What learners count before anything is known of a project."""
 
-PRIOR_BLOCKS = 0.2
+PRIOR_BLOCKS = 0.5
 """How many held-out blocks the prior is worth: a few nats decide against it, chance does not."""
 
 SMALLEST_WEIGHT = 0.05
@@ -40,29 +40,36 @@ Logits = Mapping[str, NDArray[np.float32]]
 """By learner name, `(n, C)` of the same pixels."""
 
 
-def prior_shares(names: tuple[str, ...]) -> dict[str, Share]:
+def prior_shares(names: tuple[str, ...], seen: Mapping[str, float] | None = None) -> dict[str, Share]:
     """Shares of some learners where nothing is held out.
+
+    `seen` is the part of its truth, 0..1, that a learner had the time to see, where that was not all: one
+    that saw little on a busy machine is believed less.
 
     >>> {name: share.weight for name, share in prior_shares((HEAD, FOREST)).items()}
     {'head': 0.5, 'forest': 0.5}
+    >>> {name: share.weight for name, share in prior_shares((HEAD, FOREST), {HEAD: 1 / 3}).items()}
+    {'head': 0.25, 'forest': 0.75}
     """
-    total = sum(PRIOR[name] for name in names)
-    return {name: Share(PRIOR[name] / total) for name in names}
+    parts = {name: PRIOR[name] * (seen or {}).get(name, 1.0) for name in names}
+    return {name: Share(part / sum(parts.values())) for name, part in parts.items()}
 
 
 def fit_shares(
-    logits: Logits, labels: NDArray[np.uint8], n_blocks: int, rng: np.random.Generator
+    logits: Logits,
+    labels: NDArray[np.uint8],
+    n_blocks: int,
+    rng: np.random.Generator,
+    prior: Mapping[str, Share] | None = None,
 ) -> tuple[dict[str, Share], float]:
     """Weights on the simplex and a temperature for each learner, and one for what they say together.
-
-    The weights make the classes about equally likely to be right, whatever their area; the temperatures
-    then make confidence honest for the pixels as they are.
 
     Parameters
     ----------
     logits : of held-out pixels that none of the learners has seen
     labels : (n,) classes of the pixels
     n_blocks : the number of independent places that the pixels are from
+    prior : by learner; `prior_shares` by default
 
     Examples
     --------
@@ -74,8 +81,9 @@ def fit_shares(
     True
     """
     names = tuple(logits)
+    prior = prior or prior_shares(names)
     if len(labels) == 0:
-        return prior_shares(names), 1.0
+        return dict(prior), 1.0
     drawn = rng.permutation(len(labels))[:MOST_PIXELS]
     picked = {name: values[drawn] for name, values in logits.items()}
     temperatures = {name: fit_temperature(values, labels[drawn]) for name, values in picked.items()}
@@ -83,31 +91,32 @@ def fit_shares(
         return {names[0]: Share(1.0, temperatures[names[0]])}, 1.0
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in picked.items()}
     truth = torch.from_numpy(labels[drawn].astype(np.int64))
-    shares = _weigh(tensors, truth, temperatures, n_blocks)
+    shares = _weigh(tensors, truth, temperatures, prior, n_blocks)
     if sum(share.weight > 0 for share in shares.values()) == 1:
         return shares, 1.0
     return shares, fit_temperature(mix_logits(picked, shares), labels[drawn])
 
 
 def _weigh(
-    logits: Mapping[str, Tensor], truth: Tensor, temperatures: Mapping[str, float], n_blocks: int
+    logits: Mapping[str, Tensor],
+    truth: Tensor,
+    temperatures: Mapping[str, float],
+    prior: Mapping[str, Share],
+    n_blocks: int,
 ) -> dict[str, Share]:
-    """Weights for balanced classes; those that are too small become 0."""
+    """Weights that make the truth most likely, pixel by pixel; those that are too small become 0."""
     names = tuple(logits)
     right = torch.stack(
         [calibrated(logits[name], temperatures[name]).gather(1, truth[:, None])[:, 0] for name in names]
     )  # (K, n): how probable each learner finds the truth
-    counts = torch.bincount(truth).clamp_min(1).float()
-    balance = counts.rsqrt()[truth]
-    balance = balance / balance.sum()
-    prior = torch.tensor([share.weight for share in prior_shares(names).values()])
+    before = torch.tensor([prior[name].weight for name in names])
     # Any numbers do: their softmax stays on the simplex, so the search needs no constraint.
-    free = prior.log().requires_grad_()
+    free = before.log().requires_grad_()
 
     def nats() -> Tensor:
         pooled = (torch.softmax(free, 0)[:, None] * right).sum(0)
-        pull = -(prior * torch.log_softmax(free, 0)).sum() * PRIOR_BLOCKS / n_blocks
-        return -(balance * (pooled + SMALLEST_PROBABILITY).log()).sum() + pull
+        pull = -(before * torch.log_softmax(free, 0)).sum() * PRIOR_BLOCKS / n_blocks
+        return -(pooled + SMALLEST_PROBABILITY).log().mean() + pull
 
     _minimise(free, nats)
     weights = torch.softmax(free.detach(), 0)

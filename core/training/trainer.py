@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
@@ -27,7 +26,7 @@ from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.training.loss import class_weights
 from core.training.optimiser import Optimised, Recipe, optimise, thin_out
-from core.training.quick_learners import train_quick
+from core.training.quick_learners import QuickRound, train_quick
 from core.training.round_report import Origin, RoundReport, RoundResult
 from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.truth.holdout import has_enough_held_out
@@ -98,24 +97,24 @@ def train_round(
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
     has_network = NETWORK in settings.learners
     clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
-
     with torch_threads(settings.n_threads):
         examples, skipped = _open_examples(source, summaries, draw)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
         beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
         maps = FeatureMaps(beginning.statistics, store or KeptInMemory(), compute.device)
-        learners, held_back = train_quick(
+        quick = train_quick(
             set(settings.learners) & set(QUICK),
-            examples,
-            len(schema),
-            maps,
+            QuickRound(
+                examples,
+                len(schema),
+                maps,
+                pixels,
+                clock.quick_pace(),
+                should_stop,
+                n_steps=clock.head_steps(recipe.head_steps),
+                needs_folds=is_draft,
+            ),
             quick_draw,
-            class_pixels=pixels,
-            pace=clock.quick_pace(),
-            should_stop=should_stop,
-            n_threads=torch.get_num_threads(),
-            needs_folds=is_draft,
-            n_steps=clock.head_steps(recipe.head_steps),
         )
         optimised = Optimised(beginning.weights, ())
         if has_network:
@@ -141,13 +140,13 @@ def train_round(
         checkpoint = replace(
             _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
             taught=tuple(n for n in schema.names if n in (learnt | painted if has_network else learnt)),
-            learners=learners,
-            shares={name: Share(0.0) for name in learners},
+            learners=quick.learners,
+            shares={name: Share(0.0) for name in quick.learners},
         )
         checkpoint, new = settle(
             checkpoint,
             optimised.weights,
-            Judges(blocks, held_back),
+            Judges(blocks, quick.held_back, quick.seen),
             schema,
             compute.exact,
             maps,

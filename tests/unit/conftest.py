@@ -299,7 +299,7 @@ def short_folds(request: pytest.FixtureRequest) -> Iterator[None]:
     is_loop = any(getattr(value, "__module__", "") == "loop_fakes" for value in vars(request.module).values())
     with pytest.MonkeyPatch.context() as patch:
         if is_loop:
-            patch.setattr("core.training.quick_learners.FOLD_STEPS", 5)
+            patch.setattr("core.training.folds.FOLD_STEPS", 5)
         yield
 
 

@@ -1,0 +1,103 @@
+"""Quick learners that run out of time: the forest is always there, and what saw little is believed less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from core.errors import RoundCancelledError
+from core.learners.forest import Forest
+from core.network.feature_maps import FeatureMaps, KeptInMemory
+from core.network.mixture import FOREST, HEAD, QUICK
+from core.rounds import Example
+from core.schema import IGNORE_INDEX
+from core.training.beginning import measure
+from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
+from core.training.sampling import OpenExample, open_positions
+from core.training.stacking import prior_shares
+
+SIDE, N_IMAGES = 64, 6
+
+
+def _open(seed: int) -> OpenExample:
+    """A dark and a bright half, of which two strips are painted."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros((SIDE, SIDE), np.uint8)
+    truth[:, SIDE // 2 :] = 1
+    image = np.clip(rng.normal(80, 10, truth.shape) + 90 * truth, 0, 255).astype(np.uint8)[..., None]
+    painted = np.full_like(truth, IGNORE_INDEX)
+    painted[8:12], painted[40:44] = truth[8:12], truth[40:44]
+    nothing = np.full_like(truth, IGNORE_INDEX)
+    return open_positions(Example(str(seed), image, painted, nothing), True, rng)
+
+
+def _train(pace: Callable[[], float], *, needs_folds: bool = False) -> QuickLearnt:
+    examples = [_open(seed) for seed in range(N_IMAGES)]
+    maps = FeatureMaps(measure(examples, 1), KeptInMemory())
+    n_px = sum(len(at) for at in examples[0].by_class.values()) * N_IMAGES // 2
+    work = QuickRound(
+        examples,
+        2,
+        maps,
+        [n_px, n_px],
+        pace,
+        should_stop=lambda: False,
+        n_threads=1,
+        n_steps=60,
+        needs_folds=needs_folds,
+    )
+    return train_quick(QUICK, work, np.random.default_rng(0))
+
+
+def _trees(learnt: QuickLearnt) -> int:
+    return len(Forest.from_tensors(learnt.learners[FOREST]).roots)
+
+
+@pytest.fixture(scope="module")
+def starved() -> QuickLearnt:
+    return _train(lambda: 9.0, needs_folds=True)
+
+
+def test_without_any_time_there_is_a_forest_of_a_few_trees_and_a_head(starved: QuickLearnt) -> None:
+    assert set(starved.learners) == set(QUICK)
+    assert _trees(starved) == FEWEST_TREES
+    assert starved.held_back is None
+
+
+def test_without_any_time_one_image_with_two_classes_has_to_do(starved: QuickLearnt) -> None:
+    assert starved.seen == pytest.approx({FOREST: 1 / N_IMAGES, HEAD: 1 / N_IMAGES})
+
+
+def test_with_time_all_of_the_truth_is_seen_and_each_image_is_asked_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.training.folds.FOLD_STEPS", 10)
+    learnt = _train(lambda: 0.0, needs_folds=True)
+    assert learnt.seen == {FOREST: 1.0, HEAD: 1.0}
+    assert _trees(learnt) > FEWEST_TREES
+    assert learnt.held_back is not None
+    assert learnt.held_back.n_images == N_IMAGES
+
+
+def test_the_forest_does_not_wait_for_images_that_the_head_had_no_time_to_look_at() -> None:
+    n_asked = N_IMAGES + 3  # before each image that is described, and before each further group of trees
+    in_time = iter([0.0] * n_asked)
+    learnt = _train(lambda: next(in_time, 9.0))
+    assert learnt.seen == pytest.approx({FOREST: 1.0, HEAD: 1 / N_IMAGES})
+
+
+def test_what_saw_little_counts_less_where_nothing_is_held_out(starved: QuickLearnt) -> None:
+    even = prior_shares((HEAD, FOREST))
+    shares = prior_shares((HEAD, FOREST), {HEAD: 0.2, FOREST: 1.0})
+    assert shares[HEAD].weight < even[HEAD].weight / 2
+    assert sum(share.weight for share in shares.values()) == pytest.approx(1)
+
+
+def test_quick_learners_stop_when_asked_to() -> None:
+    examples = [_open(0)]
+    maps = FeatureMaps(measure(examples, 1), KeptInMemory())
+    work = QuickRound(examples, 2, maps, [9, 9], lambda: 0.0, should_stop=lambda: True)
+    with pytest.raises(RoundCancelledError):
+        train_quick(QUICK, work, np.random.default_rng(0))
