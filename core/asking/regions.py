@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,10 @@ checking the box would cost more than it teaches."""
 
 MIN_SCORE_SHARE = 0.3
 """To let every pair of classes have its say, a question may be this much less uncertain than the worst."""
+
+GAP_PX = 1
+MIN_SIDE_TO_INSET_PX = 8
+"""So much stays free inside each side of a question; tiny ones have nothing to give."""
 
 MAX_CANDIDATES = 1000
 """Enough to find a rare pair of classes behind a common one; bounds the time on very large images."""
@@ -105,8 +109,8 @@ def propose_regions(
     Returns
     -------
     tuple of Region
-        Disjoint, inside the image; where the model is least sure, spread over the pairs of classes that it
-        confuses, most uncertain first. None where the model is sure.
+        Apart from each other and from the edge; where the model is least sure, spread over the pairs of
+        classes that it confuses, most uncertain first. None where the model is sure.
 
     Raises
     ------
@@ -124,11 +128,18 @@ def propose_regions(
     >>> schema = LabelSchema.of("Background", "Nucleus")
     >>> question, = propose_regions(maps, np.zeros((96, 96), bool), schema, 16, 1)
     >>> question.box, reason(question, schema)
-    (Box(top=64, left=64, height=32, width=32), 'Background or Nucleus? 50 %')
+    (Box(top=65, left=65, height=30, width=30), 'Background or Nucleus? 50 %')
     """
     candidates = find_candidates(prediction, annotated, schema, object_size_px)
     chosen = [candidates[index] for index in choose_regions(candidates, n)]
+    chosen = [replace(region, box=_inset(region.box)) for region in chosen]
     return tuple(sorted(chosen, key=lambda region: -region.acquisition_score))
+
+
+def _inset(box: Box) -> Box:
+    """A little smaller, so that questions touch neither each other nor the edge of the image."""
+    gap = GAP_PX if min(box.height, box.width) >= MIN_SIDE_TO_INSET_PX else 0
+    return Box(box.top + gap, box.left + gap, box.height - 2 * gap, box.width - 2 * gap)
 
 
 def find_candidates(

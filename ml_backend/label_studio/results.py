@@ -125,7 +125,8 @@ def _question(
         "rotation": 0,
         "rectanglelabels": [config.uncertain_label],
     }
-    score = _checked_score(1 - region.acquisition_score)
+    # The editor shows it beside the label: the same number as in the reason, so that it has one meaning.
+    score = _checked_score(region.confidence)
     rectangle = _region(region_id, "rectanglelabels", str(config.uncertain_tag), config, shape, value, score)
     return {**rectangle, "meta": {"text": [_reason(region, config.schema)]}}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.asking.regions import MAX_SIDE_PX, MIN_SIDE_PX, Region, propose_regions, reason
+from core.asking.regions import GAP_PX, MAX_SIDE_PX, MIN_SIDE_PX, Region, propose_regions, reason
 from core.prediction import Prediction
 from core.schema import LabelSchema
 
@@ -60,6 +60,14 @@ def test_regions_are_disjoint_inside_the_image_and_off_the_annotated_area(
         covered += pixels(region, (height, width))
         assert 0 < region.acquisition_score <= 1
         assert 0 <= region.confidence <= 1
+    if min(height, width) >= 90:  # in tiny images there is no room
+        framed = np.zeros((height + 2, width + 2), int)
+        for region in regions:
+            top, left, side = region.box.top, region.box.left, region.box
+            assert min(top, left, height - top - side.height, width - left - side.width) >= GAP_PX
+            framed[top : top + side.height + 2, left : left + side.width + 2] += 1
+        for region in regions:
+            assert framed[region.box.top + 1, region.box.left + 1] == 1
     assert covered.max(initial=0) <= 1
     assert not (annotated & (covered > 0)).any()
     assert len(regions) <= n
@@ -140,7 +148,7 @@ def test_boxes_follow_the_size_of_the_objects_within_limits() -> None:
     prediction = predict(np.ones((900, 900)))
     for size_px, expected in ((3, MIN_SIDE_PX), (60, 120), (800, MAX_SIDE_PX)):
         (region,) = propose_regions(prediction, nothing_known(prediction), SCHEMA, size_px, 1)
-        assert region.box.height == region.box.width == expected
+        assert region.box.height == region.box.width == expected - 2 * GAP_PX
 
 
 def test_small_images_may_have_smaller_boxes() -> None:
@@ -149,7 +157,7 @@ def test_small_images_may_have_smaller_boxes() -> None:
         prediction = predict(np.ones((side_px, side_px + 9)))
         (region,) = propose_regions(prediction, nothing_known(prediction), SCHEMA, size_px, 1)
         assert region.box.height == region.box.width
-        assert abs(region.box.width - expected) <= 2  # a whole number of pixels per block
+        assert abs(region.box.width + 2 * GAP_PX - expected) <= 2  # a whole number of pixels per block
 
 
 def test_wrong_inputs_are_refused() -> None:
