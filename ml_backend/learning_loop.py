@@ -37,7 +37,7 @@ from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
-from ml_backend.strokes.build_truth import build_changed
+from ml_backend.strokes.build_truth import build_changed, mark_damaged
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
 from ml_backend.suggestions import pictures, push, suggesting
@@ -84,6 +84,7 @@ class LearningLoop:
     def reconcile(self, project_id: int) -> Reconciled:
         """Ask Label Studio what webhooks did not tell, and see that the live version can be read."""
         project = keep_readable(self.parts, self._get(project_id))
+        mark_damaged(self.parts, project)
         sweep_at_rest(self.parts, project)
         return reconcile_project(self.parts, project)
 

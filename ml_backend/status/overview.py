@@ -27,7 +27,7 @@ from ml_backend.rounds.concerns import (
 )
 from ml_backend.rounds.lease import is_lost
 from ml_backend.status.advice import ROUNDS_BACK, advise, judge_stopping
-from ml_backend.status.ready import describe_workers
+from ml_backend.status.ready import describe_disk, describe_workers
 from ml_backend.status.taught import list_taught
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import health, models, predictions, reviews, rounds, tasks
@@ -107,7 +107,8 @@ def describe(parts: Parts, connection: Connection, project: Project) -> dict[str
         or project.live_problem
         or _describe_repeat(view.repeat)
         or (describe_workers(connection, parts) if state == "queued" else None)
-        or _describe_troubles(connection, project),
+        or _describe_troubles(connection, project)
+        or describe_disk(parts),
     }
 
 

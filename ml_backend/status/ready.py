@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ SILENT_AFTER_S = 20.0
 """Workers show themselves every few seconds; one that did not for so long is taken for gone."""
 LEAST_FREE_BYTES = 500_000_000
 """With less on the disk a round may not be able to save its model."""
+PROBE_BYTES = 32_768
 
 NEEDED = ("database", "queue", "workers", "disk")
 """Without any of these work stands still; without Label Studio what is here goes on."""
@@ -54,9 +56,12 @@ def describe_workers(connection: Connection, parts: Parts) -> str | None:
 
 
 def describe_disk(parts: Parts) -> str | None:
-    """That the disk is almost full or cannot be looked at, or None."""
+    """That the disk is almost full or cannot be written to, or None."""
     try:
         free = shutil.disk_usage(parts.settings.data_dir).free
+        # A quota, a limit, or a disk that became read-only does not show in what is free.
+        with tempfile.TemporaryFile(dir=parts.settings.data_dir) as probe:
+            probe.write(bytes(PROBE_BYTES))
     except OSError as error:
         return describe(error)
     if free >= LEAST_FREE_BYTES:

@@ -39,6 +39,14 @@ def note_trouble(connection: Connection, project_id: int, kind: str, message: st
     return noted != message
 
 
+def has_trouble(connection: Connection, project_id: int, kind: str) -> bool:
+    """Whether something of this kind does not work now."""
+    t = tables.troubles.c
+    return connection.execute(
+        sa.select(sa.exists().where(t.project_id == project_id, t.kind == kind))
+    ).scalar_one()
+
+
 def list_troubles(connection: Connection, project_id: int | None = None) -> list[str]:
     """What does not work, oldest first: of one project, or of all."""
     t = tables.troubles.c

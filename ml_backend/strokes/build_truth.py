@@ -24,7 +24,7 @@ from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import efforts, predictions, tasks
+from ml_backend.storage import efforts, health, predictions, tasks
 from ml_backend.storage.label_map_files import find_wrong_class, read_shape
 from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 30.0
 """When to look again for an image that could not be read: its server may have been away."""
+TROUBLE = "truth"
 BATCH = 50
 """Tasks read at once; each is built and stored on its own."""
 
@@ -81,24 +82,61 @@ def build_changed(
             _build_task(parts, project, config, task)
             n_built += 1
         if not batch:
+            _note_whole(parts, project)
             return n_built
+
+
+def _note_whole(parts: Parts, project: Project) -> None:
+    with parts.database.read() as connection:
+        is_troubled = health.has_trouble(connection, project.project_id, TROUBLE)
+    if is_troubled:
+        with parts.database.write() as connection:
+            health.note_trouble(connection, project.project_id, TROUBLE, None, parts.clock())
 
 
 def rebuild_damaged(
     parts: Parts, project: Project, config: LabelConfig, should_stop: Callable[[], bool] = lambda: False
 ) -> int:
     """Build the label maps again that are missing, cannot be read, or name a class that there is not."""
+    mark_damaged(parts, project, find_damage)
+    return build_changed(parts, project, config, should_stop)
+
+
+def mark_damaged(
+    parts: Parts, project: Project, find: Callable[[Parts, Project, TaskTruth], str | None] | None = None
+) -> int:
+    """Have damaged label maps built again, and say so until they are; returns how many they are.
+
+    Without `find`, what is inside the files is left unread: damage to it shows in the next round.
+    """
+    find = find or _find_unreadable
     with parts.database.read() as connection:
         listed = tasks.list_truth(connection, project.project_id)
-    n_built = 0
+    damage: dict[int, str] = {}
     for task in listed:
         truth = TaskTruth.from_record(task.truth) if task.truth else TaskTruth()
-        damage = find_damage(parts, project, truth) if truth.maps else None
-        if damage and not should_stop():
-            log.warning("rebuild_truth project=%d task=%d cause=%s", project.project_id, task.task_id, damage)
-            _build_task(parts, project, config, task)
-            n_built += 1
-    return n_built
+        cause = find(parts, project, truth) if truth.maps else None
+        if cause and task.built_seq >= task.truth_seq:
+            damage[task.task_id] = cause
+    for task_id, cause in damage.items():
+        log.warning("rebuild_truth project=%d task=%d cause=%s", project.project_id, task_id, cause)
+    if damage:
+        with parts.database.write() as connection:
+            for task_id in damage:
+                tasks.mark_unbuilt(connection, project.project_id, task_id)
+            said = (
+                f"{next(iter(damage.values()))} ({len(damage)} of {len(listed)} tasks); they are made again"
+            )
+            health.note_trouble(connection, project.project_id, TROUBLE, said, parts.clock())
+    return len(damage)
+
+
+def _find_unreadable(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
+    try:
+        read_shape(parts.artifacts(project).truth / str(truth.maps))
+    except MachineError as error:
+        return str(error)
+    return None
 
 
 def find_damage(parts: Parts, project: Project, truth: TaskTruth) -> str | None:

@@ -105,6 +105,9 @@ class _ProjectGauges(Collector):
         state = GaugeMetricFamily(
             "brushloop_project_state", "1 for the current state", labels=["project", "state"]
         )
+        trouble = GaugeMetricFamily(
+            "brushloop_project_trouble", "1 while the status names a trouble", labels=["project"]
+        )
         progress = GaugeMetricFamily(
             "brushloop_round_progress", "Share of the running round that is done", labels=["project"]
         )
@@ -128,6 +131,7 @@ class _ProjectGauges(Collector):
                 pool.add_metric([project, kind], count)
             for name in STATES:
                 state.add_metric([project, name], status["state"] == name)
+            trouble.add_metric([project], status["last_error"] is not None)
             if status["training"]:
                 progress.add_metric([project], status["training"]["progress"])
             for outcome, count in view.outcomes.items():
@@ -138,7 +142,7 @@ class _ProjectGauges(Collector):
                     effort.add_metric([project, kind], last[kind])
             if last.get("corrective_dice", {}).get("mean") is not None:
                 corrective.add_metric([project], last["corrective_dice"]["mean"])
-        yield from (annotations, pool, state, progress, rounds, effort, corrective)
+        yield from (annotations, pool, state, trouble, progress, rounds, effort, corrective)
 
     def _read(self) -> Sequence[ProjectView]:
         try:

@@ -11,6 +11,7 @@ import torch
 from loop_fakes import Bench, make_bench
 
 from ml_backend.errors import BusyError
+from ml_backend.storage import health
 from ml_backend.storage.label_map_files import PARTS, read_map, write_maps
 
 
@@ -85,6 +86,22 @@ def test_a_damaged_label_map_spoils_no_answer_and_no_picture(
         bench.loop.picture(1, 1, "truth")
     assert bench.loop.build_truth(1) == 1
     assert bench.loop.picture(1, 1, "truth").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda damage: damage.__name__)
+def test_damaged_label_maps_are_said_until_they_are_built_again(
+    bench: Bench, damage: Callable[[Path], None]
+) -> None:
+    with bench.parts.database.write() as connection:
+        health.note_worker(connection, "elsewhere|1|1|w", bench.clock())
+    bench.submit(1, 2)
+    bench.loop.build_truth(1)
+    damage(map_of(bench, 2))
+    bench.loop.reconcile(1)
+    assert "(1 of 2 tasks); they are made again" in bench.status()["last_error"]
+    assert bench.loop.build_truth(1) == 1
+    assert bench.status()["last_error"] is None
+    assert read_all(map_of(bench, 2))
 
 
 def test_a_picture_that_is_cut_off_is_drawn_again(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,6 +55,21 @@ def test_a_disk_without_room_and_a_queue_that_is_away_are_named(
     assert not found["ready"]
     assert "free some space" in found["checks"]["disk"]
     assert found["checks"]["queue"] == "the queue cannot be reached"
+
+
+def test_a_disk_that_takes_nothing_more_is_said_while_it_lasts_whatever_is_free(bench: Bench) -> None:
+    show_a_worker(bench)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        found, status = bench.loop.ready(), bench.status()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not found["ready"]
+    assert "see DATA_DIR and its disk" in found["checks"]["disk"]
+    assert status["last_error"] == found["checks"]["disk"]
+    assert bench.loop.ready()["ready"]
+    assert bench.status()["last_error"] is None
 
 
 def test_label_studios_trouble_is_in_the_status_while_it_lasts_and_leaves_with_its_cause(

@@ -131,6 +131,7 @@ def test_metrics_count_requests_webhooks_predictions_rounds_and_the_queue(client
         'brushloop_pool_tasks{kind="stale",project="3"} 12.0',
         'brushloop_project_state{project="3",state="training"} 1.0',
         'brushloop_project_state{project="3",state="idle"} 0.0',
+        'brushloop_project_trouble{project="3"} 0.0',
         'brushloop_round_progress{project="3"} 0.42',
         'brushloop_rounds{outcome="promoted",project="3"} 5.0',
         'brushloop_rounds{outcome="kept",project="3"} 1.0',
