@@ -1,0 +1,1 @@
+"""One object from a click, a box or a rough stroke: with a model, or from the pixels alone."""
