@@ -13,6 +13,7 @@ from ml_backend.command.options import ProjectNumber, data_dir_option, settings_
 
 if TYPE_CHECKING:
     from export.onnx_check import Agreement
+    from ml_backend.command.published_models import FoundModel
 
 console = Console()
 
@@ -52,30 +53,37 @@ def export_model(
     """Write a project's model, or that of a folder, as ONNX: raw pixels in, calibrated probabilities out.
 
     Every learner that counts is part of it. What ONNX Runtime says is compared with what torch says before
-    the file appears.
+    the file appears. The model card is written beside it, as FILE.md.
     """
     from core.network.checkpoint import load_checkpoint
+    from export.atomic_files import written_whole
     from export.onnx_check import export_onnx, first_kind
 
-    checkpoint = load_checkpoint(find_folder(model, version, data_dir))
+    found = find_model(model, version, data_dir)
+    checkpoint = load_checkpoint(found.folder)
     kind = kind or first_kind(checkpoint.statistics)
     agreements = export_onnx(checkpoint, out, kind, looks)
     n_channels, classes = checkpoint.statistics.n_channels, ", ".join(checkpoint.schema.names)
-    console.print(f"{out}: {kind}, {n_channels} channels; {classes}", highlight=False, soft_wrap=True)
-    for line in describe(agreements):
+    lines = [f"{out.name}: {kind}, {n_channels} channels; {classes}", *describe(agreements)]
+    with written_whole(out.with_suffix(".md")) as scratch:
+        card = found.read_card(checkpoint)
+        about = "\n".join(f"- {line.strip()}" for line in lines)
+        scratch.write_text(f"{card}\n## The graph\n\n{about}\n", encoding="utf-8")
+    for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def find_folder(model: str, version: str | None, data_dir: Path | None) -> Path:
-    """The folder of a published model: that of a project, or the one that was given itself."""
-    if model.isascii() and model.isdigit() and not Path(model).is_dir():
-        from ml_backend.command.published_models import find_published
+def find_model(model: str, version: str | None, data_dir: Path | None) -> FoundModel:
+    """A published model: that of a project, or the one whose folder was given."""
+    from ml_backend.command.published_models import FoundModel, find_published
 
+    if model.isascii() and model.isdigit() and not Path(model).is_dir():
         number = ProjectNumber(min=1).convert(model, None, None)
-        return find_published(settings_of(data_dir=data_dir), number, version).folder
+        published = find_published(settings_of(data_dir=data_dir), number, version)
+        return FoundModel(published.folder, published)
     if version is not None:
         raise click.UsageError("--version goes with a project's number; a folder holds one version")
-    return Path(model)
+    return FoundModel(Path(model))
 
 
 def describe(agreements: Sequence[Agreement]) -> list[str]:

@@ -16,6 +16,7 @@ from core.rounds import ExampleSummary, RoundSettings
 from core.schema import LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
+from ml_backend.rounds.card_of_round import add_card
 from ml_backend.rounds.concerns import describe_few_steps, find_weak_classes
 from ml_backend.rounds.encoder_weights import find_encoder_base
 from ml_backend.rounds.lease import Lease, LeaseLostError
@@ -165,17 +166,18 @@ def publish(
 ) -> str | None:
     """Make the round's outcome known, all of it or nothing; returns the version of a new model, or None."""
     artifacts = parts.artifacts(lease.project)
-    version = None
+    version, now = None, parts.clock()
+    told = " ".join(filter(None, (note, _describe_halvings(spec))))
+    report = _complete_report(snapshot, trained, told or None, spec.schema)
     if trained.promoted:
         version = f"r{lease.number:04d}-{trained.fingerprint[:8]}"
+        add_card(spec, lease, version, now, report)
         artifacts.publish(spec.output, version)
-    now = parts.clock()
     with parts.database.write() as connection:
         if rounds.is_done(connection, lease.project.project_id, lease.number, version):
             return version  # the answer to an earlier try was lost, what it wrote was not
         took = efforts.list_open(connection, lease.project.project_id, snapshot.truth_seq)
-        told = " ".join(filter(None, (note, _describe_halvings(spec))))
-        report = _complete_report(snapshot, trained, told or None, spec.schema) | {"effort": sum_up(took)}
+        report = report | {"effort": sum_up(took)}
         if lease.kind != "draft":
             efforts.close(connection, lease.project.project_id, snapshot.truth_seq)
         end_round(connection, parts, lease, "done", report=report, model_version=version)

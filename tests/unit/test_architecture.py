@@ -91,6 +91,7 @@ OPEN: dict[str, set[str]] = {
         "errors",
         "formats",
         "label_files",
+        "model_card",
         "objects_table",
         "ome_tiff",
         "onnx_check",

@@ -162,6 +162,9 @@ def test_the_command_writes_a_folders_model_and_says_how_exact_it_is(
     assert "uint8, 1 channels; Background, Nucleus, Debris" in done.output
     assert "largest difference" in done.output
     assert out.exists()
+    card = out.with_suffix(".md").read_text()
+    assert card.startswith("# Model r0001-0a1b2c3d")
+    assert "largest difference" in card
 
 
 @pytest.mark.parametrize(
