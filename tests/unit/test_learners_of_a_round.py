@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,8 @@ class Pictures:
 
 
 def _train(source: Pictures, settings: RoundSettings = DRAFT, start: Checkpoint | None = None) -> RoundResult:
-    ticks = iter(np.arange(0, 1e6, 0.001))
-    return train_round(source, SCHEMA, start, settings, now=lambda: float(next(ticks)), recipe=TINY)
+    ticks = count(0, 0.001)
+    return train_round(source, SCHEMA, start, settings, now=lambda: next(ticks), recipe=TINY)
 
 
 def _accuracy(checkpoint: Checkpoint) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Painted:
 
 def train(examples: Sequence[Example], start: Checkpoint | None = None, max_steps: int = 60) -> Checkpoint:
     settings = RoundSettings(max_steps=max_steps, n_threads=1)
-    ticks = iter(np.arange(0, 1e6, 0.01))
+    ticks = count(0, 0.01)
     source = Painted(examples)
     return train_round(source, SCHEMA, start, settings, now=lambda: next(ticks), recipe=TINY).checkpoint
 
