@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from leftovers import SESSION, changed_variables, wait_for_processes
-
-BYTES_PER_PROCESS = 3 * 2**30
-"""One process of tests, with a Label Studio, a browser and a training beside it."""
+from leftovers import MOST_MEMORY, SESSION, changed_variables, find_peak_memory, wait_for_processes
 
 N_SLOWEST = 10
 
@@ -34,6 +31,7 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 variables_before = pytest.StashKey[dict[str, str]]()
+peak_before = pytest.StashKey[int]()
 temporary_folder = pytest.StashKey[Path]()
 leftovers = pytest.StashKey[list[str]]()
 
@@ -48,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many processes as cores and memory carry."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // BYTES_PER_PROCESS))
+    return max(1, min(len(os.sched_getaffinity(0)), memory // MOST_MEMORY))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
         _open_session(config)
     config.stash[variables_before] = dict(os.environ)
+    config.stash[peak_before] = 0
 
 
 def _open_session(config: pytest.Config) -> None:
@@ -100,8 +99,12 @@ def expected_s(item: pytest.Item) -> float:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Name the first test after which a variable of the environment is another one."""
+    """Name the first test after which a variable is another one, and the first that took too much memory."""
     yield
+    peak = find_peak_memory()
+    if peak > MOST_MEMORY >= item.config.stash[peak_before]:
+        item.config.stash[leftovers].append(f"memory: {peak / 2**30:.1f} GiB at the peak of {item.nodeid}")
+    item.config.stash[peak_before] = peak
     before = item.config.stash[variables_before]
     changed = changed_variables(before, os.environ)
     if changed:

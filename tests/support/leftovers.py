@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -15,6 +16,9 @@ NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_", "LD_LIBRAR
 """How variables begin that pytest sets, torch when it is imported or first trains, and OpenCV."""
 
 TRACKER = "multiprocessing.resource_tracker"
+
+MOST_MEMORY = 3 * 2**30
+"""Bytes that one process of tests may take at its peak; as many processes run as memory carries of these."""
 
 PATIENCE_S = 15.0
 """A fork server or a browser's helper ends a moment after the one that it served."""
@@ -40,6 +44,13 @@ def wait_for_processes(session: str, patience_s: float = PATIENCE_S) -> dict[int
     while (left := find_processes(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left
+
+
+def find_peak_memory() -> int:
+    """Bytes that this process held at its peak; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def changed_variables(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

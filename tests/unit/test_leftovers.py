@@ -16,6 +16,7 @@ TESTS = Path(__file__).parents[1]
 LEAVES_A_FOLDER = "import tempfile\ndef test_it():\n    tempfile.mkdtemp(prefix='forgotten-')\n"
 LEAVES_A_VARIABLE = "import os\ndef test_it():\n    os.environ['FORGOTTEN'] = 'yes'\n"
 USES_A_LOCK = "import multiprocessing\ndef test_it():\n    multiprocessing.get_context('spawn').Lock()\n"
+TAKES_MEMORY = "import conftest\ndef test_it():\n    conftest.MOST_MEMORY = 1\n"
 FAILS = "\ndef test_wrong():\n    assert 'something' == 'else'\n"
 
 
@@ -35,12 +36,19 @@ def run_session(folder: Path, source: str, *options: str) -> subprocess.Complete
     )
 
 
-@pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["one process", "xdist"])
-@pytest.mark.parametrize("also", ["", FAILS], ids=["green", "red"])
+FOLDER = (LEAVES_A_FOLDER, "temporary file: forgotten-")
+VARIABLE = (LEAVES_A_VARIABLE, "test_it.py::test_it: FORGOTTEN")
+
+
 @pytest.mark.parametrize(
-    ("source", "said"),
-    [(LEAVES_A_FOLDER, "temporary file: forgotten-"), (LEAVES_A_VARIABLE, "test_it.py::test_it: FORGOTTEN")],
-    ids=["folder", "variable"],
+    ("source", "said", "also", "options"),
+    [
+        pytest.param(*FOLDER, "", [], id="folder, green, one process"),
+        pytest.param(*FOLDER, FAILS, ["-n", "1"], id="folder, red, xdist"),
+        pytest.param(*VARIABLE, "", ["-n", "1"], id="variable, green, xdist"),
+        pytest.param(*VARIABLE, FAILS, [], id="variable, red, one process"),
+        pytest.param(TAKES_MEMORY, "GiB at the peak of test_it.py::test_it", "", [], id="memory, green"),
+    ],
 )
 def test_what_is_left_behind_fails_the_session_and_is_said_last(
     tmp_path: Path, source: str, said: str, also: str, options: list[str]
