@@ -6,13 +6,14 @@ import base64
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from service_backends import NAMES, choose_backend
 from services import free_port
 
 from bench.fake_label_studio import API_KEY, FakeLabelStudio
@@ -24,7 +25,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 HOST = "127.0.0.1"
 AUTH = ("brushloop", "open sesame")
-PROJECT, SIDE_PX = 7, 96
+LEARNT, STEERED = 7, 8
+"""A project for each story; they share the processes, whose start takes longer than what they do."""
+
+SIDE_PX = 96
 LONGEST_S = 500.0
 
 
@@ -87,14 +91,14 @@ class Service:
         assert answer.status_code == 200, answer.text
         return json.loads(answer.text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
-    def api(self, path: str) -> Any:
-        return self.get(f"/api/projects/{PROJECT}/{path}")
+    def api(self, project_id: int, path: str) -> Any:
+        return self.get(f"/api/projects/{project_id}/{path}")
 
-    def wait_until_learnt(self, n_annotations: int, after_round: int = 0) -> dict[str, Any]:
+    def wait_until_learnt(self, project_id: int, n_annotations: int, after_round: int = 0) -> dict[str, Any]:
         """Poll `status` until that many annotations are accounted for and nothing is under way."""
         deadline = time.monotonic() + LONGEST_S
         while True:
-            status = self.api("status")
+            status = self.api(project_id, "status")
             counted = status["annotations"]
             done = counted["received"] == n_annotations and counted["pending"] == 0
             last = (status["last_round"] or {}).get("round", 0)
@@ -104,15 +108,15 @@ class Service:
             assert time.monotonic() < deadline, (status, [c.last_lines(30) for c in self.children])
             time.sleep(0.1)
 
-    def predict(self, *task_ids: int) -> list[Any]:
-        answer = self.post("/predict", self.fake.predict_body(PROJECT, task_ids))
+    def predict(self, project_id: int, *task_ids: int) -> list[Any]:
+        answer = self.post("/predict", self.fake.predict_body(project_id, task_ids))
         assert answer.status_code == 200, answer.text
         return list(answer.json()["results"])
 
 
 @contextmanager
 def run_service(backend: Any, folder: Path) -> Iterator[Service]:
-    fake = FakeLabelStudio({PROJECT: SIDE_PX})
+    fake = FakeLabelStudio({LEARNT: SIDE_PX, STEERED: SIDE_PX})
     with run_fake(fake):
         service = Service(fake, backend, folder)
         try:
@@ -123,84 +127,105 @@ def run_service(backend: Any, folder: Path) -> Iterator[Service]:
             service.http.close()
 
 
-@pytest.mark.slow(about_s=50)
-def test_webhooks_become_a_model_that_predicts_and_a_restart_keeps_it(service_backend, tmp_path):
-    with run_service(service_backend, tmp_path) as service:
-        fake = service.fake
-        answer = service.post("/setup", fake.setup_body(PROJECT))
-        assert (answer.status_code, answer.json()) == (200, {"model_version": "untrained"})
-        tasks = fake.add_tasks(PROJECT, 5)
-        assert service.predict(tasks[4]) == [[]]
-        assert service.api("status")["state"] == "waiting"
+@pytest.fixture(scope="module")
+def start_service(
+    servers: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Service]]:
+    """The service over a backend, started when first asked for; it runs until the last of the stories."""
+    running: dict[str, Service] = {}
+    with ExitStack() as exits:
 
-        for task_id in tasks[:3]:
-            assert service.post("/webhook", fake.paint(task_id)).status_code == 201
-        status = service.wait_until_learnt(3)
-        assert status["annotations"] == {"received": 3, "trained": 3, "pending": 0}
-        assert status["readiness"]["ready"]
+        def start(name: str) -> Service:
+            if name not in running:
+                folder = tmp_path_factory.mktemp("service")
+                backend = choose_backend(name, folder, servers, "http_service")
+                running[name] = exits.enter_context(run_service(backend, folder))
+            return running[name]
 
-        version = status["model_version"]
-        assert service.post("/setup", fake.setup_body(PROJECT)).json() == {"model_version": version}
-        assert version in service.get("/versions")["versions"]
-        both = service.predict(tasks[3], tasks[4])
-        for entry in both:
-            assert entry["model_version"] == version
-            assert 0 <= entry["score"] <= 1
-        regions = [region for entry in both for region in entry["result"]]
-        assert "brushlabels" in [region["type"] for region in regions]
-        report = service.api("rounds")[0]
-        assert report["promoted"]
-        assert report["model_version"] == version
-
-        service.stop()
-        service.start()
-        again = service.api("status")
-        for kept in ("model_version", "annotations", "readiness", "round", "last_round"):
-            assert again[kept] == status[kept]
-        assert service.predict(tasks[3], tasks[4]) == both
-
-        assert service.post("/webhook", fake.paint(tasks[3])).status_code == 201
-        later = service.wait_until_learnt(4, after_round=status["last_round"]["round"])
-        assert later["annotations"]["trained"] == 4
+        yield start
 
 
-@pytest.mark.slow(about_s=25)
-def test_a_missed_webhook_is_found_and_the_model_can_be_steered(service_backend, tmp_path):
-    with run_service(service_backend, tmp_path) as service:
-        fake = service.fake
-        service.post("/setup", fake.setup_body(PROJECT))
-        tasks = fake.add_tasks(PROJECT, 4)
-        fake.paint(tasks[0])  # and its webhook never comes
-        assert service.post(f"/api/projects/{PROJECT}/train").status_code == 202
-        first = service.wait_until_learnt(1)["model_version"]
+@pytest.fixture(params=NAMES)
+def service(request: pytest.FixtureRequest, start_service: Callable[[str], Service]) -> Service:
+    return start_service(request.param)
 
-        service.post("/webhook", fake.paint(tasks[1]))
-        status = service.wait_until_learnt(2, after_round=1)
-        service.post(f"/api/projects/{PROJECT}/train")
-        service.wait_until_learnt(2, after_round=status["last_round"]["round"])
-        rolled_back = service.post(f"/api/projects/{PROJECT}/rollback", {"model_version": first})
-        assert rolled_back.status_code == 200
-        assert service.api("status")["model_version"] == first
-        assert service.predict(tasks[2])[0]["model_version"] == first
-        unknown = service.post(f"/api/projects/{PROJECT}/rollback", {"model_version": "r9999-00000000"})
-        assert unknown.status_code == 404
-        assert service.post(f"/api/projects/{PROJECT}/cancel").status_code == 202
 
-        ranked = service.api("tasks?order=uncertainty")
-        assert tasks[2] in [task["task"] for task in ranked]
-        for kind in ("probability", "uncertainty"):
-            picture = service.http.get(f"/api/projects/{PROJECT}/tasks/{tasks[2]}/{kind}.png")
-            assert picture.content.startswith(b"\x89PNG")
-        truth = service.http.get(f"/api/projects/{PROJECT}/tasks/{tasks[1]}/label_map.png")
-        assert truth.content.startswith(b"\x89PNG")
-        page = service.http.get(f"/projects/{PROJECT}")
-        assert page.status_code == 200
-        assert first in page.text
-        metrics = service.http.get("/metrics").text
-        assert f'brushloop_annotations{{kind="received",project="{PROJECT}"}} 2.0' in metrics
+@pytest.mark.slow(about_s=30)
+def test_webhooks_become_a_model_that_predicts_and_a_restart_keeps_it(service):
+    fake = service.fake
+    answer = service.post("/setup", fake.setup_body(LEARNT))
+    assert (answer.status_code, answer.json()) == (200, {"model_version": "untrained"})
+    tasks = fake.add_tasks(LEARNT, 5)
+    assert service.predict(LEARNT, tasks[4]) == [[]]
+    assert service.api(LEARNT, "status")["state"] == "waiting"
 
-        assert httpx.get(f"http://{HOST}:{service.port}/metrics").status_code == 401
-        logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
-        credentials = base64.b64encode(":".join(AUTH).encode()).decode()
-        for secret in (AUTH[1], API_KEY, credentials):
-            assert secret not in logs
+    for task_id in tasks[:3]:
+        assert service.post("/webhook", fake.paint(task_id)).status_code == 201
+    status = service.wait_until_learnt(LEARNT, 3)
+    assert status["annotations"] == {"received": 3, "trained": 3, "pending": 0}
+    assert status["readiness"]["ready"]
+
+    version = status["model_version"]
+    assert service.post("/setup", fake.setup_body(LEARNT)).json() == {"model_version": version}
+    assert version in service.get("/versions")["versions"]
+    both = service.predict(LEARNT, tasks[3], tasks[4])
+    for entry in both:
+        assert entry["model_version"] == version
+        assert 0 <= entry["score"] <= 1
+    regions = [region for entry in both for region in entry["result"]]
+    assert "brushlabels" in [region["type"] for region in regions]
+    report = service.api(LEARNT, "rounds")[0]
+    assert report["promoted"]
+    assert report["model_version"] == version
+
+    service.stop()
+    service.start()
+    again = service.api(LEARNT, "status")
+    for kept in ("model_version", "annotations", "readiness", "round", "last_round"):
+        assert again[kept] == status[kept]
+    assert service.predict(LEARNT, tasks[3], tasks[4]) == both
+
+    assert service.post("/webhook", fake.paint(tasks[3])).status_code == 201
+    later = service.wait_until_learnt(LEARNT, 4, after_round=status["last_round"]["round"])
+    assert later["annotations"]["trained"] == 4
+
+
+@pytest.mark.slow(about_s=30)
+def test_a_missed_webhook_is_found_and_the_model_can_be_steered(service):
+    fake = service.fake
+    service.post("/setup", fake.setup_body(STEERED))
+    tasks = fake.add_tasks(STEERED, 4)
+    fake.paint(tasks[0])  # and its webhook never comes
+    assert service.post(f"/api/projects/{STEERED}/train").status_code == 202
+    first = service.wait_until_learnt(STEERED, 1)["model_version"]
+
+    service.post("/webhook", fake.paint(tasks[1]))
+    status = service.wait_until_learnt(STEERED, 2, after_round=1)
+    service.post(f"/api/projects/{STEERED}/train")
+    service.wait_until_learnt(STEERED, 2, after_round=status["last_round"]["round"])
+    rolled_back = service.post(f"/api/projects/{STEERED}/rollback", {"model_version": first})
+    assert rolled_back.status_code == 200
+    assert service.api(STEERED, "status")["model_version"] == first
+    assert service.predict(STEERED, tasks[2])[0]["model_version"] == first
+    unknown = service.post(f"/api/projects/{STEERED}/rollback", {"model_version": "r9999-00000000"})
+    assert unknown.status_code == 404
+    assert service.post(f"/api/projects/{STEERED}/cancel").status_code == 202
+
+    ranked = service.api(STEERED, "tasks?order=uncertainty")
+    assert tasks[2] in [task["task"] for task in ranked]
+    for kind in ("probability", "uncertainty"):
+        picture = service.http.get(f"/api/projects/{STEERED}/tasks/{tasks[2]}/{kind}.png")
+        assert picture.content.startswith(b"\x89PNG")
+    truth = service.http.get(f"/api/projects/{STEERED}/tasks/{tasks[1]}/label_map.png")
+    assert truth.content.startswith(b"\x89PNG")
+    page = service.http.get(f"/projects/{STEERED}")
+    assert page.status_code == 200
+    assert first in page.text
+    metrics = service.http.get("/metrics").text
+    assert f'brushloop_annotations{{kind="received",project="{STEERED}"}} 2.0' in metrics
+
+    assert httpx.get(f"http://{HOST}:{service.port}/metrics").status_code == 401
+    logs = "".join(path.read_text() for path in service.folder.glob("*.log"))
+    credentials = base64.b64encode(":".join(AUTH).encode()).decode()
+    for secret in (AUTH[1], API_KEY, credentials):
+        assert secret not in logs

@@ -65,12 +65,20 @@ def servers() -> Iterator[Callable[[str], tuple[str, str]]]:
             context.__exit__(None, None, None)
 
 
-@pytest.fixture(params=["sqlite", "postgres+redis"])
+NAMES = ("sqlite", "postgres+redis")
+
+
+@pytest.fixture(params=NAMES)
 def service_backend(request: pytest.FixtureRequest, tmp_path: Path, servers: Any) -> ServiceBackend:
-    if request.param == "sqlite":
-        return ServiceBackend("sqlite", tmp_path / "data")
-    database_url, redis_url = servers(request.node.name)
-    return ServiceBackend(request.param, tmp_path / "data", database_url, redis_url)
+    return choose_backend(request.param, tmp_path, servers, request.node.name)
+
+
+def choose_backend(name: str, folder: Path, servers: Any, user: str) -> ServiceBackend:
+    """A fresh one of `NAMES`; PostgreSQL and Redis are started for the first that wants them."""
+    if name == "sqlite":
+        return ServiceBackend(name, folder / "data")
+    database_url, redis_url = servers(user)
+    return ServiceBackend(name, folder / "data", database_url, redis_url)
 
 
 def _new_schema(address: str, test: str) -> str:
