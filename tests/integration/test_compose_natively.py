@@ -69,7 +69,7 @@ def databases(servers, values, request):
     return {"postgres": urlsplit(database_url).netloc.split("@")[1], "redis": urlsplit(redis_url).netloc}
 
 
-@pytest.mark.slow(about_s=25)
+@pytest.mark.slow(about_s=45)
 def test_the_services_of_the_compose_file_learn_together(databases, values, tmp_path):
     fake = FakeLabelStudio({PROJECT: 96})
     port = free_port()
@@ -85,7 +85,7 @@ def test_the_services_of_the_compose_file_learn_together(databases, values, tmp_
                 }
                 environment |= {
                     "DATA_DIR": str(tmp_path / "data"),
-                    "ROUND_BUDGET_S": "6",
+                    "ROUND_BUDGET_S": "2",
                     "CONSOLIDATE_S": "0",
                 }
                 command = [*find_command(compose[name]["command"][0]), *compose[name]["command"][1:]]

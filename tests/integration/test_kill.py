@@ -25,31 +25,37 @@ from ml_backend.storage.projects import get_project
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 
-A_FEW, DOZENS = 4, 24
 VICTIMS = ("worker in a round", "web", "both", "worker")
+ONCE_EACH, DOZENS = VICTIMS, 6 * VICTIMS
+ONLY_AT_WORK = ("worker in a round", "both")
+"""On PostgreSQL, where a kill of an idle process or of the web alone is repeated by the dozens."""
 FASTEST_POST_S, SLOWEST_POST_S = 0.1, 0.8
 TASKS = 40
+MINUTES = [pytest.mark.thorough, pytest.mark.slow(about_s=220)]
 
 
 @pytest.mark.parametrize(
-    "n_kills",
+    ("service_backend", "victims"),
     [
-        pytest.param(A_FEW, id="a few", marks=pytest.mark.slow(about_s=50)),
-        pytest.param(DOZENS, id="dozens", marks=[pytest.mark.thorough, pytest.mark.slow(about_s=220)]),
+        pytest.param("sqlite", ONCE_EACH, id="sqlite-a few", marks=pytest.mark.slow(about_s=45)),
+        pytest.param("postgres+redis", ONLY_AT_WORK, id="postgres-a few", marks=pytest.mark.slow(about_s=35)),
+        pytest.param("sqlite", DOZENS, id="sqlite-dozens", marks=MINUTES),
+        pytest.param("postgres+redis", DOZENS, id="postgres-dozens", marks=MINUTES),
     ],
+    indirect=["service_backend"],
 )
-def test_kills_in_a_loop_lose_no_annotation(service_backend: Any, tmp_path: Any, n_kills: int) -> None:
+def test_kills_in_a_loop_lose_no_annotation(
+    service_backend: Any, tmp_path: Any, victims: tuple[str, ...]
+) -> None:
     """Web, worker or both die at random moments while people submit, edit and delete."""
     rng = random.Random(7)
-    victims = rng.sample(VICTIMS, len(VICTIMS))  # each kind once, and then by chance
-    victims += rng.choices(VICTIMS, k=n_kills)
     environment = {**service_backend.environment(), "RECONCILE_EVERY_S": "5", "ROUND_BUDGET_S": "3"}
     with running_stack(tmp_path / "logs", environment) as stack:
         stack.start_web()
         stack.start_worker()
         stack.server.connect_backend()
         with people_painting(stack.server, random.Random(8)):
-            for victim in victims[:n_kills]:
+            for victim in rng.sample(victims, len(victims)):
                 time.sleep(rng.uniform(0.2, 2.0))
                 if victim == "worker in a round":
                     wait_until(lambda: is_training(stack), 180, "a round runs", stack.describe)
