@@ -44,9 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """As many processes as cores and memory carry."""
+    """One more than cores, as far as memory carries them: tests of servers wait much of their time."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // MOST_MEMORY))
+    return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // MOST_MEMORY))
 
 
 @pytest.hookimpl(optionalhook=True)
