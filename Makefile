@@ -30,7 +30,7 @@ TEST_PACKAGES := chromium redis-server postgresql
 # As many processes as cores and memory carry; tests/support/side_by_side.py says what stays together.
 SIDE_BY_SIDE := -n auto
 
-.PHONY: faults help setup up check lint test thorough bench e2e sbom docs pictures constraints system-packages clean
+.PHONY: faults help setup up check lint test suite thorough bench e2e sbom docs pictures constraints system-packages clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -48,7 +48,10 @@ lint: $(INSTALLED)  ## ruff and mypy
 check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no server
 	$(BIN)/pytest tests/unit brushloop core export ml_backend simulation
 
-test: lint $(LABEL_STUDIO) system-packages  ## everything that CI runs, with real servers and a real browser
+test: $(INSTALLED)  ## everything that CI runs, with real servers and a real browser
+	@$(MAKE) --no-print-directory --jobs=2 lint suite
+
+suite: $(INSTALLED) $(LABEL_STUDIO) system-packages
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 thorough: lint $(LABEL_STUDIO) system-packages  ## also kills by the dozen and much fuzz, with branch coverage: an hour
