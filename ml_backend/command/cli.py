@@ -229,7 +229,7 @@ def main() -> None:
     """The command's entry point: what a person did wrong is told in a sentence, not with a traceback."""
     calm_idle_threads()
     try:
-        commands(standalone_mode=False)
+        code = commands(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -238,6 +238,8 @@ def main() -> None:
     except BrushloopError as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
+    if isinstance(code, int) and code:
+        sys.exit(code)  # click hands over the code of a command that ended with one, and does not end
 
 
 def _client(url: str | None) -> ServiceClient:

@@ -285,3 +285,15 @@ def test_what_is_no_project_number_is_answered_with_what_is() -> None:
     answer = CliRunner().invoke(commands, ["status", "abc"])
     assert answer.exit_code == 2
     assert "'abc' is no project; give its number" in answer.output
+
+
+def test_a_command_that_ends_with_a_code_ends_the_program_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    @cli.click.command()
+    def ends() -> None:
+        raise cli.click.exceptions.Exit(1)
+
+    monkeypatch.setattr(cli, "commands", ends)
+    monkeypatch.setattr(sys, "argv", ["brushloop"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
