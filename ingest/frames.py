@@ -49,6 +49,7 @@ class Raster:
     channels: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     georeference: str = ""
+    is_geotiff: bool = False
 
 
 def frame_of(pixels: NDArray[Any], name: str = "", *, is_colour: bool | None = None) -> Frame:

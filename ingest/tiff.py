@@ -73,7 +73,12 @@ def open_tiff(path: Path, axes: str | None = None) -> Iterator[Raster]:
         ]
         names = tuple(CHANNEL_NAME.findall(tiff.ome_metadata or ""))
         n_channels = frames[0].shape[2]
-        yield Raster(tuple(frames), names[:n_channels] if len(names) >= n_channels else (), remarks)
+        yield Raster(
+            tuple(frames),
+            names[:n_channels] if len(names) >= n_channels else (),
+            remarks,
+            is_geotiff=bool(tiff.is_geotiff),
+        )
 
 
 def _frames_of(series: Any, axes: str | None, prefix: str) -> Iterator[Frame]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import ImageError
+from export.errors import ExportError
 from ingest.frames import Raster, frame_of
 from ingest.tiff import TIFF_STARTS, open_tiff
+from ingest.vendor_formats import START_BYTES, find_georeference, find_opener
 from ml_backend.command.folder_of_images import NOT_UPLOADED, UPLOADED
 from ml_backend.errors import ServiceError
 from ml_backend.label_studio.image_files import DECODER_ERRORS, read_image
@@ -22,7 +24,8 @@ TIFF_ENDINGS = frozenset(
     {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".lsm", ".stk", ".qptiff", ".btf", ".tf8"}
 )
 PLAIN_ENDINGS = UPLOADED | {".avif", ".gif", ".jpe", ".jfif"}
-READ = TIFF_ENDINGS | PLAIN_ENDINGS
+EXTRA_ENDINGS = frozenset({".czi", ".nd2", ".lif", ".dcm", ".dicom"})
+READ = TIFF_ENDINGS | PLAIN_ENDINGS | EXTRA_ENDINGS
 IMAGE_ENDINGS = READ | NOT_UPLOADED
 """What counts as an image: read, or left out with a reason. All else in a folder is passed over."""
 
@@ -67,10 +70,15 @@ def open_file(path: Path, limits: ImageLimits, axes: str | None = None) -> Itera
     if path.stat().st_size == 0:
         raise ImageError("the file is empty")
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(START_BYTES)
+    opener = find_opener(start)
     try:
         if start.startswith(TIFF_STARTS):
             with open_tiff(path, axes) as raster:
+                yield _placed(raster, path)
+            return
+        if opener is not None:
+            with opener(path) as raster:
                 yield raster
             return
         pixels = read_image(path, limits)
@@ -78,6 +86,16 @@ def open_file(path: Path, limits: ImageLimits, axes: str | None = None) -> Itera
         words = " ".join(str(error).replace(str(path), "the file").split())
         raise ImageError(f"it cannot be decoded: {words[:200] or type(error).__name__}") from None
     yield Raster((frame_of(pixels),))
+
+
+def _placed(raster: Raster, path: Path) -> Raster:
+    """A GeoTIFF with its georeference, or a remark why it has none."""
+    if not raster.is_geotiff:
+        return raster
+    try:
+        return replace(raster, georeference=find_georeference(path))
+    except ExportError as error:
+        return replace(raster, remarks=(*raster.remarks, f"where it lies on the earth is not kept: {error}"))
 
 
 def is_shown(path: Path, raster: Raster) -> bool:

@@ -15,9 +15,9 @@ import tifffile
 from PIL import Image
 from running_services import Backend, RealLabelStudio, run_backend
 
-from ml_backend.bootstrap import build_images
-from ml_backend.config import Settings
 from ml_backend.label_studio.client import LabelStudioClient
+from ml_backend.label_studio.image_files import read_image
+from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.ports import TaskSummary
 
 SIDE = 160
@@ -101,17 +101,10 @@ def test_people_see_a_picture_and_the_network_reads_every_channel(
         label_studio.url + str(task.data["image"]), headers={"Authorization": f"Token {label_studio.api_key}"}
     )
     assert shown.headers["content-type"] == "image/png"
-    images = build_images(
-        Settings(
-            data_dir=Path(backend.environment["DATA_DIR"]),
-            label_studio_url=label_studio.url,
-            label_studio_api_key=label_studio.personal_access_token,  # type: ignore[arg-type]
-        )
-    )
-    assert np.array_equal(images.open(project_id, task.task_id, task.data), pixels)
-    plain = tasks["plain.png"]
-    assert "source" not in plain.data
-    assert images.open(project_id, plain.task_id, plain.data).shape == (SIDE, SIDE, 1)
+    (kept,) = Path(backend.environment["DATA_DIR"]).glob("projects/*/sources/*.tif")
+    assert task.data["source"] == f"brushloop-source:{kept.name}"
+    assert np.array_equal(read_image(kept, ImageLimits(10**9, 10**9)), pixels)
+    assert "source" not in tasks["plain.png"].data
 
     again = run_import(backend, str(folder), "--project", str(project_id))
     assert "0 tasks of 3 files were made, 2 were there already" in again.stdout

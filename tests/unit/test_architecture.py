@@ -99,7 +99,7 @@ OPEN: dict[str, set[str]] = {
         "pixel_size",
         "result",
     },
-    "ingest": {"coco", "frames", "mask_files", "masks", "scaling", "stretch", "tiff"},
+    "ingest": {"coco", "frames", "mask_files", "masks", "scaling", "stretch", "tiff", "vendor_formats"},
     "ml_backend.command": {"cli"},
     "ml_backend.label_studio": {
         "addresses",

@@ -1,0 +1,168 @@
+"""Files of microscope makers, hospitals and satellites: all pixels, and names that say so."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+import pytest
+from kept_uploads import LIMITS, noise
+
+from core.errors import BrushloopError
+from core.painting import Box
+from ingest.scaling import plan_scaling
+from ml_backend.command.import_files import open_file
+
+STACK = noise(2, 3, 40, 50)
+"""Two channels, three slices."""
+
+
+def write_czi(path: Path, compression: str) -> None:
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    with czi.create_czi(str(path), compression_options=compression) as document:
+        for channel, slices in enumerate(STACK):
+            for z, plane in enumerate(slices):
+                document.write(data=plane[:, :, np.newaxis], plane={"C": channel, "Z": z, "T": 0})
+        document.write_metadata("cells", channel_names={0: "DAPI", 1: "GFP"})
+
+
+@pytest.mark.parametrize("compression", ["uncompressed:", "zstd1:ExplicitLevel=2"])
+def test_slices_of_a_czi_have_all_channels_and_boxes_are_read(tmp_path: Path, compression: str) -> None:
+    write_czi(tmp_path / "a.czi", compression)
+    with open_file(tmp_path / "a.czi", LIMITS) as raster:
+        assert [frame.name for frame in raster.frames] == ["z00", "z01", "z02"]
+        assert raster.channels == ("DAPI", "GFP")
+        pixels = raster.frames[2].read(Box(5, 7, 20, 30))
+    assert np.array_equal(pixels, np.moveaxis(STACK[:, 2, 5:25, 7:37], 0, 2))
+
+
+def write_lif(path: Path, planes: np.ndarray) -> None:
+    """Leica's layout, by hand: XML in UTF-16, then a block of memory. 16 bits, `(C, Z, Y, X)`."""
+    n_channels, n_slices, height, width = planes.shape
+    page, plane = height * width * 2, height * width * 2 * n_slices
+    channels = "".join(
+        f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" NameOfMeasuredQuantity="" Min="0" '
+        f'Max="65535" Unit="" LUTName="Green" IsLUTInverted="0" BytesInc="{plane * index}" BitInc="0"/>'
+        for index in range(n_channels)
+    )
+    dimensions = "".join(
+        f'<DimensionDescription DimID="{axis}" NumberOfElements="{size}" Origin="0" Length="1e-5" Unit="m" '
+        f'BitInc="0" BytesInc="{step}"/>'
+        for axis, size, step in ((1, width, 2), (2, height, width * 2), (3, n_slices, page))
+    )
+    name = quoteattr("well")
+    xml = (
+        f'<LMSDataContainerHeader Version="2"><Element Name="root" Visibility="1"><Data/><Memory Size="0" '
+        f'MemoryBlockID="MemBlock_0"/><Children><Element Name={name} Visibility="1"><Data><Image>'
+        f"<ImageDescription><Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions>"
+        f'</ImageDescription></Image></Data><Memory Size="{planes.nbytes}" MemoryBlockID="MemBlock_1"/>'
+        "<Children/></Element></Children></Element></LMSDataContainerHeader>"
+    )
+    text = xml.encode("utf-16-le")
+    head = struct.pack("<IIBI", 0x70, 5 + len(text), 0x2A, len(text) // 2) + text
+    block = "MemBlock_1".encode("utf-16-le")
+    memory = struct.pack("<IIBQBI", 0x70, 14 + len(block), 0x2A, planes.nbytes, 0x2A, len(block) // 2) + block
+    path.write_bytes(head + memory + planes.tobytes())
+
+
+def test_slices_of_a_lif_have_all_channels(tmp_path: Path) -> None:
+    pytest.importorskip("liffile")
+    write_lif(tmp_path / "a.lif", STACK)
+    with open_file(tmp_path / "a.lif", LIMITS) as raster:
+        assert [frame.name for frame in raster.frames] == ["z00", "z01", "z02"]
+        pixels = raster.frames[1].read(Box(5, 7, 20, 30))
+    assert np.array_equal(pixels, np.moveaxis(STACK[:, 1, 5:25, 7:37], 0, 2))
+
+
+def write_dicom(path: Path, pixels: np.ndarray, **fields: Any) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, int(pixels.dtype.kind == "i")
+    for name, value in fields.items():
+        setattr(dataset, name, value)
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_frames_of_a_dicom_file_become_pictures(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", STACK[0], NumberOfFrames=3)
+    with open_file(tmp_path / "a.dcm", LIMITS) as raster:
+        assert [frame.name for frame in raster.frames] == ["f00", "f01", "f02"]
+        assert np.array_equal(raster.frames[2].read(Box(0, 0, 40, 50))[:, :, 0], STACK[0, 2])
+
+
+def test_signed_values_of_a_scan_are_shifted_and_that_is_said(tmp_path: Path) -> None:
+    values = np.array([[-1000, 0], [40, 3000]], np.int16)
+    write_dicom(tmp_path / "a.dcm", values)
+    with open_file(tmp_path / "a.dcm", LIMITS) as raster:
+        scaling = plan_scaling(raster.frames)
+        stored = scaling.apply(raster.frames[0].read(Box(0, 0, 2, 2)))
+    assert scaling.words == "stored is the value plus 32768"
+    assert np.array_equal(stored[:, :, 0].astype(int) - 32768, values)
+
+
+def test_a_dicom_film_is_turned_so_that_bright_is_high(tmp_path: Path) -> None:
+    write_dicom(
+        tmp_path / "a.dcm", np.array([[0, 65535]], np.uint16), PhotometricInterpretation="MONOCHROME1"
+    )
+    with open_file(tmp_path / "a.dcm", LIMITS) as raster:
+        assert raster.frames[0].read(Box(0, 0, 1, 2))[0, :, 0].tolist() == [65535, 0]
+
+
+def test_a_geotiff_keeps_four_bands_and_its_place_on_the_earth(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    bands = noise(4, 30, 40)
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 5_400_000)
+    options = {"driver": "GTiff", "height": 30, "width": 40, "count": 4, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32633", transform=place, **options) as file:
+        file.write(bands)
+    with open_file(tmp_path / "a.tif", LIMITS) as raster:
+        assert raster.georeference == "EPSG:32633, 10 0 500000 0 -10 5400000"
+        assert np.array_equal(raster.frames[0].read(Box(0, 0, 30, 40)), np.moveaxis(bands, 0, 2))
+
+
+@pytest.mark.parametrize(
+    ("start", "module"),
+    [
+        (b"ZISRAWFILE" + bytes(200), "pylibCZIrw.czi"),
+        (b"\xda\xce\xbe\x0a" + bytes(200), "nd2"),
+        (b"\x70\0\0\0\0\0\0\0\x2a" + bytes(200), "liffile"),
+        (bytes(128) + b"DICM" + bytes(80), "pydicom"),
+    ],
+)
+def test_a_format_whose_library_is_absent_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, module: str
+) -> None:
+    (tmp_path / "a.bin").write_bytes(start)
+    monkeypatch.setitem(sys.modules, module, None)
+    with (
+        pytest.raises(BrushloopError, match=r"pip install 'brushloop\[formats\]'"),
+        open_file(tmp_path / "a.bin", LIMITS),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"ZISRAWFILE" + bytes(200),
+        b"\xda\xce\xbe\x0a" + bytes(200),
+        b"\x70\0\0\0\0\0\0\0\x2a" + bytes(200),
+        bytes(128) + b"DICM" + bytes(80),
+    ],
+)
+def test_a_broken_file_of_these_is_refused_like_any_other(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "a.bin").write_bytes(start)
+    with pytest.raises(BrushloopError), open_file(tmp_path / "a.bin", LIMITS):
+        pass
