@@ -71,6 +71,7 @@ def set_up_project(
     except ServiceError:
         if is_new:
             admin.delete_project(project_id)
+            report(f"project {project_id} was new and is removed again, because it could not be connected")
         raise
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
     report(_instruct(admin, project_id))

@@ -144,6 +144,14 @@ def test_nothing_is_left_behind_when_something_is_wrong(
     assert admin.uploaded == []
 
 
+def test_that_a_new_project_is_removed_again_is_said(admin: FakeAdmin) -> None:
+    admin.reaches_backend = False
+    said: list[str] = []
+    with pytest.raises(ServiceError):
+        set_up_project(SimpleNamespace(url="http://ls"), plan(), Settings(), said.append)  # type: ignore[arg-type]
+    assert said[-1] == "project 1 was new and is removed again, because it could not be connected"
+
+
 def test_a_project_that_was_there_stays_when_it_cannot_be_connected(admin: FakeAdmin) -> None:
     admin.ensure_project("Cells", read_default_config())
     admin.reaches_backend = False
