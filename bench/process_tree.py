@@ -9,10 +9,12 @@ import psutil
 
 PROC = Path("/proc")
 WORKER_MODULE = "ml_backend.worker"
+DECODER_MODULE = "ml_backend.label_studio.decoder_process"
 
 
 def peaks_by_role(root_pid: int) -> dict[str, int]:
-    """The most bytes that each kind of process ever held: `web`, `worker`, and `training` below the worker.
+    """The most bytes that each kind of process ever held: `web`, `worker`, `training` below the worker,
+    and `decoder` of images below any of them.
 
     Shared pages count in each process; the largest of several processes of a kind is given. Empty where
     there is no `/proc`.
@@ -32,11 +34,17 @@ def _roles(root_pid: int) -> dict[int, str]:
         process, role = waiting.pop()
         roles[process.pid] = role
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            for child in process.children():
-                is_worker = WORKER_MODULE in " ".join(child.cmdline())
-                below = "training" if role in ("worker", "training") else "worker" if is_worker else role
-                waiting.append((child, below))
+            below = process.children()
+            waiting += [(child, _role_below(role, " ".join(child.cmdline()))) for child in below]
     return roles
+
+
+def _role_below(role: str, command: str) -> str:
+    if DECODER_MODULE in command:
+        return "decoder"
+    if role in ("worker", "training"):
+        return "training"
+    return "worker" if WORKER_MODULE in command else role
 
 
 def peak_bytes(pid: int) -> int:

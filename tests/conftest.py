@@ -115,6 +115,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True, trylast=True)  # after the end of the workers, before the summary
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     yield
+    if decoders := sys.modules.get("ml_backend.label_studio.decoders"):
+        decoders.shared_decoders().close()
     config = session.config
     found = config.stash[leftovers]
     if is_worker(config):

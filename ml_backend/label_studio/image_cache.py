@@ -7,9 +7,10 @@ that another process throws away stays readable for whoever has it open.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +26,19 @@ ROOM_SHARE = 0.01
 """The folder is listed anew once this share of its cap was added: listing costs a call per file."""
 
 
-def write_in_bands(file: IO[bytes], pixels: NDArray[Any]) -> None:
+def write_pixels(path: Path, pixels: NDArray[Any]) -> None:
     """Write an array in numpy's format, however its memory is ordered, without a second copy of it."""
     head = {
         "descr": np.lib.format.dtype_to_descr(pixels.dtype),  # type: ignore[no-untyped-call]
         "fortran_order": False,
         "shape": pixels.shape,
     }
-    np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
-    for top in range(0, pixels.shape[0], BAND_ROWS):
-        file.write(np.ascontiguousarray(pixels[top : top + BAND_ROWS]).data)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)  # type: ignore[no-untyped-call]
+        for top in range(0, pixels.shape[0], BAND_ROWS):
+            file.write(np.ascontiguousarray(pixels[top : top + BAND_ROWS]).data)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave a name without its pixels
 
 
 class ImageCache:
@@ -59,15 +63,12 @@ class ImageCache:
             return None
         return pixels
 
-    def save(self, name: str, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Store an array and give it back as a memory map."""
+    def fill(self, name: str, write: Callable[[Path], None]) -> NDArray[Any]:
+        """Have an array written to a file, and give it back as a memory map."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.scratch_file() as scratch:
-            with scratch.open("wb") as file:
-                write_in_bands(file, pixels)
-                file.flush()
-                os.fsync(file.fileno())  # a power cut must not leave a name without its pixels
+            write(scratch)
             stored: NDArray[Any] = np.load(scratch, mmap_mode="r", allow_pickle=False)
             scratch.replace(path)
         self._added += stored.nbytes

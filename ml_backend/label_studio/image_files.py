@@ -24,7 +24,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from core.errors import ImageError
 from ml_backend.label_studio.file_kinds import READ_HERE, START_BYTES, describe_kind
 from ml_backend.label_studio.image_frame import ImageLimits, turn
-from ml_backend.label_studio.tiff_files import read_tiff
+from ml_backend.label_studio.tiff_files import read_tiff, read_tiff_size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF")
 TURNED_FORMATS = ("PNG", "JPEG", "MPO", "AVIF")
@@ -86,10 +86,9 @@ def read_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
     limits.check_bytes(path.stat().st_size)
     with path.open("rb") as file:
         start = file.read(4)
-    if start in TIFF_STARTS:
-        height, width = read_image(path, limits).shape[:2]
-        return height, width
     try:
+        if start in TIFF_STARTS:
+            return read_tiff_size(path, limits)
         with Image.open(path, formats=FORMATS) as image:
             limits.check_shape(image.height, image.width)
             turned = _orientation(image) >= 5
@@ -183,5 +182,10 @@ def _complaint(error: BaseException, path: Path) -> str:
         with path.open("rb") as file:
             kind = describe_kind(file.read(START_BYTES))
         return f"what came is no image that can be read: it is {kind} ({READ_HERE})"
+    if isinstance(error, MemoryError):
+        return (
+            "decoding the image takes far more memory than its size allows:"
+            " open it in another program and save it as PNG or as TIFF"
+        )
     words = " ".join(str(error).replace(str(path), "the file").replace(path.name, "the file").split())
     return f"the image cannot be decoded: {(words or type(error).__name__)[:200]}"

@@ -7,7 +7,8 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
+from ml_backend.fair_places import FairPlaces
 from ml_backend.label_studio.addresses import (
     SOURCE_SCHEME,
     Address,
@@ -27,20 +29,22 @@ from ml_backend.label_studio.addresses import (
     locate,
 )
 from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.decoders import BrokenImages, Decode, shared_decoders
 from ml_backend.label_studio.downloads import download, new_http_client
 from ml_backend.label_studio.image_cache import ImageCache
-from ml_backend.label_studio.image_files import read_image, read_size
+from ml_backend.label_studio.image_files import read_size
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.label_config import find_image_address
-from ml_backend.patience import check_stop, patience, waiting_for
+from ml_backend.patience import check_stop, is_over, patience, waiting_for
 
 DEFAULT_IMAGE_KEY = "image"
 SOURCE_KEY = "source"
 """Where a task names the original of its image, with all channels and bits, for the network."""
 
 MEGA, GIGA = 1_000_000, 1_000_000_000
-DECODED_AT_ONCE = 2
-"""Images that one process decodes side by side: each takes memory. Any number may be on their way here."""
+DECODED_AT_ONCE, DECODED_PER_PROJECT = 3, 2
+"""Images decoded side by side for one process: each takes memory. Any number may be on their way here."""
+PLACE_LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class CachedImages:
         access: Callable[[int], ImageAccess],
         transport: httpx.BaseTransport | None = None,
         fetch_s: float = math.inf,
+        decode: Decode | None = None,
     ) -> None:
         self._fetch_left_s = fetch_s
         self._settings = settings
@@ -104,7 +109,9 @@ class CachedImages:
         self._http = new_http_client(transport)
         self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._locks_guard = threading.Lock()
-        self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
+        self._places = FairPlaces(DECODED_AT_ONCE, DECODED_PER_PROJECT)
+        self._decode = decode or shared_decoders()
+        self._broken = BrokenImages()
 
     def open(self, project_id: int, task_id: int, data: Mapping[str, Any]) -> NDArray[Any]:
         """`(H, W, C)` uint8 or uint16, a memory map over the cache; raises `ImageError`.
@@ -123,7 +130,7 @@ class CachedImages:
                 _check_patience(is_ours)
                 cached = self._cache.find(name)
                 if cached is None:
-                    cached = self._cache.save(name, self._read(address, policy, access))
+                    cached = self._cache.fill(name, self._reader(project_id, name, address, policy, access))
                 return cached
         except OSError as error:
             raise ImageUnavailableError(
@@ -161,16 +168,25 @@ class CachedImages:
             access.sources,
         )
 
-    def _read(self, address: Address, policy: AddressPolicy, access: ImageAccess) -> NDArray[Any]:
-        if isinstance(address, FileAddress):
-            return self._decode(address.path)
-        with self._cache.scratch_file() as file:
-            if isinstance(address, InlineAddress):
-                self._limits.check_bytes(len(address.content))
-                file.write_bytes(address.content)
-            else:
-                self._download(address, policy, access, file)
-            return self._decode(file)
+    def _reader(
+        self, project_id: int, name: str, address: Address, policy: AddressPolicy, access: ImageAccess
+    ) -> Callable[[Path], None]:
+        """What writes the pixels of an image to a file."""
+
+        def read(target: Path) -> None:
+            self._broken.check(name)
+            if isinstance(address, FileAddress):
+                self._decode_to(target, address.path, project_id, name)
+                return
+            with self._cache.scratch_file() as file:
+                if isinstance(address, InlineAddress):
+                    self._limits.check_bytes(len(address.content))
+                    file.write_bytes(address.content)
+                else:
+                    self._download(address, policy, access, file)
+                self._decode_to(target, file, project_id, name)
+
+        return read
 
     def _download(self, address: WebAddress, policy: AddressPolicy, access: ImageAccess, file: Path) -> None:
         began = time.monotonic()
@@ -180,10 +196,20 @@ class CachedImages:
         finally:
             self._fetch_left_s -= time.monotonic() - began
 
-    def _decode(self, file: Path) -> NDArray[Any]:
-        with waiting_for(self._decoding) as is_ours:
-            _check_patience(is_ours)
-            return read_image(file, self._limits)
+    def _decode_to(self, target: Path, file: Path, project_id: int, name: str) -> None:
+        with self._place(project_id), self._broken.noting(name):
+            self._decode(file, target, self._limits)
+
+    @contextmanager
+    def _place(self, project_id: int) -> Iterator[None]:
+        """Hold a place to decode; raises when the patience is over before there is one."""
+        while True:
+            with self._places.enter(project_id) as is_ours:
+                if is_ours:
+                    yield
+                    return
+            _check_patience(not is_over())
+            time.sleep(PLACE_LOOK_S)
 
     def _cache_name(self, access: ImageAccess, address: Address) -> str:
         """Another limit, another file content, another project: another name."""

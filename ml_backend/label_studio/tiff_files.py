@@ -20,6 +20,7 @@ CHANNEL_AXES = "SCIQ"
 """tifffile's letters for samples, channels, and pages of which nobody says what they are."""
 
 MAX_CHANNELS = 64
+QUARTER_TURNS = (5, 6, 7, 8)
 UNCOMPRESSED = 1
 DEFLATE = (8, 32946)
 PHOTOMETRIC_WHITE_IS_ZERO, PHOTOMETRIC_RGB, PHOTOMETRIC_PALETTE = 0, 2, 3
@@ -35,20 +36,39 @@ def read_tiff(path: Path, limits: ImageLimits) -> NDArray[Any]:
     All channels are kept except those that the file itself calls alpha.
     """
     with tifffile.TiffFile(path) as tiff:
-        if not tiff.series:
-            raise ImageError("the TIFF has no picture in it")
-        series = tiff.series[0]
+        series, kept, n_channels = _check_header(tiff, limits)
         page = series.keyframe
-        kept = _kept_axes(series)
-        shape = dict(kept)
-        n_channels = prod(size for letter, size in kept if letter not in "YX")
-        limits.check_shape(shape["Y"], shape["X"], n_channels, series.dtype.itemsize)
         if page.photometric == PHOTOMETRIC_PALETTE:
             pixels = _read_palette(path, page)
         else:
             pixels = _read(path, series, kept, n_channels)
             pixels = _without_alpha(pixels, page)
-        return turn(_finish(pixels, page), int(page.tags.valueof("Orientation", 1)))
+        return turn(_finish(pixels, page), _orientation(page))
+
+
+def read_tiff_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
+    """`(H, W)` as `read_tiff` will give it, from the header alone."""
+    with tifffile.TiffFile(path) as tiff:
+        series, kept, _ = _check_header(tiff, limits)
+        shape = dict(kept)
+        is_turned = _orientation(series.keyframe) in QUARTER_TURNS
+        return (shape["X"], shape["Y"]) if is_turned else (shape["Y"], shape["X"])
+
+
+def _check_header(tiff: tifffile.TiffFile, limits: ImageLimits) -> tuple[Any, list[tuple[str, int]], int]:
+    """The first picture, its axes and its channels; raises for those that are not read here."""
+    if not tiff.series:
+        raise ImageError("the TIFF has no picture in it")
+    series = tiff.series[0]
+    kept = _kept_axes(series)
+    shape = dict(kept)
+    n_channels = prod(size for letter, size in kept if letter not in "YX")
+    limits.check_shape(shape["Y"], shape["X"], n_channels, series.dtype.itemsize)
+    return series, kept, n_channels
+
+
+def _orientation(page: Any) -> int:
+    return int(page.tags.valueof("Orientation", 1))
 
 
 def _read(path: Path, series: Any, kept: list[tuple[str, int]], n_channels: int) -> NDArray[Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from stack import Stack, children_of, is_alive, running_stack, wait_until
 
@@ -136,7 +138,15 @@ def wait_for_training(stack: Stack, worker_pid: int) -> int:
 def list_trainings(worker_pid: int) -> list[int]:
     """The processes below a worker that give way to everything else."""
     usual = os.getpriority(os.PRIO_PROCESS, worker_pid)  # not 0 everywhere that tests run
-    return [pid for pid in children_of(worker_pid) if niceness(pid) >= min(usual + 10, 19)]
+    below = [pid for pid in children_of(worker_pid) if niceness(pid) >= min(usual + 10, 19)]
+    return [pid for pid in below if not is_decoder(pid)]
+
+
+def is_decoder(pid: int) -> bool:
+    """Whether it decodes images for the process above it, with that one's priority."""
+    with suppress(psutil.NoSuchProcess):
+        return "ml_backend.label_studio.decoder_process" in psutil.Process(pid).cmdline()
+    return False
 
 
 def niceness(pid: int) -> int:

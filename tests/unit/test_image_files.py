@@ -245,6 +245,15 @@ def test_exif_orientation_is_applied_where_the_browser_does(
     assert read_size(path, LIMITS) == expected
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_tiff_is_read_from_its_header(tmp_path: Path, orientation: int) -> None:
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", COLOUR, photometric="rgb", extratags=tags)
+    size = read_size(tmp_path / "a.tif", LIMITS)
+    assert size == read_image(tmp_path / "a.tif", LIMITS).shape[:2]
+    assert size == ((30, 20) if orientation > 4 else (20, 30))
+
+
 def test_a_turned_png_has_the_pixels_in_the_turned_frame(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", COLOUR, exif=exif(6))
     assert np.array_equal(read_image(path, LIMITS), np.rot90(COLOUR, k=-1))

@@ -21,7 +21,7 @@ from core.errors import ImageError
 from ml_backend.errors import ImageRefusedError
 from ml_backend.label_studio import downloads
 from ml_backend.label_studio.connection import Connection
-from ml_backend.label_studio.image_cache import ImageCache
+from ml_backend.label_studio.image_cache import ImageCache, write_pixels
 from ml_backend.label_studio.image_frame import turn
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
 
@@ -497,7 +497,7 @@ def test_what_a_killed_process_left_is_swept_up(make_images: Any, tmp_path: Path
 @pytest.mark.parametrize("orientation", [1, 4, 6])
 def test_pixels_are_kept_whatever_the_order_of_their_memory(tmp_path: Path, orientation: int) -> None:
     pixels = turn(np.arange(700 * 5 * 3, dtype=np.uint16).reshape(700, 5, 3)[:, :, ::-1], orientation)
-    stored = ImageCache(tmp_path, 10**9).save("a", pixels)
+    stored = ImageCache(tmp_path, 10**9).fill("a", lambda path: write_pixels(path, pixels))
     assert np.array_equal(stored, pixels)
     assert stored.flags.c_contiguous
 
@@ -509,5 +509,7 @@ def test_the_folder_is_looked_through_once_enough_was_added(
     monkeypatch.setattr(ImageCache, "_make_room", lambda self, newest: looks.append(newest))
     cache = ImageCache(tmp_path, 100_000)
     for number in range(8):
-        cache.save(str(number), np.zeros((20, 25, 1), np.uint8))  # half a percent of the cap each
+        cache.fill(
+            str(number), lambda path: write_pixels(path, np.zeros((20, 25, 1), np.uint8))
+        )  # half a percent of the cap each
     assert [path.stem for path in looks] == ["0", "2", "4", "6"]
