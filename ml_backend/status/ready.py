@@ -38,6 +38,7 @@ def check(parts: Parts) -> Mapping[str, Any]:
         with parts.database.read() as connection:
             checks["workers"] = describe_workers(connection, parts)
             checks["label_studio"] = next(iter(health.list_troubles(connection)), None)
+        checks["database"] = describe_database(parts)
     except SQLAlchemyError as error:
         checks["database"] = describe(error)
     return {"ready": all(checks[name] is None for name in NEEDED), "checks": checks}
@@ -52,7 +53,19 @@ def describe_workers(connection: Connection, parts: Parts) -> str | None:
     if not seen:
         return "no worker has ever been seen: start `brushloop worker`"
     silent_s = min(max(now - seen_at, 0.0) for _, seen_at in seen)
-    return f"no worker has been seen for {silent_s:.0f} s: start `brushloop worker`"
+    # A worker shows itself by writing: where nobody can write, it may be well.
+    return (
+        describe_database(parts) or f"no worker has been seen for {silent_s:.0f} s: start `brushloop worker`"
+    )
+
+
+def describe_database(parts: Parts) -> str | None:
+    """That the database can be read and not written to, or None."""
+    try:
+        parts.database.check_writable()
+    except SQLAlchemyError as error:
+        return describe(error)
+    return None
 
 
 def describe_disk(parts: Parts) -> str | None:

@@ -25,6 +25,8 @@ from ml_backend.storage.installation import identify, refuse_lost_database
 SQLITE_NAME = "brushloop.sqlite3"
 BUSY_TIMEOUT_MS = 15_000
 """How long a writer waits for another one; every write here takes milliseconds."""
+PROBE_TIMEOUT_MS = 2_000
+"""A writer that keeps all others out for longer is in trouble."""
 MIGRATION_LOCK = 0x42525553
 """Key of PostgreSQL's advisory lock while the schema is brought up to date ("BRUS")."""
 POOL_SIZE, POOL_OVERFLOW = 8, 24
@@ -56,6 +58,22 @@ class Database:
         options = {} if self.is_postgres else {"immediate": True}
         with self.engine.connect() as connection, connection.execution_options(**options).begin():
             yield connection
+
+    def check_writable(self) -> None:
+        """Raise `SQLAlchemyError` where nothing can be written: it is locked by another one, or read-only."""
+        with self.engine.connect() as connection:
+            if self.is_postgres:
+                if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
+                    raise OperationalError("SHOW", {}, PermissionError("the server is read-only"))
+                return
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {PROBE_TIMEOUT_MS}")
+            connection.rollback()
+            try:
+                with connection.execution_options(immediate=True).begin():
+                    pass
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                connection.rollback()
 
     def clock(self) -> float:
         """Unix seconds by one clock for all processes: the server's, or that of the machine they share."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.learning_loop import LearningLoop
-from ml_backend.storage import health, predictions
+from ml_backend.storage import database, health, predictions
 
 
 @pytest.fixture
@@ -55,6 +57,23 @@ def test_a_disk_without_room_and_a_queue_that_is_away_are_named(
     assert not found["ready"]
     assert "free some space" in found["checks"]["disk"]
     assert found["checks"]["queue"] == "the queue cannot be reached"
+
+
+def test_a_database_that_nobody_can_write_to_is_named_instead_of_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PROBE_TIMEOUT_MS", 50)
+    show_a_worker(bench)
+    bench.loop.request_training(1)
+    bench.clock.now += 100
+    with closing(sqlite3.connect(bench.parts.settings.data_dir / database.SQLITE_NAME)) as other:
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")
+        found, status = bench.loop.ready(), bench.status()
+    assert "database is locked" in found["checks"]["database"]
+    assert "database is locked" in status["last_error"]
+    show_a_worker(bench)
+    assert bench.loop.ready()["ready"]
 
 
 def test_a_disk_that_takes_nothing_more_is_said_while_it_lasts_whatever_is_free(bench: Bench) -> None:
