@@ -62,7 +62,7 @@ def write_card(about: Provenance, schema: LabelSchema, report: Mapping[str, Any]
         _describe_origin(about, report),
         "## Data",
         _describe_data(schema, report),
-        "## Held out",
+        "## Validation: what was held out",
         _describe_held_out(schema, report),
         "## Learners",
         _describe_learners(about, report),

@@ -149,9 +149,11 @@ def first_kind(statistics: PixelStatistics) -> str:
     return statistics.ranges[0].kind if statistics.ranges else "uint8"
 
 
-def draw_images(statistics: PixelStatistics, kind: str) -> list[NDArray[Any]]:
+def draw_images(
+    statistics: PixelStatistics, kind: str, shapes: Sequence[tuple[int, int]] = CHECKED_SHAPES
+) -> list[NDArray[Any]]:
     """Images `(H, W, C)` of several sizes whose channels have a project's mean and deviation."""
-    return [_draw(statistics.of(np.dtype(kind)), kind, shape) for shape in CHECKED_SHAPES]
+    return [_draw(statistics.of(np.dtype(kind)), kind, shape) for shape in shapes]
 
 
 def _draw(own: PixelStatistics, kind: str, shape: tuple[int, int]) -> NDArray[Any]:

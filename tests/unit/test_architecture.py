@@ -87,6 +87,7 @@ OPEN: dict[str, set[str]] = {
     "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness", "thin_strokes"},
     "export": {
         "atomic_files",
+        "bioimageio_package",
         "colours",
         "errors",
         "formats",

@@ -75,7 +75,7 @@ def test_a_draft_says_that_nothing_checked_it() -> None:
 def test_what_is_not_recorded_is_not_guessed() -> None:
     card = write_card(Provenance("r0001-0a1b2c3d"), SCHEMA, {})
     assert ["project", "not recorded"] in rows(card)
-    assert "## Held out\n\nNot recorded." in card
+    assert "was held out\n\nNot recorded." in card
 
 
 @pytest.mark.parametrize("keeps_card", [True, False])

@@ -170,7 +170,7 @@ def test_the_command_writes_a_folders_model_and_says_how_exact_it_is(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["7", "--out", "model.pt"], "end with .onnx"),
+        (["7", "--out", "model.pt"], "has to end with .onnx"),
         (["nowhere", "--out", "model.onnx"], "cannot read the checkpoint"),
         (["nowhere", "--version", "r1", "--out", "model.onnx"], "--version goes with a project"),
         (["7", "--out", "model.onnx"], "project 7 is not known here"),
