@@ -17,7 +17,7 @@ from flask import has_request_context, request
 
 from ml_backend.config import Settings, calm_idle_threads
 from ml_backend.label_studio.payloads import WEBHOOK_KEY_HEADER, parse_predict, parse_setup, parse_webhook
-from ml_backend.web.label_studio_routes import to_results
+from ml_backend.web.label_studio_routes import answer, to_results
 from ml_backend.web.loop import Loop
 
 REMEDY = (
@@ -105,8 +105,7 @@ class Brushloop(LabelStudioMLBase):  # type: ignore[misc]  # a class of a packag
         }
         wanted = parse_predict(body)
         deadline = started + service.settings.predict_deadline_s
-        suggestions = service.loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)
-        return ModelResponse(predictions=to_results(wanted, suggestions))
+        return ModelResponse(predictions=to_results(wanted, answer(service.loop, wanted, deadline)))
 
     def fit(self, event: str, data: Mapping[str, Any], **additional_params: object) -> dict[str, str]:
         """Record an event; a worker trains once enough is painted."""

@@ -40,7 +40,7 @@ from ml_backend.storage.projects import Project, count_cancel_request, get_proje
 from ml_backend.strokes.build_truth import build_changed, mark_damaged
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
-from ml_backend.suggestions import pictures, push, suggesting
+from ml_backend.suggestions import pictures, prompting, push, suggesting
 from ml_backend.suggestions.pictures import PictureKind
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class LearningLoop:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._suggester = suggesting.Suggester(parts)
+        self._prompter = prompting.Prompter(parts, self._suggester.predictors)
         self._pusher = push.Pusher(parts, self._suggester)
         self._scorer = scoring.Scorer(parts, self._suggester)
         self._rounds = Rounds(parts)
@@ -120,6 +121,18 @@ class LearningLoop:
         What is not done by then, is pushed to Label Studio when it is.
         """
         return self._suggester.suggest(project_id, tasks, label_config, deadline)
+
+    def prompt(
+        self,
+        project_id: int,
+        task: TaskRecord,
+        context: Mapping[str, Any],
+        painted: Sequence[Sequence[Any]],
+        label_config: str | None,
+        deadline: float,
+    ) -> dict[str, Any]:
+        """Answer a smart tool with one region; see `ml_backend.suggestions.prompting`."""
+        return self._prompter.answer(project_id, task, context, painted, label_config, deadline)
 
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Send the predictions that are due to Label Studio, one per task; returns how many were sent."""

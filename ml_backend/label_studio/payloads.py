@@ -21,6 +21,7 @@ from ml_backend.label_studio.rows import (
     DeletedTasks,
     EventHead,
     ListedTaskRow,
+    OpenTaskRow,
     PredictBody,
     ProjectRow,
     SavedAnnotations,
@@ -73,13 +74,18 @@ class SetupRequest:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """`POST /predict`. `context` is what an interactive call brings, else None."""
+    """`POST /predict`. `context` is what an interactive call brings, else None.
+
+    `painted` are results of the first task, of an interactive call: the person's drafts, or what was
+    submitted where there are none.
+    """
 
     project_id: int
     created_at: str
     tasks: tuple[TaskRecord, ...]
     label_config: str | None = None
     context: Mapping[str, Any] | None = None
+    painted: tuple[Sequence[Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,14 @@ def parse_predict(body: object) -> PredictRequest:
     project_id, created_at = _split_project(predict.project)
     tasks = tuple(_to_task(task, project_id) for task in predict.tasks)
     context = predict.params.context if predict.params else None
-    return PredictRequest(project_id, created_at, tasks, predict.label_config, context)
+    painted = () if context is None or not predict.tasks else _find_painted(predict.tasks[0])
+    return PredictRequest(project_id, created_at, tasks, predict.label_config, context, painted)
+
+
+def _find_painted(task: OpenTaskRow) -> tuple[Sequence[Any], ...]:
+    """A draft holds what the person sees now, so what it began from no longer counts."""
+    drafts = tuple(draft.result for draft in task.drafts if draft.result)
+    return drafts or tuple(one.result for one in task.annotations if not one.was_cancelled)
 
 
 def parse_webhook(body: object) -> WebhookEvent:

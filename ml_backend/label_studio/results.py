@@ -97,6 +97,22 @@ def to_annotation(
     return {"result": result}
 
 
+def to_prompted_regions(
+    mask: SuggestedMask, config: LabelConfig, shape: tuple[int, int], key: str
+) -> list[dict[str, Any]]:
+    """The answer to a smart tool, as one region in the shape of the labeling setup; `key` makes its id.
+
+    Without `origin`: what a person asked for and accepts is the person's.
+    """
+    parts = list(draw_answer(mask, config.answer_shape, shape))
+    if not parts:
+        return []
+    largest = max(parts, key=lambda part: np.count_nonzero(part.mask))
+    region_id = _region_id(key, "prompt", 0, largest.box, np.ascontiguousarray(largest.mask).data)
+    regions = _mask_region(region_id, largest, mask, config, shape)
+    return [{name: value for name, value in region.items() if name != "origin"} for region in regions]
+
+
 def _mask_region(
     region_id: str, part: DrawnAnswer, mask: SuggestedMask, config: LabelConfig, shape: tuple[int, ...]
 ) -> list[dict[str, Any]]:

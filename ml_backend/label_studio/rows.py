@@ -74,12 +74,22 @@ class AnnotationRow(Row):
     parent_prediction: int | None = None
 
 
+class DraftRow(Row):
+    result: Annotated[list[Any], BeforeValidator(_or_empty)] = Field(default_factory=list)
+
+
 class TaskRow(Row):
     id: RowId
     data: dict[str, Any]
     project: RowId | None = None
     updated_at: str | None = None
     annotations: Annotated[list[AnnotationRow], BeforeValidator(_or_empty)] = Field(default_factory=list)
+
+
+class OpenTaskRow(TaskRow):
+    """A task as somebody has it open, with the drafts of that person."""
+
+    drafts: Annotated[list[DraftRow], BeforeValidator(_or_empty)] = Field(default_factory=list)
 
 
 class ListedTaskRow(Row):
@@ -105,7 +115,7 @@ class PredictParams(Row):
 
 class PredictBody(Row):
     project: str | int
-    tasks: list[TaskRow]
+    tasks: list[OpenTaskRow]
     label_config: str | None = None
     params: PredictParams | None = None
 

@@ -73,7 +73,7 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
         with threads.enter(wanted.project_id) as entered:
             # Without a place the time is over at once: what is stored is answered, the rest is pushed later.
             deadline = started + (settings.predict_deadline_s if entered else 0.0)
-            suggestions = loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)
+            suggestions = answer(loop, wanted, deadline)
         results = to_results(wanted, suggestions)
         elapsed_s = time.monotonic() - started
         answered = sum(1 for entry in results if entry)
@@ -104,6 +104,16 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
         return jsonify(versions=list(loop.versions(None)))
 
     return routes
+
+
+def answer(loop: Loop, wanted: PredictRequest, deadline: float) -> Sequence[Mapping[str, Any] | None]:
+    """What the loop says to a call: a smart tool asks about one task, everything else about whole images."""
+    if wanted.context is None or not wanted.tasks:
+        return loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)
+    task = wanted.tasks[0]
+    return [
+        loop.prompt(wanted.project_id, task, wanted.context, wanted.painted, wanted.label_config, deadline)
+    ]
 
 
 def to_results(

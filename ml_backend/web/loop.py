@@ -31,6 +31,18 @@ class Loop(Protocol):
         """One prediction per task, or None. `deadline` is a moment of `time.monotonic()`."""
         ...
 
+    def prompt(
+        self,
+        project_id: int,
+        task: TaskRecord,
+        context: Mapping[str, Any],
+        painted: Sequence[Sequence[Any]],
+        label_config: str | None,
+        deadline: float,
+    ) -> Mapping[str, Any]:
+        """One prediction with one region of what a smart tool asks for, or with none."""
+        ...
+
     def projects(self) -> Sequence[Mapping[str, Any]]: ...
 
     def status(self, project_id: int) -> Mapping[str, Any]: ...

@@ -175,6 +175,7 @@ class FakeLoop:
         self.connected: list[tuple[Any, ...]] = []
         self.events: list[Any] = []
         self.asked: list[tuple[Any, ...]] = []
+        self.prompts: list[tuple[Any, Any]] = []
         self.commands: list[tuple[Any, ...]] = []
         self.answers: list[Any] | None = None
         self.failure: Exception | None = None
@@ -216,6 +217,21 @@ class FakeLoop:
         if self.answers is not None:
             return self.answers
         return [{"result": [], "score": 0.25, "model_version": VERSION} for _ in tasks]
+
+    def prompt(
+        self,
+        project_id: int,
+        task: Any,
+        context: Any,
+        painted: Any,
+        label_config: str | None,
+        deadline: float,
+    ) -> dict[str, Any]:
+        if self.failure:
+            raise self.failure
+        self.asked.append((project_id, (task.task_id,), label_config, deadline))
+        self.prompts.append((context, painted))
+        return {"result": [], "score": 0.5, "model_version": VERSION}
 
     def projects(self) -> list[dict[str, Any]]:
         if self.failure:

@@ -67,6 +67,15 @@ def test_setup_with_an_unusable_label_config_gets_422_and_the_log_has_the_cause(
     assert request["body"]["access_token"] not in caplog.text
 
 
+def test_a_smart_tool_is_answered_by_its_own_call_with_what_is_painted_so_far(client, loop, recorded):
+    request = recorded("predict_interactive")
+    answer = replay(client, request)
+    ((context, painted),) = loop.prompts
+    assert context == request["body"]["params"]["context"]
+    assert painted == tuple(draft["result"] for draft in request["body"]["tasks"][0]["drafts"])
+    assert [set(entry) for entry in answer.json["results"]] == [{"result", "score", "model_version"}]
+
+
 @pytest.mark.parametrize("name", PREDICTS)
 def test_predict_answers_one_entry_per_task_in_order(client, loop, recorded, name):
     request = recorded(name)

@@ -1,0 +1,193 @@
+"""Answer a smart tool of the editor: one region of the class that was asked for, never the whole image.
+
+The answer is not stored: Label Studio hands it to the page, and what the person accepts comes back as painted
+by hand. So it carries no `origin`, which the page reads as `manual`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.asking.suggestion import SuggestedMask
+from core.errors import BrushloopError, CheckpointError, RoundCancelledError
+from core.painting import Box, Mask, filled_box
+from core.prompts.ground import fill_ground
+from core.prompts.lab_colours import to_colours
+from core.prompts.prompt import Point, Prompt, PromptedMask
+from core.prompts.segment import segment
+from ml_backend.label_studio.label_config import LabelConfig, find_config
+from ml_backend.label_studio.prompts import AskedPrompt, read_painted, read_prompt
+from ml_backend.label_studio.results import to_prompted_regions
+from ml_backend.parts import Parts
+from ml_backend.patience import is_over, patience, waiting_for
+from ml_backend.ports import TaskRecord
+from ml_backend.storage import models
+from ml_backend.storage.models import UNTRAINED, StoredModel
+from ml_backend.storage.projects import Project, find_project
+from ml_backend.suggestions.predictors import Predictors
+from ml_backend.suggestions.seen_images import Kept, Look, known_of, look_of_model
+from ml_backend.suggestions.single_flight import SingleFlight
+
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 2
+"""Images that are looked at side by side for people who click."""
+
+WINDOW_PX, STEP_PX = 2048, 1024
+"""Of larger images, a part of this size is looked at; parts begin at multiples of the step, to be kept."""
+
+
+class Prompter:
+    """Answers clicks, boxes and strokes; what was seen in an image is kept for the next click."""
+
+    def __init__(self, parts: Parts, predictors: Predictors) -> None:
+        self._parts, self._predictors = parts, predictors
+        self._looks: Kept[Look] = Kept(lambda look: look.n_bytes)
+        self._flights: SingleFlight[Look] = SingleFlight()
+        self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
+
+    def answer(
+        self,
+        project_id: int,
+        task: TaskRecord,
+        context: Mapping[str, Any],
+        painted: Sequence[Sequence[Any]],
+        label_config: str | None,
+        deadline: float,
+    ) -> dict[str, Any]:
+        """One prediction with one region, or with none where nothing was found; the log says why.
+
+        `painted` are results with what the person has painted in this task so far.
+        """
+        with self._parts.database.read() as connection:
+            project = find_project(connection, project_id)
+            model = models.find_model(connection, project_id, project.current_version) if project else None
+        version = UNTRAINED if model is None else model.model_version
+        nothing = {"result": [], "score": 0.0, "model_version": version}
+        config, cause = find_config(label_config or (project.label_config if project else ""))
+        if project is None or config is None:
+            log.warning("skip_prompt project=%d cause=%s", project_id, cause or "unknown project")
+            return nothing
+        try:
+            with patience(deadline - time.monotonic()):
+                found = self._answer(project, model, config, task, context, painted)
+        except BrushloopError as error:
+            log.warning("skip_prompt project=%d task=%d cause=%s", project_id, task.task_id, error)
+            return nothing
+        return nothing if found is None else {**nothing, **found}
+
+    def _answer(
+        self,
+        project: Project,
+        model: StoredModel | None,
+        config: LabelConfig,
+        task: TaskRecord,
+        context: Mapping[str, Any],
+        painted: Sequence[Sequence[Any]],
+    ) -> dict[str, Any] | None:
+        shape = self._parts.images.shape(project.project_id, task.task_id, task.data)
+        asked = read_prompt(context, config, shape)
+        if asked is None:
+            log.warning("skip_prompt project=%d task=%d cause=unreadable", project.project_id, task.task_id)
+            return None
+        window = find_window(asked.prompt, shape)
+        taken = read_painted(painted, config, shape)[window.slices]
+        look = self._look(project, model, task, window)
+        found = _ask(look, asked, config, _moved(asked.prompt, window), taken)
+        if found is None:
+            return None
+        mask = SuggestedMask(
+            asked.class_index, found.mask, found.top + window.top, found.left + window.left, found.score
+        )
+        regions = to_prompted_regions(mask, config, shape, f"{task.task_id}-{time.monotonic_ns()}")
+        return {"result": regions, "score": regions[0]["score"]} if regions else None
+
+    def _look(self, project: Project, model: StoredModel | None, task: TaskRecord, window: Box) -> Look:
+        version = None if model is None else model.model_version
+        address = json.dumps(dict(task.data), sort_keys=True, default=str)
+        key = (project.folder, task.task_id, version, address, window)
+        kept = self._looks.get(key)
+        if kept is None:
+            kept = self._flights.run(
+                key,
+                lambda: self._make_look(project, model, task, window),
+                self._parts.settings.predict_deadline_s,
+            )
+            self._looks.keep(key, kept)
+        return kept
+
+    def _make_look(self, project: Project, model: StoredModel | None, task: TaskRecord, window: Box) -> Look:
+        image = self._parts.images.open(project.project_id, task.task_id, task.data)
+        seen = np.ascontiguousarray(image[window.slices])
+        with waiting_for(self._places) as is_ours:
+            if not is_ours:
+                raise RoundCancelledError("no time left to look at the image")
+            return Look(to_colours(seen), self._ask_model(project, model, seen))
+
+    def _ask_model(self, project: Project, model: StoredModel | None, seen: NDArray[Any]) -> Any:
+        if model is None:
+            return None
+        try:
+            predictor = self._predictors.get(project, model)
+        except CheckpointError as error:
+            # A click is answered from the pixels too; the round's own rules take care of the model.
+            log.warning("skip_model project=%d cause=%s", project.project_id, error)
+            return None
+        prediction = predictor.predict(seen, n_augmentations=1, keep_details=False, should_stop=is_over)
+        return look_of_model(predictor.checkpoint, prediction)
+
+
+def find_window(prompt: Prompt, shape: tuple[int, int]) -> Box:
+    """The part of an image to look at: all of a usual one, else a part around what is pointed at.
+
+    >>> find_window(Prompt(((500.0, 3000.0),)), (1000, 5000))
+    Box(top=0, left=2048, height=1000, width=2048)
+    """
+    middle = _middle_of(prompt, shape)
+    sides = []
+    for at, size in zip(middle, shape, strict=True):
+        first = round((at - WINDOW_PX / 2) / STEP_PX) * STEP_PX
+        start = min(max(first, 0), max(size - WINDOW_PX, 0))
+        sides.append((start, min(WINDOW_PX, size - start)))
+    (top, height), (left, width) = sides
+    return Box(top, left, height, width)
+
+
+def _middle_of(prompt: Prompt, shape: tuple[int, int]) -> Point:
+    box = prompt.box if prompt.stroke is None else filled_box(prompt.stroke)
+    if box is not None:
+        return box.top + box.height / 2, box.left + box.width / 2
+    points = (*prompt.positive, *prompt.negative)
+    return points[0] if points else (shape[0] / 2, shape[1] / 2)
+
+
+def _moved(prompt: Prompt, window: Box) -> Prompt:
+    """The prompt as seen from the corner of a window."""
+
+    def move(points: Sequence[Point]) -> tuple[Point, ...]:
+        return tuple((row - window.top, column - window.left) for row, column in points)
+
+    box = prompt.box
+    if box is not None:
+        box = Box(box.top - window.top, box.left - window.left, box.height, box.width)
+    stroke = None if prompt.stroke is None else prompt.stroke[window.slices]
+    return Prompt(move(prompt.positive), move(prompt.negative), box, stroke)
+
+
+def _ask(
+    look: Look, asked: AskedPrompt, config: LabelConfig, prompt: Prompt, taken: Mask
+) -> PromptedMask | None:
+    schema = config.schema
+    known = known_of(look, schema.names[asked.class_index], taken)
+    is_ground = asked.class_index == schema.background_index
+    if is_ground and prompt.box is None and prompt.stroke is None:
+        return fill_ground(look.colours, prompt.positive[-1], known) if prompt.positive else None
+    return segment(look.colours, prompt, known)
