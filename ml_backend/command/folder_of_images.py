@@ -14,6 +14,11 @@ from ml_backend.label_studio.image_frame import ImageLimits
 UPLOADED = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 """Endings of images that Label Studio takes and browsers show; one of another kind spoils a whole upload."""
 
+IMPORTED = frozenset(
+    {".avif", ".czi", ".dcm", ".dicom", ".gif", ".lif", ".lsm", ".nd2", ".ndpi", ".svs", ".tif", ".tiff"}
+)
+"""Endings of what `brushloop setup --images` leaves to `brushloop import`."""
+
 NOT_UPLOADED = frozenset({".avif", ".czi", ".gif", ".heic", ".jp2", ".nd2", ".svg", ".svs", ".tif", ".tiff"})
 """Endings of images that Label Studio does not take as uploads, or that no browser shows."""
 
@@ -46,7 +51,7 @@ def _find_problem(path: Path, limits: ImageLimits) -> str | None:
     """Why an image cannot be uploaded; empty when it can, None for a file that is no image."""
     ending = path.suffix.lower()
     if ending in NOT_UPLOADED:
-        return f"Label Studio takes no {ending} uploads that a browser shows; save it as PNG"
+        return f"Label Studio takes no {ending} uploads that a browser shows; save it as PNG, or import it"
     if ending not in UPLOADED:
         return None
     try:

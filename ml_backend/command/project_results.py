@@ -101,7 +101,10 @@ class ProjectResults:
         address = find_image_address(task.data, self._image_key) or ""
         parts = urlsplit(address)
         path = parts.query.removeprefix("d=") if "local-files" in parts.path else parts.path
-        return PurePosixPath(unquote(path)).name or f"task-{task.task_id}.png"
+        name = PurePosixPath(unquote(path)).name or f"task-{task.task_id}.png"
+        # An import names its tasks by file, slice and tile; the name of its upload is for Label Studio alone.
+        given = task.data.get("name") if "import_key" in task.data else None
+        return f"{given}{PurePosixPath(name).suffix}" if isinstance(given, str) and given else name
 
 
 def renumber(label_map: NDArray[np.uint8], names: tuple[str, ...], schema: LabelSchema) -> NDArray[np.uint8]:

@@ -132,3 +132,8 @@ def test_masks_of_another_tool_teach_all_channels(
     found = np.asarray(Image.open(io.BytesIO(picture)).convert("P")) == 1
     overlap = 2 * (found & (truth > 0)).sum() / (found.sum() + (truth > 0).sum())
     assert overlap > 0.8
+
+    # The way out names results as the way in named the files.
+    backend.command("export", str(project_id), "--out", str(tmp_path / "out"))
+    exported = np.asarray(Image.open(tmp_path / "out" / "cells.png"))
+    assert np.array_equal(exported == 1, truth > 0)

@@ -281,3 +281,9 @@ def test_a_setup_that_nests_its_tags_without_end_is_refused_at_once(kind: str) -
     with pytest.raises(LabelConfigError, match="deeper than"):
         parse_label_config(setup)
     assert time.process_time() - began < 5
+
+
+def test_people_can_change_zoom_brightness_and_contrast_in_the_setup_that_we_write() -> None:
+    xml = Path("ml_backend/label_config.xml").read_text(encoding="utf-8")
+    for switch in ("zoom", "zoomControl", "brightnessControl", "contrastControl"):
+        assert f'{switch}="true"' in xml

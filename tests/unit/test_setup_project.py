@@ -10,10 +10,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ml_backend.command import setup_project
 from ml_backend.command.folder_of_images import sort_images
-from ml_backend.command.setup_project import ProjectPlan, read_default_config, set_up_project
+from ml_backend.command.import_folder import Imported
+from ml_backend.command.setup_project import (
+    ProjectPlan,
+    find_rest,
+    read_default_config,
+    set_up_project,
+)
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError, LabelStudioRefusedError, ServiceError
 from ml_backend.label_studio.admin import BackendRow
@@ -182,3 +189,24 @@ def test_an_instruction_that_people_wrote_is_left_alone_and_that_is_said(admin: 
     (line,) = [line for line in run(plan()) if "instruction" in line]
     assert "keeps the instruction that it has" in line
     assert "empty it" in line
+
+
+def test_what_import_brings_in_afterwards_is_not_listed_as_left_out(admin: FakeAdmin, folder: Path) -> None:
+    said = run(plan(images=folder, imports_rest=True))
+    assert [line.split()[0] for line in said if "left out" in line] == ["c.png"]
+    assert [path.name for path in find_rest(folder)] == ["deep.tif"]
+
+
+def test_setup_hands_to_import_what_label_studio_does_not_take(
+    admin: FakeAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slide.tif").write_bytes(b"II*\0")
+    handed: list[Any] = []
+    monkeypatch.setattr(
+        "ml_backend.command.import_command.run_import",
+        lambda settings, project_id, folder, choices, only: handed.append((project_id, only)) or Imported(),
+    )
+    settings = Settings(label_studio_api_key="k")  # type: ignore[arg-type]
+    setup_project.run_setup(settings, None, "Cells", None, tmp_path, BACKEND, Console(quiet=True))
+    assert handed == [(1, (tmp_path / "slide.tif",))]
+    assert admin.uploaded == []
