@@ -65,7 +65,7 @@ def build_parts(settings: Settings) -> Parts:
         trainer=ProcessTrainer(settings, build_images),
         clock=database.clock,
         owner=name_owner(),
-        queue_problem=lambda: jobs.find_problem(settings),
+        queue_problem=jobs.watch_queue(lambda: jobs.find_problem(settings)),
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -29,6 +31,8 @@ QUEUE_FILE = "queue.sqlite3"
 POLL_S, LONGEST_POLL_S = 0.1, 0.25
 """How often an idle consumer looks into the SQLite queue; Redis tells by itself."""
 REDIS_PATIENCE_S = 1.0
+KNOWN_S = 3.0
+"""So long what was found about the queue is told again without asking Redis."""
 STOP_S = 22.0
 """Jobs that run have this long to end; docker compose waits 30 s for the process."""
 
@@ -159,6 +163,24 @@ def list_errors() -> tuple[type[Exception], ...]:
     from redis.exceptions import RedisError
 
     return (RedisError,)
+
+
+def watch_queue(
+    find: Callable[[], str | None], known_s: float = KNOWN_S, now: Callable[[], float] = time.monotonic
+) -> Callable[[], str | None]:
+    """Ask `find_problem`, or the like, now and then alone: probes and scrapes come from several sides."""
+    lock = threading.Lock()
+    known: list[tuple[float, str | None]] = [(-math.inf, None)]
+
+    def ask() -> str | None:
+        with lock:
+            asked_at, problem = known[0]
+            if now() - asked_at >= known_s:
+                problem = find()
+                known[0] = (now(), problem)
+            return problem
+
+    return ask
 
 
 def find_problem(settings: Settings) -> str | None:

@@ -32,7 +32,8 @@ class ProjectView:
 class AnnotationRecord:
     """One submitted annotation as Label Studio keeps it; `result` is its JSON list of regions.
 
-    `from_prediction`: it started from a prediction, anybody's.
+    `from_prediction`: it started from a prediction, anybody's. `copied_from`: the annotation that it was
+    copied from.
     """
 
     annotation_id: int
@@ -43,6 +44,7 @@ class AnnotationRecord:
     result: Sequence[Mapping[str, Any]]
     lead_time_s: float | None = None
     from_prediction: bool = False
+    copied_from: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ PAGE_SIZE = 250
 SUMMARY_FIELDS = "id,updated_at,data,annotations"
 TASK_FIELDS = (
     "id,project,created_at,updated_at,data,annotations,"
-    "result,completed_by,was_cancelled,lead_time,task,parent_prediction"
+    "result,completed_by,was_cancelled,lead_time,task,parent_prediction,parent_annotation"
 )
 """`include` holds for the nested annotations too."""
 

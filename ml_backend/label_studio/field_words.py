@@ -16,6 +16,7 @@ WORDS = {
     "data": "the data of the task",
     "id": "the number",
     "label_config": "the labeling setup",
+    "parent_annotation": "the annotation it was copied from",
     "parent_prediction": "the prediction it was made from",
     "project": "the project",
     "result": "the regions",
@@ -45,6 +46,17 @@ def describe_field(path: Sequence[str | int], body: object) -> str:
     said = ": ".join(part for part in (", ".join(rows), WORDS[field] if field else "") if part)
     dotted = ".".join(map(str, path))
     return f"{said} ({dotted})" if said else dotted
+
+
+def name_field(annotation_id: int, place: str, field: str) -> str:
+    """What a person calls a field of an annotation that stands at `place` of a body.
+
+    Examples
+    --------
+    >>> name_field(5, "annotation.0", "updated_at")
+    'annotation 5: the time of the last change (annotation.0.updated_at)'
+    """
+    return f"annotation {annotation_id}: {WORDS[field]} ({place}.{field})"
 
 
 def _name_rows(path: Sequence[str | int], body: object) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ml_backend.errors import PayloadError
-from ml_backend.label_studio.field_words import describe_field
+from ml_backend.label_studio.field_words import describe_field, name_field
 from ml_backend.label_studio.rows import (
     AnnotationRow,
     CreatedTasks,
@@ -222,7 +222,7 @@ def _with_saved(event: WebhookEvent, saved: SavedAnnotations) -> WebhookEvent:
     # A list of another length is not parallel: then each annotation has to name its own task.
     parallel = [task.id for task in saved.tasks] if len(saved.tasks) == len(saved.annotations) else []
     annotations = tuple(
-        _to_annotation(annotation, parallel[i] if parallel else None, f"annotation.{i}.task")
+        _to_annotation(annotation, parallel[i] if parallel else None, f"annotation.{i}")
         for i, annotation in enumerate(saved.annotations)
     )
     return replace(event, annotations=annotations, tasks=tuple(tasks.values()))
@@ -241,26 +241,35 @@ def _to_project(project: ProjectRow) -> ProjectRecord:
 
 def _to_task(task: TaskRow, project_id: int) -> TaskRecord:
     annotations = tuple(
-        _to_annotation(annotation, task.id, f"annotations.{i}.task")
+        _to_annotation(annotation, task.id, f"annotations.{i}")
         for i, annotation in enumerate(task.annotations)
     )
     return TaskRecord(task.id, project_id, task.data, task.updated_at or "", annotations)
 
 
-def _to_annotation(annotation: AnnotationRow, task_id: int | None, path: str) -> AnnotationRecord:
+def _to_annotation(annotation: AnnotationRow, task_id: int | None, place: str) -> AnnotationRecord:
     task = annotation.task or task_id
     if task is None:
-        raise PayloadError(f"{path}: Field required")
+        raise PayloadError(f"{name_field(annotation.id, place, 'task')}: Field required")
     return AnnotationRecord(
         annotation_id=annotation.id,
         task_id=task,
         user_id=annotation.completed_by,
-        updated_at=check_stamp(annotation.updated_at or annotation.created_at or "", path),
+        updated_at=_find_stamp(annotation, place),
         was_cancelled=bool(annotation.was_cancelled),
         result=_with_origins(annotation),
         lead_time_s=annotation.lead_time,
         from_prediction=annotation.parent_prediction is not None,
+        copied_from=annotation.parent_annotation,
     )
+
+
+def _find_stamp(annotation: AnnotationRow, place: str) -> str:
+    """The time of the last change, or of the creation where no change is told; empty without either."""
+    for field, text in (("updated_at", annotation.updated_at), ("created_at", annotation.created_at)):
+        if text:
+            return check_stamp(text, name_field(annotation.id, place, field))
+    return ""
 
 
 def _with_origins(annotation: AnnotationRow) -> list[Any]:

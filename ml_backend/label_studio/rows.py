@@ -72,6 +72,7 @@ class AnnotationRow(Row):
     result: Annotated[list[Any], BeforeValidator(_or_empty)]
     lead_time: Seconds = None
     parent_prediction: int | None = None
+    parent_annotation: int | None = None
 
 
 class DraftRow(Row):

@@ -37,8 +37,7 @@ def _read_moment(text: str, field: str) -> datetime:
     return moment.astimezone(timezone.utc)
 
 
-def check_stamp(text: str, path: str) -> str:
+def check_stamp(text: str, field: str) -> str:
     """Which of two versions of an annotation is newer is told by this text, so it has to be a time."""
-    if text:
-        _read_moment(text, f"{path.rpartition('.')[0]}.updated_at")
+    _read_moment(text, field)
     return text

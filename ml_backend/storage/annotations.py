@@ -58,6 +58,7 @@ class PackedAnnotation:
     result: bytes | None
     lead_time_s: float | None = None
     from_prediction: bool = False
+    copied_from: int | None = None
 
 
 def pack(record: AnnotationRecord) -> PackedAnnotation:
@@ -75,6 +76,7 @@ def pack(record: AnnotationRecord) -> PackedAnnotation:
         blob,
         record.lead_time_s,
         record.from_prediction,
+        record.copied_from,
     )
 
 
@@ -106,8 +108,11 @@ def save(
     if stored and not _may_replace(stored, packed, listed_seq):
         return False
     changed = packed.result is not None or (stored is not None and stored.bears_truth)
+    columns = asdict(packed)
+    del columns["copied_from"]
     row = {
-        **asdict(packed),
+        **columns,
+        "from_prediction": _goes_back_to_prediction(connection, project_id, packed),
         "project_id": project_id,
         "deleted": False,
         "received_at": now,
@@ -117,6 +122,18 @@ def save(
     }
     insert_or_replace(connection, tables.annotation_table, [row])
     return changed
+
+
+def _goes_back_to_prediction(connection: Connection, project_id: int, packed: PackedAnnotation) -> bool:
+    """Whether it started from a prediction, or is a copy of one that did or that nobody here knows."""
+    if packed.from_prediction or packed.copied_from is None:
+        return packed.from_prediction
+    a = tables.annotation_table.c
+    query = sa.select(a.task_id, a.from_prediction).where(
+        a.project_id == project_id, a.annotation_id == packed.copied_from
+    )
+    row = connection.execute(query).first()
+    return row is None or row.task_id is None or bool(row.from_prediction)
 
 
 def _may_replace(known: _Known, packed: PackedAnnotation, listed_seq: int | None) -> bool:

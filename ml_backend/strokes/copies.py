@@ -1,8 +1,8 @@
 """Regions that a prediction brought along, whatever they say of themselves: only a person's work is truth.
 
 Predictions that programs make may mark their regions as `manual`, and Label Studio copies that mark into the
-annotation. Whether a region was there before the person came is seen by comparing it with the predictions
-that the task has, anybody's.
+annotation, and into copies of that. Whether a region was there before the person came is seen by comparing it
+with the predictions that the task has, anybody's.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ FOREIGN = "foreign"
 
 UNCHECKED = Finding(
     "unchecked-copy",
-    "An annotation started from a prediction that Label Studio does not show, or not any more: its regions "
-    "that say they were painted by hand are believed. Delete those that a model made.",
+    "An annotation started from a prediction, or as a copy of an annotation, that Label Studio does not "
+    "show, or not any more: its regions that say they were painted by hand are believed. Delete those that a "
+    "model made.",
 )
 
 

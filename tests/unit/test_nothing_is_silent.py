@@ -40,7 +40,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def say(bench: Bench, result: Sequence[Any], task_id: int = 1, **more: Any) -> None:
     """Submit one annotation."""
-    changes = {key: more.pop(key) for key in ("from_prediction", "lead_time_s") if key in more}
+    changes = {key: more.pop(key) for key in ("from_prediction", "lead_time_s", "copied_from") if key in more}
     record = bench.painted(task_id, result=list(result), **more)
     bench.tell(replace(record, **changes))
 
@@ -174,6 +174,36 @@ class TestPredictionsOfOtherModels:
     def test_what_cannot_be_told_any_more_is_said(self, bench: Bench) -> None:
         say(bench, [GROUND, NUCLEUS], from_prediction=True, lead_time_s=9.0)
         assert pixels(bench) == {"Background": 1280, "Nucleus": 600}
+        assert codes(bench) == ["unchecked-copy"]
+
+
+class TestCopiesOfAnnotations:
+    """Label Studio names the annotation that a copy was made of, and not where that one came from."""
+
+    def test_a_copy_of_one_that_came_from_another_model_teaches_no_more_than_that(self, bench: Bench) -> None:
+        bench.server.add_task(1)
+        bench.server.place(1, {"result": [NUCLEUS], "score": 0.5, "model_version": "other"})
+        say(bench, [NUCLEUS], number=7, from_prediction=True, lead_time_s=9.0)
+        say(bench, [{**NUCLEUS, "id": "copy"}, SECOND], number=8, copied_from=7, lead_time_s=9.0)
+        say(bench, [{**NUCLEUS, "id": "again"}], number=9, copied_from=8, lead_time_s=9.0)
+        assert pixels(bench)["Nucleus"] == 120
+
+    def test_a_copy_of_a_persons_work_teaches_and_nobody_is_asked(self, bench: Bench) -> None:
+        bench.server.is_down = True
+        say(bench, [NUCLEUS], number=7, lead_time_s=9.0)
+        say(bench, [{**NUCLEUS, "id": "copy"}, SECOND], number=8, copied_from=7, lead_time_s=9.0)
+        assert pixels(bench)["Nucleus"] == 720
+        assert codes(bench) == []
+
+    def test_a_copy_of_one_that_is_not_known_is_compared_with_the_predictions(self, bench: Bench) -> None:
+        bench.server.add_task(1)
+        bench.server.place(1, {"result": [NUCLEUS], "score": 0.5, "model_version": "other"})
+        say(bench, [NUCLEUS, SECOND], number=8, copied_from=7, lead_time_s=9.0)
+        assert pixels(bench)["Nucleus"] == 120
+
+    def test_where_nothing_can_be_told_of_a_copy_that_is_said(self, bench: Bench) -> None:
+        say(bench, [NUCLEUS], number=8, copied_from=7, lead_time_s=9.0)
+        assert pixels(bench)["Nucleus"] == 600
         assert codes(bench) == ["unchecked-copy"]
 
 

@@ -176,6 +176,19 @@ def test_an_annotation_whose_task_is_unknown_is_refused() -> None:
         parse_webhook(event("ANNOTATION_CREATED", annotation={"id": 1, "result": []}))
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("updated_at", r"annotation 7: the time of the last change \(annotation\.0\.updated_at\): 'zzz'"),
+        ("created_at", r"annotation 7: the time of creation \(annotation\.0\.created_at\): 'zzz'"),
+    ],
+)
+def test_a_time_that_cannot_be_read_is_named_by_its_own_field(field: str, said: str) -> None:
+    annotation = {"id": 7, "task": 5, "result": [], field: "zzz"}
+    with pytest.raises(PayloadError, match=said):
+        parse_webhook(event("ANNOTATION_CREATED", annotation=annotation))
+
+
 def test_a_user_may_be_spelt_out_or_missing() -> None:
     rows = [
         {"id": 1, "task": 5, "result": [], "completed_by": who}
@@ -198,6 +211,13 @@ def test_copies_of_model_output_are_marked_as_predictions() -> None:
     (annotation,) = parse_webhook(event("ANNOTATION_CREATED", annotation=touched)).annotations
     assert [region["origin"] for region in annotation.result] == ["prediction", "manual"]
     assert "origin" not in copied["result"][0]  # type: ignore[index]
+
+
+def test_the_annotation_that_a_copy_was_made_of_is_kept() -> None:
+    copied = {"id": 2, "task": 5, "parent_annotation": 1, "lead_time": 2.0, "result": [{"id": "a"}]}
+    (annotation,) = parse_webhook(event("ANNOTATION_CREATED", annotation=copied)).annotations
+    assert annotation.copied_from == 1
+    assert not annotation.from_prediction
 
 
 def test_regions_made_over_the_api_keep_having_no_origin() -> None:

@@ -17,6 +17,7 @@ from loop_fakes import Bench, make_bench
 from sqlalchemy.exc import OperationalError
 
 from ml_backend.errors import LabelStudioUnavailableError
+from ml_backend.jobs import watch_queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.storage import database, health, predictions
 
@@ -32,6 +33,15 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def show_a_worker(bench: Bench) -> None:
     with bench.parts.database.write() as connection:
         health.note_worker(connection, "elsewhere|1|1|w", bench.clock())
+
+
+def test_the_queue_is_asked_once_in_a_while_however_many_ask() -> None:
+    answers = iter(["the queue cannot be reached", None])
+    clock = [100.0]
+    ask = watch_queue(lambda: next(answers), known_s=3.0, now=lambda: clock[0])
+    assert [ask(), ask(), ask()] == ["the queue cannot be reached"] * 3
+    clock[0] += 3.0
+    assert [ask(), ask()] == [None, None]
 
 
 def test_without_a_worker_nothing_is_ready_and_the_status_names_the_command(bench: Bench) -> None:
