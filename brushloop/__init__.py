@@ -9,7 +9,7 @@
 Everything else, in `core` and `ml_backend` too, may change with any release.
 """
 
-from brushloop.model import Model, Segmentation, load_model
+from brushloop.model import Model, Segmentation, SegmentedTile, load_model
 from core.errors import BrushloopError, CheckpointError, DeviceError, ImageError, RLEError
 from core.rle import decode as decode_rle
 from core.rle import encode as encode_rle
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "RLEError",
     "Segmentation",
+    "SegmentedTile",
     "decode_rle",
     "encode_rle",
     "load_model",

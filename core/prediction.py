@@ -72,3 +72,24 @@ class Prediction:
     def shape(self) -> tuple[int, int]:
         height, width = self.label_map.shape
         return height, width
+
+
+def empty_prediction(
+    shape: tuple[int, int], keep_details: bool, kept: NDArray[Any] | None, has_outline: bool
+) -> Prediction:
+    """Maps to be filled; those of the details hold NaN and take no memory where they are not kept."""
+
+    def detail() -> NDArray[np.float16]:
+        return np.empty(shape, np.float16) if keep_details else np.broadcast_to(np.float16(np.nan), shape)
+
+    return Prediction(
+        label_map=np.empty(shape, np.uint8),
+        runner_up=np.empty(shape, np.uint8),
+        confidence=np.empty(shape, np.float16),
+        predictive_entropy=np.empty(shape, np.float16),
+        expected_entropy=detail(),
+        mutual_information=detail(),
+        margin=detail(),
+        outline=np.empty(shape, np.float16) if has_outline else None,
+        probabilities=kept,
+    )

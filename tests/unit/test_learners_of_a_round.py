@@ -183,6 +183,15 @@ def test_an_answer_does_not_depend_on_its_tiles(draft: RoundResult) -> None:
     assert np.quantile(apart, 0.99) < 0.01
 
 
+def test_tiles_one_by_one_say_what_the_whole_image_gets(checked: RoundResult) -> None:
+    image, _ = _picture(7)
+    predictor = Predictor(checked.checkpoint, 1, tile_px=32)
+    whole = predictor.predict(image)
+    for (rows, columns), said in predictor.iter_tiles(image):
+        assert (said.label_map == whole.label_map[rows, columns]).all()
+        assert (said.confidence == whole.confidence[rows, columns]).all()
+
+
 def test_a_draft_stops_when_asked_to() -> None:
     with pytest.raises(RoundCancelledError):
         train_round(Pictures(), SCHEMA, None, DRAFT, now=lambda: 0.0, should_stop=lambda: True, recipe=TINY)

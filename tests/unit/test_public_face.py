@@ -102,3 +102,52 @@ def test_a_mask_survives_the_brush_format() -> None:
 
 def test_types_are_shipped() -> None:
     assert (Path(brushloop.__file__).parent / "py.typed").is_file()
+
+
+class Lazy:
+    """An array of another library: it has no methods of numpy's, and counts what is read."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.shape, self.ndim, self.dtype = values.shape, values.ndim, values.dtype
+        self.largest_px = 0
+
+    def __getitem__(self, part: Any) -> Any:
+        found = self.values[part]
+        self.largest_px = max(self.largest_px, found.shape[0] * found.shape[1])
+        return memoryview(np.ascontiguousarray(found))  # what numpy can read, and nothing more
+
+
+def _join(model: brushloop.Model, image: Any) -> tuple[Any, Any, Any]:
+    shape = image.shape[:2]
+    maps = np.full(shape, 9, np.uint8), np.full(shape, -1, np.float32), np.full(shape, -1, np.float32)
+    for tile in model.predict_tiled(image):
+        for whole, said in zip(maps, (tile.label_map, tile.confidence, tile.uncertainty), strict=True):
+            assert (whole[tile.rows, tile.columns] == (9 if whole.dtype == np.uint8 else -1)).all()
+            whole[tile.rows, tile.columns] = said
+    return maps
+
+
+def test_tiles_of_an_array_of_any_library_say_what_the_whole_image_gets(folder: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (530, 1100), np.uint8)
+    lazy = Lazy(image)
+    model = brushloop.load_model(folder, n_threads=1)
+    seen = model.predict(image)
+    label_map, confidence, uncertainty = _join(model, lazy)
+    np.testing.assert_array_equal(label_map, seen.label_map)
+    np.testing.assert_array_equal(confidence, seen.confidence)
+    np.testing.assert_array_equal(uncertainty, seen.uncertainty)
+    assert lazy.largest_px < image.size / 1.5
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (40, 40, 2, 1)])
+def test_what_is_no_image_is_refused_before_the_first_tile(folder: Path, shape: tuple[int, ...]) -> None:
+    model = brushloop.load_model(folder, n_threads=1)
+    with pytest.raises(brushloop.ImageError):
+        next(model.predict_tiled(np.zeros(shape, np.uint8)))
+
+
+def test_more_channels_than_a_model_reads_are_refused_where_they_cannot_be_averaged(folder: Path) -> None:
+    model = brushloop.load_model(folder, n_threads=1)
+    with pytest.raises(brushloop.ImageError, match="reads 1 channels, the image has 3"):
+        next(model.predict_tiled(np.zeros((40, 40, 3), np.uint8)))
