@@ -33,7 +33,7 @@ def open_mask(path: Path, axes: str | None = None) -> Iterator[tuple[Frame, ...]
     if path.suffix.lower() in (".npy", ".npz") or start.startswith(b"\x93NUMPY"):
         raise ImageError(NO_PICKLES)
     if start.startswith(TIFF_STARTS):
-        with open_tiff(path, axes) as raster:
+        with open_tiff(path, axes, keep_indices=True) as raster:
             yield raster.frames
     elif start.startswith(PNG_START):
         yield (frame_of(_read_png(path)),)

@@ -25,7 +25,7 @@ def read_box(keyframe: Any, page: Any, box: Box) -> NDArray[Any]:
     planes, depth, _, _, samples = keyframe.shaped
     if depth != 1:
         raise ImageError("its tiles have a depth, which is not supported")
-    target: NDArray[Any] = np.full((planes, box.height, box.width, samples), keyframe.nodata, keyframe.dtype)
+    target: NDArray[Any] = np.zeros((planes, box.height, box.width, samples), keyframe.dtype)
     for index in _touched(keyframe, box):
         _copy_segment(keyframe, page, index, box, target)
     return _to_page_axes(target, keyframe)
@@ -73,17 +73,28 @@ def _decode(keyframe: Any, page: Any, index: int) -> tuple[Any, Any, Any]:
     n_bytes = page.databytecounts[index]
     if n_bytes > LARGEST_SEGMENT_BYTES:
         raise ImageError("one of its strips is larger than 2 GiB: save it in tiles")
-    data = None
-    if n_bytes:
-        file.seek(page.dataoffsets[index])
-        data = file.read(n_bytes)
-        if len(data) < n_bytes:
-            raise ImageError("it ends early: some of its tiles or strips are cut off")
+    data = _read_bytes(file, int(page.dataoffsets[index]), int(n_bytes)) if n_bytes else None
     more = {}
     if keyframe.compression in JPEG_COMPRESSIONS:
         more = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
     segment, place, shape = keyframe.decode(data, index, _fullsize=False, **more)
     return segment, place, shape
+
+
+def _read_bytes(file: Any, offset: int, n_bytes: int) -> bytes:
+    """Bytes of a file, which is opened for a moment where it is another one of a set."""
+    was_closed = file.closed
+    if was_closed:
+        file.open()
+    try:
+        file.seek(offset)
+        data = bytes(file.read(n_bytes))
+    finally:
+        if was_closed:
+            file.close()
+    if len(data) < n_bytes:
+        raise ImageError("it ends early: some of its tiles or strips are cut off")
+    return data
 
 
 def _to_page_axes(target: NDArray[Any], keyframe: Any) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from core.errors import ImageError
 from core.painting import Box
 from ingest.frames import Frame, Raster
-from ingest.segments import read_box
+from ingest.segments import JPEG_COMPRESSIONS, read_box
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -33,7 +33,9 @@ STACK_AXES = "ZTP"
 MAX_CHANNELS = 64
 PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR, PHOTOMETRIC_PALETTE = 2, 6, 3
 PHOTOMETRIC_WHITE_IS_ZERO = 0
+OTHER_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
 ALPHA_SAMPLES = (1, 2)
+ORIENTATION, GDAL_NODATA = 274, 42113
 CHANNEL_NAME = re.compile(r"<Channel\b[^>]*\bName=\"([^\"]{1,80})\"")
 
 
@@ -49,8 +51,11 @@ class Axes:
 
 
 @contextmanager
-def open_tiff(path: Path, axes: str | None = None) -> Iterator[Raster]:
+def open_tiff(path: Path, axes: str | None = None, *, keep_indices: bool = False) -> Iterator[Raster]:
     """Open a TIFF; `axes` names the dimensions of files that do not, such as `ZYX`.
+
+    A palette becomes colours unless `keep_indices`. A file of a set of OME-TIFF has frames where it is the
+    first of the set, and none where it is another one.
 
     Raises `ImageError` for what cannot be read, and where the meaning of pages would have to be guessed.
     """
@@ -62,14 +67,15 @@ def open_tiff(path: Path, axes: str | None = None) -> Iterator[Raster]:
             raise ImageError("the TIFF has no picture in it, only numbers")
         if not tiff.is_ome:
             chosen = chosen[:1]
-        n_left = len(tiff.series) - len(chosen)
-        remarks = (
-            (f"{n_left} further pictures in it were left out: only the first is taken",) if n_left else ()
-        )
+        first = _find_first(chosen, path)
+        if first != path.name:
+            yield Raster((), remarks=(f"it is a part of {first}, and comes in with that",))
+            return
+        remarks = _remarks(tiff, chosen)
         frames = [
             frame
             for number, series in enumerate(chosen)
-            for frame in _frames_of(series, axes, f"s{number:02d}" if len(chosen) > 1 else "")
+            for frame in _frames_of(series, axes, f"s{number:02d}" if len(chosen) > 1 else "", keep_indices)
         ]
         names = tuple(CHANNEL_NAME.findall(tiff.ome_metadata or ""))
         n_channels = frames[0].shape[2]
@@ -81,15 +87,35 @@ def open_tiff(path: Path, axes: str | None = None) -> Iterator[Raster]:
         )
 
 
-def _frames_of(series: Any, axes: str | None, prefix: str) -> Iterator[Frame]:
+def _find_first(chosen: Sequence[Any], path: Path) -> str:
+    """The name of the file that a set is brought in with; raises where a part of the set is missing."""
+    names = {path.name}
+    for series in chosen:
+        if any(page is None for page in series.pages):
+            raise ImageError("some of its pages are in other files, which are not there")
+        names |= {Path(str(page.parent.filehandle.name)).name for page in series.pages}
+    return min(names)
+
+
+def _remarks(tiff: Any, chosen: Sequence[Any]) -> tuple[str, ...]:
+    """What of the file is not brought in."""
+    n_left, turned = len(tiff.series) - len(chosen), int(tiff.pages.first.tags.valueof(ORIENTATION, 1))
+    left = f"{n_left} further pictures in it were left out: only the first is taken" if n_left else ""
+    upright = "" if turned == 1 else f"it comes in as it is stored, its orientation {turned} is not applied"
+    return tuple(filter(None, (left, upright)))
+
+
+def _frames_of(series: Any, axes: str | None, prefix: str, keep_indices: bool) -> Iterator[Frame]:
     found = _read_axes(series, axes)
     stacked = [letter for letter in found.letters if letter in STACK_AXES]
     n_channels = math.prod(found.size(letter) for letter in CHANNEL_AXES)
     page = series.keyframe
     _check(series, n_channels)
-    drop_alpha = _alpha_channels(page, found)
-    shape = (found.size("Y"), found.size("X"), n_channels - len(drop_alpha))
+    meaning = _Meaning.of(page, _alpha_channels(page, found), keep_indices)
+    n_kept = len(meaning.colours) if meaning.colours is not None else n_channels - len(meaning.alpha)
+    shape = (found.size("Y"), found.size("X"), n_kept)
     colour = found.size("S") >= 3 and page.photometric in (PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR)
+    is_byte = series.dtype == np.bool_ or meaning.colours is not None
     reader = _Reader(series, found)
     for place in np.ndindex(*(found.size(letter) for letter in stacked)):
         chosen = dict(zip(stacked, place, strict=True))
@@ -99,9 +125,9 @@ def _frames_of(series: Any, axes: str | None, prefix: str) -> Iterator[Frame]:
         yield Frame(
             "-".join(filter(None, [prefix, *words])),
             shape,
-            np.dtype(np.uint8) if series.dtype == np.bool_ else np.dtype(series.dtype),
-            partial(_read_frame, reader, chosen, drop_alpha, page.photometric),
-            is_colour=bool(colour),
+            np.dtype(np.uint8) if is_byte else np.dtype(series.dtype),
+            partial(_read_frame, reader, chosen, meaning),
+            is_colour=bool(colour or meaning.colours is not None),
         )
 
 
@@ -144,8 +170,13 @@ def _apply_axes(axes: str, letters: str, sizes: Sequence[int]) -> str:
 def _check(series: Any, n_channels: int) -> None:
     if n_channels > MAX_CHANNELS:
         raise ImageError(f"it has {n_channels} channels, more than {MAX_CHANNELS}")
-    if series.keyframe.photometric == PHOTOMETRIC_PALETTE and series.keyframe.colormap is None:
+    page = series.keyframe
+    if page.photometric == PHOTOMETRIC_PALETTE and page.colormap is None:
         raise ImageError("it has a palette without colours")
+    packed = page.photometric == PHOTOMETRIC_YCBCR and page.compression not in JPEG_COMPRESSIONS
+    if packed or page.photometric in OTHER_COLOURS:
+        name = OTHER_COLOURS.get(page.photometric, "YCbCr")
+        raise ImageError(f"its colours are {name}, which is not supported: save it as RGB")
     if series.dtype is None or series.dtype.kind not in "buif":
         raise ImageError(f"its pixels are {series.dtype}, which is no grey value: save integers or floats")
 
@@ -206,14 +237,34 @@ def _to_channels_last(pixels: NDArray[Any], letters: str, place: dict[str, int])
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _read_frame(
-    reader: _Reader, place: dict[str, int], drop: tuple[int, ...], photometric: int, box: Box
-) -> NDArray[Any]:
+@dataclass(frozen=True)
+class _Meaning:
+    """What the numbers of a page stand for: `alpha` samples to drop, `colours` `(3, N)` of a palette."""
+
+    alpha: tuple[int, ...]
+    colours: NDArray[np.uint8] | None
+    is_white_zero: bool
+    nodata: float | None
+
+    @classmethod
+    def of(cls, page: Any, alpha: tuple[int, ...], keep_indices: bool) -> _Meaning:
+        has_palette = page.photometric == PHOTOMETRIC_PALETTE and not keep_indices
+        colours = (np.asarray(page.colormap) >> 8).astype(np.uint8) if has_palette else None
+        is_told = page.tags.get(GDAL_NODATA) is not None
+        nodata = float(page.nodata) if is_told else None
+        return cls(alpha, colours, page.photometric == PHOTOMETRIC_WHITE_IS_ZERO, nodata)
+
+
+def _read_frame(reader: _Reader, place: dict[str, int], meaning: _Meaning, box: Box) -> NDArray[Any]:
     pixels = reader.read(place, box)
-    if drop:
-        pixels = pixels[:, :, [i for i in range(pixels.shape[2]) if i not in drop]]
+    if meaning.colours is not None:
+        return np.moveaxis(meaning.colours[:, pixels[:, :, 0]], 0, 2)
+    if meaning.alpha:
+        pixels = pixels[:, :, [i for i in range(pixels.shape[2]) if i not in meaning.alpha]]
     if pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
-    if photometric == PHOTOMETRIC_WHITE_IS_ZERO and pixels.dtype.kind == "u":
+    if meaning.is_white_zero and pixels.dtype.kind == "u":
         pixels = np.iinfo(pixels.dtype).max - pixels
+    if meaning.nodata is not None and pixels.dtype.kind == "f":
+        pixels = np.where(pixels == pixels.dtype.type(meaning.nodata), np.nan, pixels)
     return pixels

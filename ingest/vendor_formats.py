@@ -6,6 +6,7 @@ message that names the extra.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
@@ -147,11 +148,13 @@ def find_georeference(path: Path) -> str:
     The six numbers lead from column and row of the whole file to its coordinates, as rasterio writes them.
     """
     rasterio = import_extra("rasterio", EXTRA)
-    with rasterio.open(path) as dataset:
-        if dataset.crs is None:
-            return ""
-        numbers = " ".join(f"{value:.15g}" for value in tuple(dataset.transform)[:6])
-        return f"{dataset.crs.to_string()}, {numbers}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it lies nowhere is no fault of a picture
+        with rasterio.open(path) as dataset:
+            if dataset.crs is None:
+                return ""
+            numbers = " ".join(f"{value:.15g}" for value in tuple(dataset.transform)[:6])
+            return f"{dataset.crs.to_string()}, {numbers}"
 
 
 def _read_czi(

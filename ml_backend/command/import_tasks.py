@@ -93,6 +93,8 @@ class FileTasks:
 
     def make(self, raster: Raster, wanted: list[Place], scratch: Path, sources: Path) -> Iterator[NewTask]:
         """Write previews into `scratch` and originals into `sources`, one place after the other."""
+        if not wanted:
+            return
         as_it_is = is_shown(self.path, raster) and all(place.is_whole for place in wanted)
         scaling = plan_scaling(raster.frames, self._choices.number_range)
         looks: dict[str, Look] = {}

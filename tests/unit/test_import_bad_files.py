@@ -92,6 +92,8 @@ BAD_FILES: dict[str, tuple[str, bytes]] = {
     "a directory that points at itself": ("a.tif", TIFF[:4] + struct.pack("<I", 4) + TIFF[8:]),
     "complex numbers": ("a.tif", to_tiff(np.zeros(SHAPE, np.complex64))),
     "floats of which none is a number": ("a.tif", to_tiff(np.full(SHAPE, np.nan, np.float32))),
+    "CMYK": ("a.tif", to_tiff(noise(*SHAPE, 4, dtype=np.uint8), photometric="separated")),
+    "CIELAB": ("a.tif", to_tiff(noise(*SHAPE, 3, dtype=np.uint8), photometric="cielab")),
     "pages without axes": ("a.tif", to_tiff(noise(3, *SHAPE), photometric="minisblack", metadata=None)),
     "too many channels": (
         "a.tif",

@@ -261,3 +261,65 @@ def test_a_source_that_nobody_kept_is_refused_and_no_name_leads_out(folder: Path
     for name in ("../../secret.tif", "0" * 32 + ".png", "0" * 32 + ".tif"):
         with pytest.raises(ImageError, match=r"import"):
             read_source(folder, {"image": "/data/upload/1/a.png", "source": f"brushloop-source:{name}"})
+
+
+def test_a_palette_becomes_the_colours_that_people_know(folder: Path, kept: KeptUploads) -> None:
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1], colours[:, 2] = (65535, 0, 0), (0, 65535, 257)
+    tifffile.imwrite(folder / "a.tif", np.array([[1, 2]], np.uint8), photometric="palette", colormap=colours)
+    bring(folder, kept)
+    assert kept.shown("a.tif")[0, :, ::-1].tolist() == [[255, 0, 0], [0, 255, 1]]
+
+
+def test_where_a_file_says_that_there_is_no_data_its_numbers_scale_nothing(
+    folder: Path, kept: KeptUploads
+) -> None:
+    values = np.array([[-9999.0, 1.0, 3.0]], np.float32)
+    tifffile.imwrite(folder / "a.tif", values, extratags=[(42113, 2, 0, "-9999", True)])
+    bring(folder, kept)
+    assert kept.tasks[0]["data"]["scaling"] == "0 to 65535 stands for 1 to 3"
+    assert read_source(folder, kept.tasks[0]["data"])[0, :, 0].tolist() == [0, 0, 65535]
+
+
+def test_an_orientation_that_is_not_applied_is_said(folder: Path, kept: KeptUploads) -> None:
+    tifffile.imwrite(folder / "a.tif", noise(20, 30), extratags=[(274, 3, 1, 6, True)])
+    assert "orientation 6" in bring(folder, kept).remarks[0][1]
+
+
+def write_ome_set(folder: Path, planes: np.ndarray) -> None:
+    """One OME-TIFF over several files, each of which names all of them, as microscopes write it."""
+    n_files, height, width = planes.shape
+    parts = "".join(
+        f'<TiffData FirstC="{n}" IFD="0" PlaneCount="1"><UUID FileName="c{n}.ome.tif">urn:uuid:{n}</UUID>'
+        "</TiffData>"
+        for n in range(n_files)
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{n}" SamplesPerPixel="1"/>' for n in range(n_files))
+    for number, plane in enumerate(planes):
+        text = (
+            '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{number}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+            f'Type="uint16" SizeX="{width}" SizeY="{height}" SizeZ="1" SizeC="{n_files}" SizeT="1">'
+            f"{channels}{parts}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(folder / f"c{number}.ome.tif", plane, description=text, metadata=None)
+
+
+def test_a_set_of_files_that_name_one_another_comes_in_once(folder: Path, kept: KeptUploads) -> None:
+    planes = noise(3, 30, 40)
+    write_ome_set(folder, planes)
+    done = bring(folder, kept)
+    assert [task["data"]["file"] for task in kept.tasks] == ["c0.ome.tif"]
+    assert np.array_equal(read_source(folder, kept.tasks[0]["data"]), np.moveaxis(planes, 0, 2))
+    others = [name for name, remark in done.remarks if "part of c0.ome.tif" in remark]
+    assert others == ["c1.ome.tif", "c2.ome.tif"]
+
+
+def test_a_set_of_which_a_file_is_missing_is_left_out(folder: Path, kept: KeptUploads) -> None:
+    write_ome_set(folder, noise(3, 30, 40))
+    (folder / "c1.ome.tif").unlink()
+    done = bring(folder, kept)
+    assert kept.tasks == []
+    assert {problem for _, problem in done.left_out} == {
+        "some of its pages are in other files, which are not there"
+    }
