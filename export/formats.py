@@ -16,6 +16,7 @@ from core.schema import LabelSchema
 from export.atomic_files import written_whole
 from export.errors import ExportError, import_extra
 from export.label_files import save_instances, save_label_png
+from export.pixel_edges import Part, Ring, outline_all
 from export.result import Result, number_objects
 from export.shape_files import write_geojson, write_imagej
 
@@ -43,20 +44,43 @@ def write_instances(out: Path, results: Iterable[Result], schema: LabelSchema) -
 
 
 def write_coco(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:
-    """`instances.json` with COCO's run lengths, one annotation per object; categories count from 1."""
+    """`instances.json` with COCO's run lengths, and `polygons.json`, the same annotations as polygons.
+
+    One annotation per object; categories count from 1. Both say the same pixels: a hole is reached along a
+    cut, which has no width.
+    """
     import_extra("pycocotools", "export")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    polygons: list[list[list[int]]] = []
     for image_id, result in enumerate(results, 1):
         height, width = result.label_map.shape
         images.append({"id": image_id, "file_name": result.file_name, "width": width, "height": height})
         for annotation in _to_coco(result.label_map, schema):
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+        outlined = outline_all(result.label_map, schema)
+        polygons += [[_cut_open(part).ravel().tolist() for part in one.parts] for one in outlined]
     categories = [{"id": index + 1, "name": schema.names[index]} for index in schema.object_indices]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    with written_whole(out / "instances.json") as scratch:
-        scratch.write_text(json.dumps(content), encoding="utf-8")
+    _save_json(out / "instances.json", content)
+    same = zip(annotations, polygons, strict=True)
+    _save_json(
+        out / "polygons.json",
+        content | {"annotations": [annotation | {"segmentation": found} for annotation, found in same]},
+    )
     return len(images)
+
+
+def _save_json(path: Path, content: Any) -> None:
+    with written_whole(path) as scratch:
+        scratch.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _cut_open(part: Part) -> Ring:
+    """One ring `(N, 2)` around a part and its holes: from its first corner to each hole and back."""
+    first = part[0][:1]
+    ways = [ring for hole in part[1:] for ring in (first, hole, hole[:1])]
+    return np.concatenate([part[0], *ways, *([first] if ways else [])])
 
 
 def _to_coco(label_map: NDArray[np.uint8], schema: LabelSchema) -> list[dict[str, Any]]:

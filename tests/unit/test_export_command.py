@@ -50,6 +50,29 @@ def test_instances_are_one_number_per_object(tmp_path, result):
     assert class_of == (0, 0, 2)
 
 
+def test_polygons_say_the_same_pixels_as_run_lengths(tmp_path, capsys):
+    """Blobs of every form: with holes, in parts that meet at corners, at the edges, of one pixel."""
+    rng = np.random.default_rng(0)
+    names = [f"{number}" for number in range(30)]
+    maps = [
+        rng.choice(
+            np.array([0, 1, 2, IGNORE_INDEX], np.uint8), rng.integers(3, 24, 2), p=[0.6, 0.2, 0.1, 0.1]
+        )
+        for _ in names
+    ]
+    results = [
+        Result(name, name, label_map, lambda: None) for name, label_map in zip(names, maps, strict=True)
+    ]
+    WRITERS["coco"](tmp_path, results, SCHEMA)
+    runs, polygons = COCO(str(tmp_path / "instances.json")), COCO(str(tmp_path / "polygons.json"))
+    assert runs.getAnnIds() == polygons.getAnnIds()
+    assert any(len(polygons.anns[number]["segmentation"]) > 1 for number in polygons.getAnnIds())
+    for number in runs.getAnnIds():
+        assert isinstance(polygons.anns[number]["segmentation"], list)
+        expected, found = (coco.annToMask(coco.anns[number]) for coco in (runs, polygons))
+        assert (found == expected).all()
+
+
 def test_pycocotools_reads_the_same_masks(tmp_path, result, capsys):
     WRITERS["coco"](tmp_path, [result], SCHEMA)
     coco = COCO(str(tmp_path / "instances.json"))
