@@ -46,7 +46,7 @@ lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/mypy
 
 check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no server
-	$(BIN)/pytest tests/unit brushloop core export ml_backend simulation
+	$(BIN)/pytest tests/unit brushloop core export ingest ml_backend simulation
 
 test: $(INSTALLED)  ## everything that CI runs, with real servers and a real browser
 	@$(MAKE) --no-print-directory --jobs=2 lint suite

@@ -79,21 +79,18 @@ def open_nd2(path: Path) -> Iterator[Raster]:
     """Nikon: positions, moments and slices are frames."""
     nd2 = import_extra("nd2", EXTRA)
     with nd2.ND2File(str(path)) as document:
-        sizes = dict(document.sizes)
-        loops = [dict(place) for place in document.loop_indices] or [{}]
-        n_channels = sizes.get("C", 1) * sizes.get("S", 1)
-        is_colour = bool(document.is_rgb)
-        shape = (int(sizes["Y"]), int(sizes["X"]), int(n_channels))
-        named = {axis: size for axis, size in sizes.items() if axis not in "CYXS"}
+        sizes = {axis: int(size) for axis, size in document.sizes.items()}
+        loops = {axis: size for axis, size in sizes.items() if axis not in "CYXS"}
+        planes = (sizes.get("C", 1), sizes["Y"], sizes["X"], sizes.get("S", 1))
         frames = tuple(
             Frame(
-                _name(place, named),
-                shape,
+                _name({axis: index for axis, index in place.items() if axis in loops}, loops),
+                (planes[1], planes[2], planes[0] * planes[3]),
                 np.dtype(document.dtype),
-                partial(_cut_planes, partial(document.read_frame, number)),
-                is_colour=is_colour,
+                partial(_cut_planes, partial(document.read_frame, number), planes),
+                is_colour=bool(document.is_rgb),
             )
-            for number, place in enumerate(loops)
+            for number, place in enumerate(document.loop_indices or ({},))
         )
         channels = getattr(document.metadata, "channels", None) or ()
         yield Raster(frames, tuple(str(one.channel.name) for one in channels))
@@ -208,12 +205,12 @@ def _cut_lif(
     return np.asarray(part.transpose(order).reshape(box.height, box.width, -1))
 
 
-def _cut_planes(load: Callable[[], NDArray[Any]], box: Box) -> NDArray[Any]:
-    """`(h, w, C)` of planes `(C, Y, X)` or `(C, Y, X, S)`."""
-    planes = np.asarray(load())
-    planes = planes.reshape(-1, *planes.shape[-2:]) if planes.ndim <= 3 else planes
-    part = planes[:, box.slices[0], box.slices[1]]
-    return np.moveaxis(part, 0, 2).reshape(box.height, box.width, -1)
+def _cut_planes(
+    load: Callable[[], NDArray[Any]], planes: tuple[int, int, int, int], box: Box
+) -> NDArray[Any]:
+    """`(h, w, C)` of what is `(C, Y, X, S)` once axes of one entry are put back."""
+    part = np.asarray(load()).reshape(planes)[:, box.slices[0], box.slices[1]]
+    return np.asarray(np.moveaxis(part, 0, 2).reshape(box.height, box.width, -1))
 
 
 def _places(sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:

@@ -17,7 +17,7 @@ from services import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_S = 180.0
-PART_OF_GIT = ("core/", "export/", "ml_backend/", "simulation/", "brushloop/")
+PART_OF_GIT = ("core/", "export/", "ingest/", "ml_backend/", "simulation/", "brushloop/")
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow(about_s=30)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -76,6 +77,44 @@ def test_slices_of_a_lif_have_all_channels(tmp_path: Path) -> None:
         assert [frame.name for frame in raster.frames] == ["z00", "z01", "z02"]
         pixels = raster.frames[1].read(Box(5, 7, 20, 30))
     assert np.array_equal(pixels, np.moveaxis(STACK[:, 1, 5:25, 7:37], 0, 2))
+
+
+class FakeND2:
+    """As nd2's file behaves: axes of one entry are missing from the frames that it reads."""
+
+    def __init__(self, frames: np.ndarray, axes: str, loops: tuple[dict[str, int], ...]) -> None:
+        self._frames, self.loop_indices = frames, loops
+        self.sizes = dict(zip(axes, frames.shape[1:], strict=True))
+        self.sizes = {"Z": len(loops)} | {axis: size for axis, size in self.sizes.items() if size > 1}
+        self.is_rgb = axes.endswith("S") and frames.shape[-1] == 3
+        self.dtype, self.metadata = frames.dtype, None
+
+    def read_frame(self, number: int) -> np.ndarray:
+        return self._frames[number].squeeze()
+
+    def __enter__(self) -> FakeND2:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 50, 1), (2, 40, 50, 1), (1, 40, 50, 3)])
+def test_slices_of_an_nd2_have_all_channels_and_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    frames = noise(3, *shape)
+    loops = tuple({"Z": z} for z in range(3))
+    monkeypatch.setitem(
+        sys.modules, "nd2", SimpleNamespace(ND2File=lambda path: FakeND2(frames, "CYXS", loops))
+    )
+    (tmp_path / "a.nd2").write_bytes(b"\xda\xce\xbe\x0a" + bytes(200))
+    with open_file(tmp_path / "a.nd2", LIMITS) as raster:
+        assert [frame.name for frame in raster.frames] == ["z00", "z01", "z02"]
+        assert raster.frames[0].is_colour == (shape[3] == 3)
+        pixels = raster.frames[2].read(Box(5, 7, 20, 30))
+    expected = np.moveaxis(frames[2, :, 5:25, 7:37], 0, 2).reshape(20, 30, -1)
+    assert np.array_equal(pixels, expected)
 
 
 def write_dicom(path: Path, pixels: np.ndarray, **fields: Any) -> None:
