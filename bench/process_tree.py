@@ -20,14 +20,14 @@ def peaks_by_role(root_pid: int) -> dict[str, int]:
     there is no `/proc`.
     """
     found: dict[str, int] = {}
-    for pid, role in _roles(root_pid).items():
+    for pid, role in roles_of(root_pid).items():
         peak = peak_bytes(pid)
         if peak:
             found[role] = max(found.get(role, 0), peak)
     return found
 
 
-def _roles(root_pid: int) -> dict[int, str]:
+def roles_of(root_pid: int) -> dict[int, str]:
     """Role of a process and of all below it: what a worker starts, trains."""
     roles, waiting = {}, [(psutil.Process(root_pid), "web")]
     while waiting:
