@@ -69,8 +69,11 @@ pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictu
 
 FAULTS := slow_networks interrupted_rounds damaged_truth damaged_models clocks reconcile service_health lost_database backup
 
+FAULTS_ON_BOTH := older_database upgrade contradictions
+
 faults: $(INSTALLED) system-packages  ## what heals by itself, fault by fault, also on real processes
-	$(BIN)/pytest $(SIDE_BY_SIDE) --thorough tests/faults $(FAULTS:%=tests/unit/test_%.py)
+	$(BIN)/pytest $(SIDE_BY_SIDE) --thorough tests/faults $(FAULTS:%=tests/unit/test_%.py) \
+		$(FAULTS_ON_BOTH:%=tests/integration/test_%.py)
 
 bench: $(INSTALLED)  ## run a benchmark: make bench NAME=rle (ARGS="--data DIR --json FILE")
 	$(BIN)/python -m bench $(NAME) $(ARGS)

@@ -54,6 +54,7 @@ class FakeLabelStudio:
         self._results: dict[tuple[int, int, int | None], list[dict[str, Any]]] = {}
         self._given: dict[int, LabelledImage] = {}
         self.is_down = False
+        self.away_as: int | str = 503  # what it answers then: a status, `html`, or `drip` without an end
 
     def add_project(self, project_id: int, images: Sequence[LabelledImage]) -> dict[str, int]:
         """Make a project of these images; returns the task of each by its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,9 @@ from flask.typing import ResponseReturnValue
 from waitress import create_server
 
 from bench.fake_label_studio import API_KEY, FakeLabelStudio
+
+DRIP_S = 0.5
+"""Between two bytes of an answer that never ends."""
 
 
 @contextmanager
@@ -42,11 +46,12 @@ def build_app(fake: FakeLabelStudio) -> Flask:
     app = Flask(__name__)
 
     @app.before_request
-    def check() -> None:
+    def check() -> Response | None:
         if fake.is_down:
-            abort(503)
+            return _be_away(fake)
         if request.headers.get("Authorization") != f"Token {API_KEY}":
             abort(401)
+        return None
 
     @app.get("/api/projects/<int:project_id>")
     def project(project_id: int) -> ResponseReturnValue:
@@ -119,6 +124,21 @@ def build_app(fake: FakeLabelStudio) -> Flask:
         return Response(fake.picture(task_id)[0], content_type="image/png")
 
     return app
+
+
+def _be_away(fake: FakeLabelStudio) -> Response:
+    """As proxies and servers in trouble answer."""
+    if isinstance(fake.away_as, int):
+        abort(fake.away_as)
+    if fake.away_as == "html":
+        return Response("<html>Sign in</html>", content_type="text/html")
+
+    def drip() -> Iterator[bytes]:
+        while fake.is_down:
+            yield b" "
+            time.sleep(DRIP_S)
+
+    return Response(drip(), content_type="application/json")
 
 
 def find_tasks(fake: FakeLabelStudio, project_id: int, query: Mapping[str, Any]) -> list[int]:

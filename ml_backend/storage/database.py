@@ -70,7 +70,8 @@ class Database:
             connection.rollback()
             try:
                 with connection.execution_options(immediate=True).begin():
-                    pass
+                    # The lock is had also where the file cannot be written to.
+                    connection.exec_driver_sql("UPDATE installation SET identity = identity")
             finally:
                 connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
                 connection.rollback()

@@ -1,0 +1,213 @@
+"""Trouble of the machine, made on real processes: each fault lasts while its context does."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+from cut_wires import Wire
+from stack import Stack, children_of
+
+from ml_backend.storage.database import SQLITE_NAME
+
+FILE_LIMIT = 20_000
+"""Bytes that a file may have while the disk is full: less than any checkpoint has."""
+LOCK_S = 22.0
+"""Longer than a writer waits for another one."""
+
+
+class House:
+    """A stack with all that can be taken away from it."""
+
+    def __init__(
+        self, stack: Stack, data_dir: Path, wires: dict[str, Wire], addresses: dict[str, str]
+    ) -> None:
+        self.stack, self.data_dir, self.wires, self.addresses = stack, data_dir, wires, addresses
+
+    @property
+    def worker(self) -> psutil.Process:
+        return psutil.Process(self.stack.workers[-1].pid)
+
+    def restart_worker(self) -> None:
+        """As a container's restart policy does with one that refused to start."""
+        if self.stack.workers and self.stack.workers[-1].poll() is not None:
+            self.stack.workers.pop()
+            self.stack.start_worker()
+
+    def list_processes(self) -> list[int]:
+        """The worker and all below it, and the web process."""
+        web = [self.stack.web.pid] if self.stack.web else []
+        workers = [worker.pid for worker in self.stack.workers if worker.poll() is None]
+        return [*web, *workers, *(child for pid in workers for child in children_of(pid))]
+
+
+@contextmanager
+def wire_cut(name: str, house: House) -> Iterator[None]:
+    house.wires[name].cut()
+    yield
+    house.wires[name].mend()
+
+
+@contextmanager
+def write_lock(house: House) -> Iterator[None]:
+    """Somebody else writes, and goes on writing."""
+    other = sqlite3.connect(house.data_dir / SQLITE_NAME, isolation_level=None, timeout=60)
+    other.execute("BEGIN IMMEDIATE")
+    yield
+    other.execute("ROLLBACK")
+    other.close()
+
+
+@contextmanager
+def sqlite_read_only(house: House) -> Iterator[None]:
+    """Nobody may write to the database's files, whoever has them open."""
+    files = [str(path) for path in house.data_dir.glob(f"{SQLITE_NAME}*") if "lock" not in path.name]
+    if subprocess.run(["chattr", "+i", *files], capture_output=True, check=False).returncode:
+        pytest.skip("files cannot be made immutable here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
+
+
+@contextmanager
+def postgres_read_only(house: House) -> Iterator[None]:
+    """As a server that became a standby."""
+    engine = sa.create_engine(house.addresses["database"].replace("postgresql:", "postgresql+psycopg:"))
+
+    def set_all(value: str) -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("SET default_transaction_read_only = off"))
+            name = connection.execute(sa.text("SELECT current_database()")).scalar_one()
+            connection.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"))
+            # What is connected already has the old setting.
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            connection.execute(sa.text(f"{others} AND datname = current_database()"))
+
+    set_all("on")
+    try:
+        yield
+    finally:
+        set_all("off")
+        engine.dispose()
+
+
+@contextmanager
+def queue_emptied(house: House) -> Iterator[None]:
+    """All jobs are lost, again and again."""
+    import redis
+
+    ended = threading.Event()
+
+    def empty() -> None:
+        with redis.Redis.from_url(house.addresses["queue"]) as client:
+            while not ended.wait(0.2):
+                client.flushdb()
+
+    yield from _in_a_thread(empty, ended)
+
+
+@contextmanager
+def label_studio_away(how: int | str, house: House) -> Iterator[None]:
+    house.stack.server.away_as = how
+    house.stack.server.is_down = True
+    yield
+    house.stack.server.is_down = False
+
+
+@contextmanager
+def disk_full(house: House) -> Iterator[None]:
+    """No file of web process, worker or training may grow, as by a quota."""
+    _limit_files(house, FILE_LIMIT)
+    yield
+    _limit_files(house, -1)
+
+
+def _limit_files(house: House, limit: int) -> None:
+    for pid in house.list_processes():
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (limit, -1))
+
+
+@contextmanager
+def worker_stopped(house: House) -> Iterator[None]:
+    worker = house.worker
+    worker.send_signal(signal.SIGSTOP)
+    yield
+    with suppress(psutil.NoSuchProcess):
+        worker.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def training_killed(house: House) -> Iterator[None]:
+    """As the kernel does where memory runs out: whatever trains is killed, again and again."""
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.05):
+            with suppress(psutil.NoSuchProcess, IndexError):
+                worker = house.worker.pid
+                for pid in children_of(worker):
+                    with suppress(psutil.NoSuchProcess):
+                        process = psutil.Process(pid)
+                        if process.ppid() != worker:  # the fork server stays
+                            process.kill()
+
+    yield from _in_a_thread(kill, ended)
+
+
+def _in_a_thread(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def damaged(pattern: str, house: House) -> Iterator[None]:
+    """Each such file is garbage, and stays so."""
+    found = [path for path in house.data_dir.rglob(pattern) if path.is_file()]
+    assert found, sorted(str(path) for path in house.data_dir.rglob("*"))
+    for path in found:
+        path.write_bytes(b"garbage" * max(1, path.stat().st_size // 14))
+    yield
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How to make it, the backend that it is about (None: both), and how long it lasts at least."""
+
+    make: Callable[[House], AbstractContextManager[None]]
+    backend: str | None = None
+    least_s: float = 3.0
+
+
+FAULTS: dict[str, Fault] = {
+    "database locked for 22 s": Fault(write_lock, "sqlite", LOCK_S),
+    "database files read-only": Fault(sqlite_read_only, "sqlite"),
+    "database read-only": Fault(postgres_read_only, "postgres+redis"),
+    "database away": Fault(partial(wire_cut, "database"), "postgres+redis"),
+    "queue away": Fault(partial(wire_cut, "queue"), "postgres+redis"),
+    "queue emptied": Fault(queue_emptied, "postgres+redis"),
+    **{f"Label Studio answers {how}": Fault(partial(label_studio_away, how)) for how in (401, 404, 500)},
+    "Label Studio answers HTML": Fault(partial(label_studio_away, "html")),
+    "Label Studio drips": Fault(partial(label_studio_away, "drip")),
+    "disk full": Fault(disk_full),
+    "worker stopped": Fault(worker_stopped),
+    "training killed": Fault(training_killed),
+    "label maps damaged": Fault(partial(damaged, "truth/*")),
+    "live version damaged": Fault(partial(damaged, "models/*/*.safetensors")),
+}
