@@ -1,0 +1,103 @@
+"""The commands and scripts of the how-tos run as they stand there, over a project and a folder of images."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from bright_model import save_bright_model, squares
+from click.testing import CliRunner
+from loop_fakes import make_bench
+from PIL import Image
+
+from brushloop.napari_plugin import segment
+from ml_backend.command.cli import commands
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("count-objects", "export-masks", "napari", "nnunet", "onnx", "qupath")
+TEXTS = {name: (ROOT / "docs" / "how-to" / f"{name}.md").read_text() for name in PAGES}
+
+LINES = [
+    pytest.param(line, id=line)
+    for text in TEXTS.values()
+    for line in re.findall(r"^brushloop (?:export|export-model|predict) .+$", text, re.MULTILINE)
+]
+SCRIPTS = [
+    pytest.param(script, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, script in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the how-tos are read: a folder of images, one image, a model, and project 3, here number 1."""
+    place = tmp_path_factory.mktemp("how-to")
+    (place / "plates").mkdir()
+    for path in (place / "plates" / "a.png", place / "cells.png"):
+        Image.fromarray(squares()).save(path)
+    save_bright_model(place).rename(place / "r")
+    (place / "models").mkdir()
+    (place / "r").rename(place / "models" / "r0007-0a1b2c3d")
+    return place
+
+
+@pytest.fixture(scope="module")
+def project(folder: Path) -> Iterator[Any]:
+    bench = make_bench(folder / "data")
+    bench.submit(1, 2)
+    bench.loop.build_truth(1)
+    bench.loop.run_round(1)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_of_a_how_to_runs(
+    line: str, folder: Path, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("ml_backend.bootstrap.build_parts", lambda settings: project.parts)
+    _, *words = ["1" if word == "3" else word for word in shlex.split(line)]
+    done = CliRunner().invoke(commands, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    out = Path(words[words.index("--out") + 1])
+    assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_of_a_how_to_runs(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(folder)
+    model = "models/r0007-0a1b2c3d"
+    for words in (
+        ["predict", "plates/", "--model", model, "--out", "results/"],
+        ["export-model", model, "--out", "nuclei.onnx"],
+    ):
+        assert CliRunner().invoke(commands, words, catch_exceptions=False).exit_code == 0
+    found: dict[str, Any] = {}
+    exec(compile(script, "how-to", "exec"), found)  # what people copy
+    if "counts" in found:
+        assert found["counts"]["a.png"] == 2
+    if "label_map" in found:
+        assert (found["label_map"] == (squares() > 0)).all()
+
+
+def test_naparis_manifest_names_what_is_there(folder: Path) -> None:
+    manifest = yaml.safe_load((ROOT / "brushloop" / "napari.yaml").read_text())
+    (command,) = manifest["contributions"]["commands"]
+    assert command["python_name"] == f"{segment.__module__}:{segment.__name__}"
+    assert manifest["contributions"]["widgets"][0]["command"] == command["id"]
+    layers = segment(squares(), folder / "models" / "r0007-0a1b2c3d", uncertainty=True)
+    assert [(properties["name"], kind) for _, properties, kind in layers] == [
+        ("uncertainty", "image"),
+        ("classes", "labels"),
+        ("objects", "labels"),
+    ]
+    assert np.unique(layers[2][0]).tolist() == [0, 1, 2]
