@@ -55,6 +55,15 @@ def find_files(folder: Path, without: Path | None = None) -> FoundFiles:
     return FoundFiles(images, len(files) - len(images))
 
 
+def bare_name(name: str) -> str:
+    """A file's name without its ending, and without what OME puts before it.
+
+    >>> bare_name("plate.3.ome.tif"), bare_name("cells.png")
+    ('plate.3', 'cells')
+    """
+    return Path(name).stem.removesuffix(".ome")
+
+
 def digest_of(path: Path) -> str:
     """The content of a file, as 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)

@@ -17,6 +17,7 @@ from ingest.coco import CocoFile, is_coco, load_json, parse_coco
 from ingest.frames import Frame
 from ingest.mask_files import NO_PICKLES, open_mask, read_numbers
 from ingest.masks import FoundObject, MaskContent, MaskRules, cut_out, read_values, share_regions
+from ml_backend.command.import_files import bare_name
 from ml_backend.command.import_tasks import Place
 from ml_backend.label_studio.image_files import DECODER_ERRORS
 from ml_backend.label_studio.label_config import LabelConfig, find_image_address
@@ -57,7 +58,7 @@ class MaskFolder:
                 self._sort(path)
         counts: dict[str, int] = defaultdict(int)
         for image in images:
-            counts[PurePosixPath(image).name.split(".")[0]] += 1
+            counts[bare_name(PurePosixPath(image).name)] += 1
         self._doubled = {name for name, count in counts.items() if count > 1}
         self._used: set[Path] = set()
 
@@ -127,7 +128,7 @@ class MaskFolder:
     def _find(self, relative: str, place: Place) -> Path | None:
         """By the name of the place, then of the file, in its folder; then by the bare name."""
         image = PurePosixPath(relative)
-        bare = image.name.split(".")[0]
+        bare = bare_name(image.name)
         folder = "" if str(image.parent) == "." else f"{image.parent}/"
         names = [f"{folder}{place.name}", f"{folder}{bare}", f"{folder}{image.stem}"]
         if bare not in self._doubled:

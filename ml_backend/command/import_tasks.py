@@ -18,7 +18,7 @@ from export.atomic_files import written_whole
 from ingest.frames import Frame, Raster, cut_boxes
 from ingest.scaling import Scaling, plan_scaling
 from ingest.stretch import PERCENTILES, Colour, Look, draw_preview, encode_png, plan_look
-from ml_backend.command.import_files import is_shown
+from ml_backend.command.import_files import bare_name, is_shown
 from ml_backend.label_studio.addresses import SOURCE_SCHEME
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.images import SOURCE_KEY
@@ -83,7 +83,7 @@ class FileTasks:
         for frame in raster.frames:
             self._check(frame)
             for box in cut_boxes(frame.shape[:2], self._choices.tile_px):
-                words = [self.path.name.split(".")[0], frame.name]
+                words = [bare_name(self.path.name), frame.name]
                 if box != frame.box:
                     words.append(f"y{box.top:05d}-x{box.left:05d}")
                 text = f"{self._digest} {frame.name} {box.top} {box.left} {box.height} {box.width}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
@@ -65,7 +65,7 @@ class ProjectResults:
                 continue
             if label_map is None:
                 continue
-            file_name = self._file_name(task)
+            file_name = file_name_of(task.data, self._image_key, task.task_id)
             stem = PurePosixPath(file_name).stem
             name = stem if stem not in names else f"{stem}-{task.task_id}"
             names.add(name)
@@ -97,14 +97,21 @@ class ProjectResults:
         checkpoint = self._suggester.predictors.get(self.project, self.model).checkpoint
         return renumber(seen.label_map, checkpoint.schema.names, self.schema)
 
-    def _file_name(self, task: StoredTask) -> str:
-        address = find_image_address(task.data, self._image_key) or ""
-        parts = urlsplit(address)
-        path = parts.query.removeprefix("d=") if "local-files" in parts.path else parts.path
-        name = PurePosixPath(unquote(path)).name or f"task-{task.task_id}.png"
-        # An import names its tasks by file, slice and tile; the name of its upload is for Label Studio alone.
-        given = task.data.get("name") if "import_key" in task.data else None
-        return f"{given}{PurePosixPath(name).suffix}" if isinstance(given, str) and given else name
+
+def file_name_of(data: Mapping[str, Any], image_key: str, task_id: int) -> str:
+    """What the image of a task is called: its upload, or the file, slice and tile that an import names.
+
+    >>> file_name_of({"image": "/data/upload/1/c-77.png", "name": "c-z01", "import_key": "7"}, "image", 3)
+    'c-z01.png'
+    """
+    address = find_image_address(data, image_key) or ""
+    parts = urlsplit(address)
+    path = parts.query.removeprefix("d=") if "local-files" in parts.path else parts.path
+    uploaded = PurePosixPath(unquote(path))
+    given = data.get("name") if "import_key" in data else None
+    if isinstance(given, str) and PurePosixPath(given).name:
+        return f"{PurePosixPath(given).name}{uploaded.suffix}"
+    return uploaded.name or f"task-{task_id}.png"
 
 
 def renumber(label_map: NDArray[np.uint8], names: tuple[str, ...], schema: LabelSchema) -> NDArray[np.uint8]:

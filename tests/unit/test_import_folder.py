@@ -323,3 +323,10 @@ def test_a_set_of_which_a_file_is_missing_is_left_out(folder: Path, kept: KeptUp
     assert {problem for _, problem in done.left_out} == {
         "some of its pages are in other files, which are not there"
     }
+
+
+def test_points_in_names_of_files_tell_their_tasks_apart(folder: Path, kept: KeptUploads) -> None:
+    for number in range(2):
+        tifffile.imwrite(folder / f"plate.{number}.ome.tif", noise(20, 20 + number))
+    bring(folder, kept)
+    assert sorted(data_of(kept)) == ["plate.0", "plate.1"]
