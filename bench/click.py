@@ -1,0 +1,269 @@
+"""One object by clicks or a box: IoU without a model and after 15 and 50 objects; see its --options.
+
+Each object is asked for with a click in its middle and up to two corrections, each in the middle of the
+largest error, and with a box as a hand draws it. GrabCut alone and a flood fill get the same prompts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import BenchmarkResult, Goal, Options
+from bench.annotator import SCHEMA, LabelledImage, load_sets, paint
+from bench.click_prompts import Answer, click_and_correct, draw_box, flood_fill, grab_cut, overlap
+from bench.domain_sets import MappedImage, load_domains
+from bench.painted_source import PaintedSource
+from bench.peers import N_THREADS
+from core.network.checkpoint import Checkpoint
+from core.network.predict import Predictor
+from core.painting import Mask
+from core.prompts.lab_colours import to_colours
+from core.prompts.prompt import Prompt
+from core.prompts.segment import segment
+from core.rounds import RoundSettings
+from core.training.trainer import train_round
+from ml_backend.suggestions.seen_images import Look, known_of, look_of_model
+
+TAKES_ARGUMENTS = True
+
+ASKED: Mapping[str, tuple[str, ...]] = {"camvid": ("Car", "Pedestrian"), "em_membrane": ("Cell",)}
+"""Classes whose connected areas are objects; in other sets, all but Background."""
+
+SMALLEST_PX = 30
+"""Smaller areas are neither asked for, nor painted, nor ground."""
+
+N_CLICKS = 3
+NO_MODEL, GRABCUT, FLOOD = "no model", "GrabCut", "flood fill"
+COLUMNS = ("set", "with", "objects", "box", "1 click", "2 clicks", "3 clicks", "ms an answer")
+
+WANTED_BOX, WANTED_CLICK, WANTED_ELSEWHERE, WANTED_GAIN = 0.80, 0.85, 0.75, 0.03
+NUCLEI = ("fluorescence", "histology")
+
+Sets = Mapping[str, Mapping[str, Sequence[LabelledImage]]]
+
+
+@dataclass(frozen=True)
+class ClickSettings:
+    """`objects` per set; `after` are painted objects of the models; a round takes `round_s` or `steps`.
+
+    `sets` are the names to measure, all by default; `alone` leaves GrabCut and the flood fill out.
+    """
+
+    objects: int = 100
+    after: tuple[int, ...] = (15, 50)
+    seed: int = 0
+    round_s: float = 20.0
+    steps: int | None = None
+    split: str = "test"
+    sets: tuple[str, ...] = ()
+    alone: bool = False
+
+
+def run(options: Options) -> BenchmarkResult:
+    settings = ClickSettings(**_parse(options.arguments))
+    measurements = []
+    for name, parts in load_clicked(options.data, settings.split).items():
+        if settings.sets and name not in settings.sets:
+            continue
+        measurements += [{"set": name, **one} for one in _measure_set(parts, settings)]
+    return BenchmarkResult(
+        title="Median IoU of the object that was asked for",
+        columns=COLUMNS,
+        rows=tuple(_row(one) for one in measurements),
+        record={"settings": asdict(settings), "measurements": measurements},
+        goals=tuple(_goals(measurements)) if options.data and settings.split == "test" else (),
+        notes=() if options.data else ("Generated images: --data DIR measures on real ones.",),
+    )
+
+
+def load_clicked(data: Path | None, split: str) -> Sets:
+    """Sets of `NAME_instances.png`, or of label maps whose connected areas are objects."""
+    if data is not None and not any(data.glob("*/classes.txt")):
+        found: Sets = load_sets(data)
+    elif data is None:
+        found = load_sets(None)
+    else:
+        found = dict(_objects_of_maps(data))
+    if split == "test":
+        return found
+    return {name: _judge_by_pool(parts["pool"]) for name, parts in found.items()}
+
+
+def _judge_by_pool(pool: Sequence[LabelledImage]) -> dict[str, Sequence[LabelledImage]]:
+    n_painted = len(pool) * 3 // 4
+    return {"pool": pool[:n_painted], "test": pool[n_painted:]}
+
+
+def _objects_of_maps(data: Path) -> Iterator[tuple[str, dict[str, list[LabelledImage]]]]:
+    for domain in load_domains(data):
+        ground = domain.schema.background_index
+        usual = [name for i, name in enumerate(domain.schema.names) if i != ground]
+        if domain.name not in ASKED and ground is None:
+            continue  # phases that fill the image have no objects
+        for name in ASKED.get(domain.name, usual):
+            index = domain.schema.names.index(name)
+            parts = {
+                part: [_number(one, index) for one in getattr(domain, part)] for part in ("pool", "test")
+            }
+            yield f"{domain.name} {name}", parts
+
+
+def _number(one: MappedImage, class_index: int) -> LabelledImage:
+    """Connected areas of a class, as objects; small ones get a number below 0."""
+    mask = (one.label_map == class_index).astype(np.uint8)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < SMALLEST_PX)
+    instances = np.where(np.isin(parts, small) & (parts > 0), -1, parts).astype(np.int32)
+    return LabelledImage(one.name, one.image, instances)
+
+
+def _measure_set(
+    parts: Mapping[str, Sequence[LabelledImage]], settings: ClickSettings
+) -> Iterator[dict[str, Any]]:
+    targets = _choose(parts["test"], settings)
+    methods: dict[str, Callable[[LabelledImage], Answer]] = {
+        FLOOD: lambda one: _baseline(one.image, flood_fill),
+        GRABCUT: lambda one: _baseline(one.image, grab_cut),
+        NO_MODEL: lambda one: _prompted(one.image, None),
+    }
+    for name, open_image in methods.items():
+        if settings.alone and name != NO_MODEL:
+            continue
+        yield {"with": name, **_measure(targets, open_image, settings.seed)}
+    for n_objects in settings.after:
+        checkpoint = _train(parts["pool"], n_objects, settings)
+        predictor = Predictor(checkpoint, N_THREADS)
+        found = _measure(targets, lambda one, p=predictor: _prompted(one.image, p), settings.seed)  # type: ignore[misc]
+        yield {"with": f"{n_objects} objects", **found}
+
+
+def _choose(images: Sequence[LabelledImage], settings: ClickSettings) -> list[tuple[LabelledImage, int]]:
+    """Objects of all images in turn, as many as are wanted."""
+    rng = np.random.default_rng(settings.seed)
+    queues = []
+    for one in images:
+        numbers, areas = np.unique(one.instances[one.instances > 0], return_counts=True)
+        queues.append([(one, int(i)) for i in rng.permutation(numbers[areas >= SMALLEST_PX])])
+    chosen: list[tuple[LabelledImage, int]] = []
+    while len(chosen) < settings.objects and any(queues):
+        chosen += [queue.pop() for queue in queues if queue]
+    # An image's objects one after the other: it is looked at once.
+    return sorted(chosen[: settings.objects], key=lambda target: target[0].name)
+
+
+def _measure(
+    targets: Sequence[tuple[LabelledImage, int]],
+    open_image: Callable[[LabelledImage], Answer],
+    seed: int,
+) -> dict[str, Any]:
+    rng, found, seconds = np.random.default_rng(seed), [], 0.0
+    last: tuple[str, Answer] | None = None
+    for labelled, number in targets:
+        if last is None or last[0] != labelled.name:
+            last = labelled.name, open_image(labelled)
+        truth = labelled.instances == number
+        began = time.process_time()
+        box = overlap(last[1](Prompt(box=draw_box(truth, rng))), truth)
+        clicks = click_and_correct(truth, last[1], N_CLICKS)
+        seconds += time.process_time() - began
+        found.append([box, *clicks])
+    return {
+        "objects": len(found),
+        "median": np.median(found, axis=0).round(4).tolist(),
+        "mean": np.mean(found, axis=0).round(4).tolist(),
+        "cpu_ms": round(1000 * seconds / max(len(found) * (1 + N_CLICKS), 1), 1),
+    }
+
+
+def _train(pool: Sequence[LabelledImage], n_objects: int, settings: ClickSettings) -> Checkpoint:
+    painted = paint(pool, n_objects, np.random.default_rng(settings.seed))
+    rounds = RoundSettings(budget_s=settings.round_s, n_threads=N_THREADS, seed=settings.seed)
+    if settings.steps is not None:
+        rounds = replace(rounds, max_steps=settings.steps, budget_s=3600.0)
+    return train_round(PaintedSource(painted), SCHEMA, None, rounds, now=time.perf_counter).checkpoint
+
+
+def _prompted(image: NDArray[Any], predictor: Predictor | None) -> Answer:
+    """Answer as the service does, once it has seen the image."""
+    model = None
+    if predictor is not None:
+        seen = predictor.predict(image, n_augmentations=1, keep_details=False)
+        model = look_of_model(predictor.checkpoint, seen)
+    look = Look(to_colours(image), model)
+    known = known_of(look, SCHEMA.names[1], np.zeros(image.shape[:2], bool))
+
+    def answer(prompt: Prompt) -> Mask:
+        mask = np.zeros(image.shape[:2], bool)
+        found = segment(look.colours, prompt, known)
+        if found is not None:
+            mask[found.box.slices] = found.mask
+        return mask
+
+    return answer
+
+
+def _baseline(image: NDArray[Any], method: Callable[[NDArray[np.uint8], Prompt], Mask]) -> Answer:
+    low, high = np.percentile(image, [0.5, 99.5])
+    stretched = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6) * 255, 0, 255)
+    picture = np.ascontiguousarray(np.broadcast_to(stretched[..., :3], (*image.shape[:2], 3)), np.uint8)
+    return lambda prompt: method(picture, prompt)
+
+
+def _row(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    return one["set"], one["with"], one["objects"], *one["median"], one["cpu_ms"]
+
+
+def _goals(measurements: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
+    for one in measurements:
+        name, (box, first, second, _) = one["set"], one["median"]
+        if one["with"] == NO_MODEL and name in NUCLEI:
+            yield Goal(f"{name}, a box, no model: {box:.3f}, wanted {WANTED_BOX}", box >= WANTED_BOX)
+        if one["with"] == "15 objects":
+            wanted = WANTED_CLICK if name in NUCLEI else WANTED_ELSEWHERE
+            yield Goal(f"{name}, a click after 15 objects: {first:.3f}, wanted {wanted}", first >= wanted)
+            gain = second - first
+            text = f"{name}, the second click: {gain:+.3f}, wanted +{WANTED_GAIN}"
+            yield Goal(text, gain >= WANTED_GAIN)
+
+
+def _parse(arguments: tuple[str, ...]) -> dict[str, Any]:
+    parsed = _options.main(arguments, "python -m bench click", standalone_mode=False)
+    if not isinstance(parsed, dict):  # --options was answered
+        raise SystemExit(0)
+    return parsed
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in value.split(",") if part.strip())
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@click.command(context_settings={"help_option_names": ["--options"], "show_default": True})
+@click.option("--objects", default=ClickSettings.objects, type=click.IntRange(1), help="Asked for per set.")
+@click.option("--after", default="15,50", callback=_numbers, help="Painted objects of the models.")
+@click.option("--sets", default="", callback=_names, help="Names with commas between; all by default.")
+@click.option("--alone", is_flag=True, help="Without GrabCut and the flood fill, which take longest.")
+@click.option("--seed", default=ClickSettings.seed, type=int)
+@click.option("--round", "round_s", default=ClickSettings.round_s, help="Seconds of a round.")
+@click.option("--steps", type=click.IntRange(1), help="Rounds end after so many steps instead.")
+@click.option(
+    "--split",
+    type=click.Choice(("pool", "test")),
+    default=ClickSettings.split,
+    help="What judges; `pool`, for choices: its last quarter, which nobody then paints in.",
+)
+def _options(**values: Any) -> dict[str, Any]:
+    """Options of this benchmark, beside --data and --json."""
+    return values

@@ -1,0 +1,91 @@
+"""The bench of clicks: who points, where the next click goes, what is compared, and what must show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import Options, click
+from bench.click_prompts import click_and_correct, draw_box, flood_fill, grab_cut, overlap
+from core.painting import Box, Mask
+from core.prompts.prompt import Prompt
+
+TRUTH = np.zeros((60, 60), bool)
+TRUTH[20:40, 20:40] = True
+
+
+def test_the_first_click_is_in_the_middle_and_the_next_where_most_is_wrong() -> None:
+    half, too_much = TRUTH.copy(), TRUTH.copy()
+    half[:, 30:] = False
+    too_much[20:40, 5:20] = True
+    asked: list[Prompt] = []
+    answers = iter([half, too_much, TRUTH])
+
+    def answer(prompt: Prompt) -> Mask:
+        asked.append(prompt)
+        return next(answers)
+
+    assert click_and_correct(TRUTH, answer, 3) == pytest.approx([0.5, 400 / 700, 1.0])
+    first, second = (20 < asked[1].positive[i][1] < 40 for i in (0, 1))
+    assert first
+    assert second
+    assert asked[1].positive[1][1] > 30
+    ((row, column),) = asked[2].negative
+    assert 20 < row < 40
+    assert 5 < column < 20
+
+
+def test_a_box_is_drawn_near_the_object_and_inside_the_image() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        box = draw_box(TRUTH, rng)
+        assert abs(box.top - 20) <= 4
+        assert abs(box.left + box.width - 40) <= 4
+    whole = draw_box(np.ones((10, 10), bool), rng)
+    assert whole.top >= 0
+    assert whole.top + whole.height <= 10
+
+
+def test_the_methods_beside_ours_find_a_plain_square() -> None:
+    image = np.where(TRUTH[..., None], 200, 40).astype(np.uint8).repeat(3, axis=2)
+    image += np.random.default_rng(0).integers(0, 6, image.shape, np.uint8)
+    assert overlap(flood_fill(image, Prompt(((30.0, 30.0),))), TRUTH) > 0.95
+    assert overlap(grab_cut(image, Prompt(box=Box(14, 14, 32, 32))), TRUTH) > 0.8
+
+
+def test_areas_of_a_label_map_are_objects_and_small_ones_are_nobodys(tmp_path: Path) -> None:
+    label_map = np.zeros((60, 90), np.uint8)
+    label_map[5:25, 5:25] = label_map[5:25, 40:60] = 1
+    label_map[50:52, 50:52] = 1
+    for part in ("pool", "test"):
+        (tmp_path / "streets" / part).mkdir(parents=True)
+        np.savez(tmp_path / "streets" / part / "a.npz", image=label_map[..., None] * 100, label_map=label_map)
+    (tmp_path / "streets" / "classes.txt").write_text("Background\nCar")
+    ((name, parts),) = click.load_clicked(tmp_path, "test").items()
+    assert name == "streets Car"
+    assert sorted(np.unique(parts["test"][0].instances).tolist()) == [-1, 0, 1, 2]
+
+
+def test_it_runs_on_drawn_images_with_a_model_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click, "N_THREADS", 1)
+    torch.set_num_threads(1)
+    drawn = {k: {p: i[:6] for p, i in v.items()} for k, v in click.load_sets(None).items()}
+    monkeypatch.setattr(click, "load_sets", lambda data: {"fluorescence": drawn["fluorescence"]})
+    result = click.run(Options(arguments=("--objects", "3", "--after", "5", "--steps", "2")))
+    assert [row[:3] for row in result.rows] == [
+        ("fluorescence", name, 3) for name in (click.FLOOD, click.GRABCUT, click.NO_MODEL, "5 objects")
+    ]
+    assert all(0 <= score <= 1 for row in result.rows for score in row[3:7])
+    assert not result.goals
+
+
+def test_goals_are_said_for_real_images() -> None:
+    measured = [
+        {"set": "histology", "with": click.NO_MODEL, "median": [0.81, 0.6, 0.7, 0.8]},
+        {"set": "histology", "with": "15 objects", "median": [0.8, 0.86, 0.87, 0.88]},
+        {"set": "cracks Crack", "with": "15 objects", "median": [0.8, 0.6, 0.7, 0.8]},
+    ]
+    assert [goal.met for goal in click._goals(measured)] == [True, True, False, False, True]
