@@ -7,6 +7,7 @@ point corrects the answer to those before it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -32,6 +33,9 @@ MOST_BY_MODEL = 4.0
 
 WINDOW_PX = 128
 """Larger windows are looked at smaller, so that an answer takes equally long for objects of all sizes."""
+
+SIZES_IN_VAIN = 4
+"""So many larger sizes are tried after the best one."""
 
 PUSH = 2.0
 """A correcting point lies in the middle of what is wrong, so the border is as far again behind it."""
@@ -92,13 +96,26 @@ def segment(colours: Colours, prompt: Prompt, known: Known | None = None) -> Pro
         return None
     best = _suggested_object(seeds, known) if is_alone else None
     if best is None:
-        tried = (_grow(colours, window, seeds, known) for window in windows(prompt, seeds, known, shape))
-        best = max((found for found in tried if found is not None), key=lambda one: one.quality, default=None)
+        best = _best_of(colours, windows(prompt, seeds, known, shape), seeds, known)
     for point, is_positive in [(p, True) for p in further] + [(p, False) for p in prompt.negative]:
         best = _correct(colours, best, pixel_of(point, shape), is_positive, seeds, known) if best else None
     if best is None:
         return None
     return _to_answer(best.mask, best.box, 1 / (1 + np.exp(-best.odds[best.mask].mean())))
+
+
+def _best_of(colours: Colours, tried: Iterator[Window], seeds: Mask, known: Known) -> _Candidate | None:
+    """Try ever larger sizes until several in a row were no better: large ones cost most."""
+    best, n_worse = None, 0
+    for window in tried:
+        found = _grow(colours, window, seeds, known)
+        if found is not None and (best is None or found.quality > best.quality):
+            best, n_worse = found, 0
+        else:
+            n_worse += 1
+        if best is not None and n_worse == SIZES_IN_VAIN:
+            break
+    return best
 
 
 def _suggested_object(seeds: Mask, known: Known) -> _Candidate | None:

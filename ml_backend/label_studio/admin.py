@@ -104,6 +104,7 @@ class LabelStudioAdmin:
         A title that names a model stays, because it orders the project.
         """
         fields: dict[str, Any] = {"project": project_id, "url": url, "auth_method": "NONE"}
+        fields["is_interactive"] = True  # the page offers smart tools only then
         if basic_auth is not None:
             user, password = basic_auth
             fields |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}

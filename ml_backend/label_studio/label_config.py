@@ -5,6 +5,7 @@ The rules:
 * the classes are the labels of everything that draws areas on one `<Image>`, in their order: `<BrushLabels>`,
   `<BitmaskLabels>`, `<PolygonLabels>`, `<VectorLabels>`, `<EllipseLabels>`, or `<Labels>` beside a bare tool.
   Rectangles count too where they carry one of those classes, and hold the classes where nothing else does;
+  with `smart="true"` they only ask;
 * several images are an error: a task has one image to learn from;
 * the model answers with the first of brush, bitmask, polygon, vector, ellipse and rectangle that is there;
 * `Background` (in any case) or `role="background"` makes a label the background; `autofill="true"`

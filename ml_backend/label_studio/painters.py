@@ -42,6 +42,8 @@ def find_painters(tags: tuple[Tag, ...], images: Mapping[str, Tag]) -> tuple[lis
     boxes = [tag for tag in tags if tag.kind == kinds[-1] and _class_labels(tag)]
     if not painters:
         painters = boxes
+    # Beside them a smart box is a question to the model, and no mask of what it surrounds.
+    boxes = [tag for tag in boxes if not _only_asks(tag)]
     if not painters:
         raise LabelConfigError(
             "the labeling setup has no <BrushLabels>, nor <BitmaskLabels>, <PolygonLabels> or another tag "
@@ -61,6 +63,10 @@ def find_painters(tags: tuple[Tag, ...], images: Mapping[str, Tag]) -> tuple[lis
             )
     found = sorted((tag for tag, _ in bound), key=lambda tag: kinds.index(tag.kind))
     return [*found, *(tag for tag in boxes if is_on(tag, image) and tag not in found)], image
+
+
+def _only_asks(tag: Tag) -> bool:
+    return any(tag.attributes.get(name, "").casefold() == "true" for name in ("smart", "smartonly"))
 
 
 def _written(tag: Tag) -> str:

@@ -30,7 +30,7 @@ unknown-origin            an `origin` that Label Studio is not known to write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.painting import Box, BrushRegion, Finding, Painting
@@ -40,37 +40,19 @@ from ml_backend.label_studio.brush_regions import (
     read_number,
     shown,
 )
+from ml_backend.label_studio.entries import (
+    BARE_SHAPES,
+    LABELLED_SHAPES,
+    SHAPES,
+    find_labelled,
+    join_labels,
+    without_prompts,
+)
 from ml_backend.label_studio.label_config import WHOLE_IMAGE_REVIEWED, LabelConfig
 from ml_backend.label_studio.shape_regions import UnusableError, has_shape
 
 LARGEST_PCT = 1e6
 """Rectangles may reach over the image's edge, but not this far."""
-
-LABELLED_SHAPES = {
-    "brushlabels": "mask",
-    "bitmasklabels": "bitmask",
-    "rectanglelabels": "rectangle",
-    "polygonlabels": "polygon",
-    "ellipselabels": "ellipse",
-    "keypointlabels": "key point",
-    "vectorlabels": "vector",
-    "labels": "shape",
-}
-"""Kinds of controls, and of results, that draw and name a class; what people call what they draw."""
-
-BARE_SHAPES = {
-    "brush": "mask",
-    "magicwand": "mask",
-    "bitmask": "bitmask",
-    "rectangle": "rectangle",
-    "polygon": "polygon",
-    "ellipse": "ellipse",
-    "keypoint": "key point",
-    "vector": "vector",
-}
-"""The same without a class; a second result of the same id may name it."""
-
-SHAPES = LABELLED_SHAPES | BARE_SHAPES
 
 
 def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int, int]) -> Painting:
@@ -80,9 +62,9 @@ def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int,
     before. `Reviewed` counts whatever the rectangle's origin says: changing the label of the model's
     `Uncertain` leaves its origin at `prediction`, and the model itself never sends `Reviewed`.
     """
-    entries = list(result)
-    labelled = _find_labelled(entries)
-    entries = _join_labels(entries)
+    entries = without_prompts(list(result), config)
+    labelled = find_labelled(entries)
+    entries = join_labels(entries)
     read = [_read_entry(entry, config, shape, labelled) for entry in entries]
     return Painting(
         shape=shape,
@@ -90,38 +72,6 @@ def parse_painting(result: Iterable[Any], config: LabelConfig, shape: tuple[int,
         reviewed=tuple(part for part in read if isinstance(part, Box)),
         findings=tuple(part for part in read if isinstance(part, Finding)),
     )
-
-
-def _find_labelled(entries: Sequence[Any]) -> set[str]:
-    """Ids of regions that name a class; Label Studio writes one entry per control that speaks of a region."""
-    return {
-        entry["id"]
-        for entry in entries
-        if isinstance(entry, Mapping)
-        and entry.get("type") in list(LABELLED_SHAPES)
-        and isinstance(entry.get("id"), str)
-    }
-
-
-def _join_labels(entries: Sequence[Any]) -> list[Any]:
-    """Entries of `<Labels>` with the shape that a bare tool's entry of the same id has."""
-    bare = {
-        entry["id"]: entry["value"]
-        for entry in entries
-        if isinstance(entry, Mapping)
-        and entry.get("type") in list(BARE_SHAPES)
-        and isinstance(entry.get("id"), str)
-        and isinstance(entry.get("value"), Mapping)
-    }
-    return [
-        {**entry, "value": {**bare[entry["id"]], **entry["value"]}}
-        if isinstance(entry, Mapping)
-        and entry.get("type") == "labels"
-        and isinstance(entry.get("value"), Mapping)
-        and entry.get("id") in list(bare)
-        else entry
-        for entry in entries
-    ]
 
 
 def _read_entry(

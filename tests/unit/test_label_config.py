@@ -55,9 +55,26 @@ def test_the_setup_that_comes_with_the_project_offers_everything() -> None:
 
 def test_the_questions_of_the_setup_that_comes_with_the_project_hide_no_pixel() -> None:
     tags = read_tags(Path("label_config.xml").read_text(encoding="utf-8"))
-    (boxes,) = (tag for tag in tags if tag.kind == "rectanglelabels")
+    (boxes,) = (tag for tag in tags if tag.kind == "rectanglelabels" and tag.name == "uncertain")
     assert float(boxes.attributes["fillopacity"]) == 0
     assert float(boxes.attributes["strokewidth"]) > 1
+
+
+@pytest.mark.parametrize("attribute", ["smart", "smartOnly", "SMART"])
+def test_a_smart_box_beside_the_brush_asks_and_does_not_paint(attribute: str) -> None:
+    boxes = '<RectangleLabels name="box" toName="image" {}><Label value="Nucleus"/></RectangleLabels>'
+    painted = brush('value="Background"', 'value="Nucleus"')
+    smart = parse_label_config(view(IMAGE, painted, boxes.format(f'{attribute}="true"')))
+    plain = parse_label_config(view(IMAGE, painted, boxes.format('smart="false"')))
+    assert list(smart.class_tags) == ["b"]
+    assert list(plain.class_tags) == ["b", "box"]
+    assert smart.schema == plain.schema
+
+
+def test_smart_boxes_hold_the_classes_where_nothing_else_does() -> None:
+    boxes = '<RectangleLabels name="box" toName="image" smart="true"><Label value="A"/><Label value="B"/>'
+    config = parse_label_config(view(IMAGE, boxes + "</RectangleLabels>"))
+    assert (config.brush_tag, config.schema.names) == ("box", ("A", "B"))
 
 
 def test_what_a_project_does_not_offer_is_none() -> None:

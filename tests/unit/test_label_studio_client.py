@@ -387,6 +387,20 @@ def test_a_private_address_that_label_studio_refuses_is_explained() -> None:
                 call()
 
 
+def test_the_page_may_ask_our_backend_with_its_smart_tools() -> None:
+    rows: list[dict[str, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            rows.append({"id": 4, "model_version": "v1", **json.loads(request.content)})
+            return httpx.Response(201, json=rows[-1])
+        return httpx.Response(200, json=rows)
+
+    with connect(handler) as connection:
+        LabelStudioAdmin(connection).ensure_backend(1, "http://us")
+    assert rows[0]["is_interactive"] is True
+
+
 def test_uploaded_files_are_recognised_by_the_name_that_label_studio_gives() -> None:
     assert stored_name("my cell (1).png") == "my_cell_1.png"
     assert stored_name("Zählung-2.tif") == "Zählung-2.tif"

@@ -30,6 +30,7 @@ CONFIG = parse_label_config(
       <Choices name="quality" toName="image" perRegion="true"><Choice value="blurry"/></Choices>
       <PolygonLabels name="poly" toName="image"><Label value="Nucleus"/></PolygonLabels>
       <TextArea name="note" toName="image"/>
+      <KeyPointLabels name="click" toName="image" smart="true"><Label value="Nucleus"/></KeyPointLabels>
       <MagicWand name="wand" toName="image"/>
       <RectangleLabels name="uncertain" toName="image">
         <Label value="Uncertain"/><Label value="Reviewed"/>
@@ -327,3 +328,15 @@ def test_no_damage_to_a_region_raises(
     region["value"][inner_key] = inner
     region[key] = value
     parse_painting([region, inner], CONFIG, SHAPE)
+
+
+def test_the_label_of_a_smart_tool_adds_nothing_to_the_region_that_it_asked_for() -> None:
+    accepted = brush()
+    value = {"rle": accepted["value"]["rle"], "format": "rle", "keypointlabels": ["Nucleus"]}
+    again = {**accepted, "from_name": "click", "type": "keypointlabels", "value": value}
+    alone = {**again, "id": "left over", "value": {"x": 1, "y": 1, "width": 1, "keypointlabels": ["Nucleus"]}}
+    painting = parse_painting([accepted, again], CONFIG, SHAPE)
+    assert len(painting.regions) == 1
+    assert painting.findings == ()
+    (finding,) = parse_painting([alone], CONFIG, SHAPE).findings
+    assert finding.code == "not-painted"
