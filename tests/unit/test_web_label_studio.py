@@ -76,6 +76,14 @@ def test_a_smart_tool_is_answered_by_its_own_call_with_what_is_painted_so_far(cl
     assert [set(entry) for entry in answer.json["results"]] == [{"result", "score", "model_version"}]
 
 
+def test_an_empty_context_asks_about_whole_images(client, loop, recorded):
+    request = recorded("predict_batch")
+    request["body"]["params"]["context"] = {}
+    replay(client, request)
+    assert loop.prompts == []
+    assert len(loop.asked[0][1]) == len(request["body"]["tasks"])
+
+
 @pytest.mark.parametrize("name", PREDICTS)
 def test_predict_answers_one_entry_per_task_in_order(client, loop, recorded, name):
     request = recorded(name)
