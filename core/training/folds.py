@@ -54,8 +54,13 @@ def ask_folds(
     columns : (n, N_FEATURES) hypercolumns of the painted pixels, for the head
     features : (n, F) their pixel features, for the forest
     is_late : asked before each fold, and where it says so the folds so far have to do
-    check : called before each fold; what it raises goes on to the caller
+    check : called before each fold and each step of its head; what it raises goes on to the caller
     """
+
+    def progress(done: int) -> float:
+        check()
+        return done / FOLD_STEPS
+
     chosen = rng.permutation(len(painted))[:FOLD_PIXELS]
     labels, image = painted.labels[chosen], painted.image[chosen]
     images = rng.permutation(np.unique(image))
@@ -69,9 +74,7 @@ def ask_folds(
         if is_late() or len(np.unique(labels[~theirs])) < 2:
             continue
         ours, other = chosen[~theirs], chosen[theirs]
-        head = train_head(
-            columns[torch.from_numpy(ours)], labels[~theirs], n_classes, rng, lambda done: done / FOLD_STEPS
-        )
+        head = train_head(columns[torch.from_numpy(ours)], labels[~theirs], n_classes, rng, progress)
         forest = train_forest(
             features[ours],
             labels[~theirs],

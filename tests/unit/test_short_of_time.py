@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from core.errors import RoundCancelledError
 from core.learners.forest import Forest
+from core.network.encoder import N_FEATURES
 from core.network.feature_maps import FeatureMaps, KeptInMemory
 from core.network.mixture import FOREST, HEAD, QUICK
 from core.rounds import Example
 from core.schema import IGNORE_INDEX
 from core.training.beginning import measure
+from core.training.folds import ask_folds
+from core.training.painted_pixels import Painted
 from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
 from core.training.sampling import OpenExample, open_positions
 from core.training.stacking import prior_shares
@@ -101,3 +105,29 @@ def test_quick_learners_stop_when_asked_to() -> None:
     work = QuickRound(examples, 2, maps, [9, 9], lambda: 0.0, should_stop=lambda: True)
     with pytest.raises(RoundCancelledError):
         train_quick(QUICK, work, np.random.default_rng(0))
+
+
+def test_a_fold_is_stopped_within_a_step() -> None:
+    n_px = 40
+    painted = Painted(
+        np.arange(n_px) % 4, np.zeros((n_px, 2), np.int64), np.tile([0, 1], 20).astype(np.uint8)
+    )
+    asked: list[int] = []
+
+    def check() -> None:
+        asked.append(1)
+        if len(asked) == 3:  # before the fold, and before two steps of its head
+            raise RoundCancelledError("stopped")
+
+    with pytest.raises(RoundCancelledError):
+        ask_folds(
+            painted,
+            torch.randn(n_px, N_FEATURES),
+            np.zeros((n_px, 5), np.float32),
+            2,
+            np.random.default_rng(0),
+            n_threads=1,
+            is_late=lambda: False,
+            check=check,
+        )
+    assert len(asked) == 3
