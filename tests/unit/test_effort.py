@@ -72,6 +72,13 @@ def test_added_and_erased_pixels_of_a_corrected_prediction_are_counted() -> None
     assert effort.corrective_dice == {"Nucleus": round(2 * 1 / 6, 4)}
 
 
+def test_a_region_that_was_moved_altogether_was_painted_and_erased_whole() -> None:
+    moved = region("p", N, "##", "prediction-changed", left=8)
+    effort = measure(moved, originals={"p": sent(N, "####")}, started_from=["p"])
+    assert (effort.painted_px, effort.erased_px, effort.corrected) == (2, 4, 1)
+    assert effort.corrective_dice == {"Nucleus": 0.0}
+
+
 def test_a_deleted_region_counts_against_the_prediction() -> None:
     effort = measure(
         region("p", N, "##", "prediction"),
