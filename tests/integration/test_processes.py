@@ -32,7 +32,7 @@ def rounds(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.slow(about_s=70)
+@pytest.mark.slow(about_s=45)
 def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: Stack) -> None:
     """One story, because starting processes takes longer than the rest of it."""
     # Two workers, ten submits: the rounds never overlap, and nothing is trained twice.
@@ -74,7 +74,10 @@ def test_from_strokes_to_predictions_and_through_a_failing_label_studio(stack: S
     wait_until(lambda: stack.status()["last_error"] is None, 90, "no trouble is left", stack.describe)
 
 
-@pytest.mark.slow(about_s=65)
+@pytest.mark.slow(about_s=45)
+@pytest.mark.parametrize(
+    "service_backend", ["sqlite", pytest.param("postgres+redis", marks=pytest.mark.thorough)], indirect=True
+)
 def test_what_happens_to_a_training_happens_to_nothing_else(stack: Stack) -> None:
     stack.environment["ROUND_BUDGET_S"] = stack.environment["ROUND_WARM_BUDGET_S"] = "60"
     worker = stack.start_worker()
