@@ -32,7 +32,12 @@ TINY = LearnerSettings(seeds=2, budgets=(5,), max_steps=1)
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread, few trees, few steps, one pass: the figures mean nothing here, their order does."""
+    monkeypatch.setattr("bench.peers.N_TREES", 5)
+    monkeypatch.setattr("bench.peers.TIMED_PASSES", 1)
+    monkeypatch.setattr("core.training.folds.FOLD_STEPS", 5)
+    monkeypatch.setattr("core.training.folds.FOLD_TREES", 3)
     for name in ("peers", "learner_settings", "growing_project", "stored_project", "learner_memory"):
         monkeypatch.setattr(f"bench.{name}.N_THREADS", 1)
     torch.set_num_threads(1)
