@@ -329,8 +329,11 @@ class Bench:
 
 
 def make_bench(folder: Path, **changes: Any) -> Bench:
-    """Rounds alone by default: no draft before them, and nothing goes on after them."""
-    usual = {"min_pixels_per_class": 100, "draft_s": 0.0, "consolidate_s": 0.0}
+    """Rounds of the network alone by default: no draft before them, and nothing goes on after them.
+
+    The loop deals with whatever model a round makes; `learners="all"` costs twice as much.
+    """
+    usual = {"min_pixels_per_class": 100, "draft_s": 0.0, "consolidate_s": 0.0, "learners": "network"}
     return Bench(Settings(data_dir=folder, **(usual | changes)))
 
 

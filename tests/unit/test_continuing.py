@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = make_bench(tmp_path, draft_s=3.0, consolidate_s=300.0, score_tasks_per_round=0)
+    bench = make_bench(tmp_path, draft_s=3.0, learners="all", consolidate_s=300.0, score_tasks_per_round=0)
     yield bench
     bench.close()
 
@@ -131,7 +131,7 @@ def test_a_draft_leaves_a_request_for_a_round_alone(bench: Bench) -> None:
 
 
 def test_without_seconds_for_it_there_is_no_draft(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, draft_s=0.0)
+    bench = make_bench(tmp_path, draft_s=0.0, learners="all")
     paint_and_build(bench, 1)
     assert due(bench) == []
     bench.close()
