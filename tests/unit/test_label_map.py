@@ -554,6 +554,12 @@ def test_what_was_only_erased_is_reported_where_there_is_no_background() -> None
 
 def test_a_reviewed_area_with_nothing_in_it_is_reported_where_there_is_no_background() -> None:
     assert codes(label((1, 3), schema=PHASES, reviewed=[Box(0, 0, 1, 3)])) == ["nothing-reviewed"]
+
+
+def test_a_reviewed_area_of_contradictions_is_not_said_to_lack_a_background() -> None:
+    partial = label((1, 2), stroke(N, ["##"]), stroke(C, ["##"]), reviewed=[Box(0, 0, 1, 2)])
+    assert rows(partial) == [".."]
+    assert "nothing-reviewed" not in codes(partial)
     assert codes(label((1, 3), reviewed=[Box(0, 0, 1, 3)])) == []
 
 
