@@ -105,7 +105,7 @@ def test_a_class_that_the_model_does_not_know_gives_a_draft_too(bench: Bench) ->
     with bench.parts.database.write() as connection:
         model = bench.status()["model_version"]
         connection.exec_driver_sql(
-            "UPDATE models SET report = replace(report, '\"Nucleus\":', '\"Other\":') WHERE model_version=?",
+            "UPDATE rounds SET report = replace(report, '\"Nucleus\":', '\"Other\":') WHERE model_version=?",
             (model,),
         )
     assert due(bench) == ["draft"]
