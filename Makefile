@@ -48,7 +48,8 @@ lint: $(INSTALLED)  ## ruff and mypy
 check: lint  ## lint, unit tests and the examples in the docstrings: seconds, no server
 	$(BIN)/pytest tests/unit brushloop core export ingest ml_backend simulation
 
-test: $(INSTALLED)  ## everything that CI runs, with real servers and a real browser
+# Label Studio is installed here: the make below is told where it is, and takes that for somebody's own.
+test: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## everything that CI runs, with real servers and a real browser
 	@$(MAKE) --no-print-directory --jobs=2 lint suite
 
 suite: $(INSTALLED) $(LABEL_STUDIO) system-packages

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,14 @@ def test_every_make_target_that_the_documents_use_exists() -> None:
     }
     assert used
     assert used <= targets
+
+
+def test_everything_that_ci_runs_comes_with_a_label_studio_of_its_own() -> None:
+    of_make = {"LABEL_STUDIO_VENV", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in of_make}
+    arguments = ["make", "--dry-run", "--always-make", "test"]
+    told = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "environment.py --shared label-studio .venv-label-studio" in told.stdout
 
 
 GUIDES = "\n".join(
