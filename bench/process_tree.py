@@ -33,10 +33,18 @@ def roles_of(root_pid: int) -> dict[int, str]:
     while waiting:
         process, role = waiting.pop()
         roles[process.pid] = role
-        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            below = process.children()
-            waiting += [(child, _role_below(role, " ".join(child.cmdline()))) for child in below]
+        for child in _children_of(process):
+            # One that has ended and waits to be asked for its code hides none of the others.
+            with suppress(psutil.NoSuchProcess):
+                waiting.append((child, _role_below(role, " ".join(child.cmdline()))))
     return roles
+
+
+def _children_of(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children())
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return []
 
 
 def _role_below(role: str, command: str) -> str:

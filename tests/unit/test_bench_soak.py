@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
+import psutil
 import pytest
 
+from bench.process_tree import roles_of
 from bench.soak import to_result
 
 STEADY = {"web memory": 400.0, "web threads": 18.0, "worker memory": 440.0, "worker files": 35.0}
@@ -28,3 +35,15 @@ def test_what_grows_without_end_misses_its_goal_alone(name: str) -> None:
 
 def test_calls_that_failed_are_counted() -> None:
     assert not verdicts({}, {"webhooks 500": 2})["no call answered 500"]
+
+
+def test_a_process_that_waits_to_be_asked_for_its_code_hides_no_other() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", ""]) as ended,
+        subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+        ) as lives,
+    ):
+        while psutil.Process(ended.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert lives.pid in roles_of(os.getpid())
