@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 POSTGRES_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 
 
@@ -38,36 +40,81 @@ def missing_services() -> str | None:
     return None
 
 
+class Postgres:
+    """A fresh cluster, to be started, killed and started again. Started by root, it runs as `postgres`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._user, self._bin, self._data = _demoted(folder), POSTGRES_BIN[-1], folder / "data"
+        self._log, self._port = folder / "log", free_port()
+        self._options = f"-p {self._port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        initdb = [self._bin / "initdb", "-D", self._data, "-U", "brushloop", "-A", "trust", "-E", "UTF8"]
+        _run([*initdb, "--no-sync"], self._user)
+        self.url = f"postgresql://brushloop@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        self._control("-o", self._options, "-l", self._log, "-w", "start")
+
+    def stop(self) -> None:
+        self._control("-m", "immediate", "-w", "stop")
+
+    def kill(self) -> None:
+        """End the server at once; its helpers see that and end too, before another one may start."""
+        server = psutil.Process(int((self._data / "postmaster.pid").read_text().splitlines()[0]))
+        helpers = server.children(recursive=True)
+        server.kill()
+        psutil.wait_procs([server, *helpers], timeout=60)
+
+    def _control(self, *arguments: object) -> None:
+        _run([self._bin / "pg_ctl", "-D", self._data, *arguments], self._user)
+
+
+class RedisServer:
+    """A server that keeps nothing, to be started, killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._port = folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([*command, "--dir", str(self._folder)], stdout=log, stderr=log)
+        _wait_for_port(self._port)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(10)
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait(10)
+
+
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """A fresh cluster; yields the address of its empty database. Started by root, it runs as `postgres`."""
-    folder.mkdir(parents=True)
-    user = _demoted(folder)
-    bin_folder, data, port = POSTGRES_BIN[-1], folder / "data", free_port()
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    initdb = [bin_folder / "initdb", "-D", data, "-U", "brushloop", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    _run(initdb, user)
-    _run([bin_folder / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], user)
+    """A cluster of its own; yields the address of its empty database."""
+    server = Postgres(folder)
+    server.start()
     try:
-        yield f"postgresql://brushloop@127.0.0.1:{port}/postgres"
+        yield server.url
     finally:
-        _run([bin_folder / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], user)
+        server.stop()
 
 
 @contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """A fresh server that keeps nothing; yields its address."""
-    folder.mkdir(parents=True)
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+    """A server of its own; yields its address."""
+    server = RedisServer(folder)
+    server.start()
     try:
-        _wait_for_port(port)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield server.url
     finally:
-        server.terminate()
-        server.wait(10)
+        server.stop()
 
 
 def _demoted(folder: Path) -> str | None:
