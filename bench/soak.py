@@ -163,7 +163,8 @@ def _quarters(values: Sequence[float]) -> tuple[float, ...]:
 
 def _to_goal(name: str, allowed: float, quarters: Sequence[float]) -> Goal:
     third, last = quarters[2:]
-    is_level = last <= max(ALLOWED_SHARE * third, third + allowed)
+    # What was not seen did not level off: the process died, or nobody looked at the right one.
+    is_level = min(quarters) > 0 and last <= max(ALLOWED_SHARE * third, third + allowed)
     return Goal(f"{name} levels off: {third:.4g}, then {last:.4g}", is_level)
 
 

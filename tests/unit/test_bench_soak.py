@@ -33,6 +33,11 @@ def test_what_grows_without_end_misses_its_goal_alone(name: str) -> None:
     assert [goal for goal, is_met in found.items() if not is_met] == [f"{name} levels off"]
 
 
+def test_a_process_that_is_gone_does_not_level_off() -> None:
+    looks = [{"worker memory": 440.0 if n < 10 else 0.0} for n in range(40)]
+    assert not any(goal.met for goal in to_result(20.0, looks, {}).goals if "worker" in goal.text)
+
+
 def test_calls_that_failed_are_counted() -> None:
     assert not verdicts({}, {"webhooks 500": 2})["no call answered 500"]
 
