@@ -21,13 +21,16 @@ print(json.dumps([[d.name, d.version, d.metadata.get("Requires-Python") or ""] f
 
 LEFT_OUT = {"pip", "brushloop"}
 
+NO_OLD_WHEELS = {"onnxruntime"}
+"""They claim to run on the oldest Python, and ship nothing for it."""
+
 
 def main(python: str) -> None:
     answer = subprocess.run([python, "-c", LIST_INSTALLED], check=True, capture_output=True, text=True)  # noqa: S603
     for name, version, requires in sorted(json.loads(answer.stdout), key=lambda row: row[0].casefold()):
         if name in LEFT_OUT:
             continue
-        old_too = SpecifierSet(requires).contains(OLDEST_PYTHON)
+        old_too = name not in NO_OLD_WHEELS and SpecifierSet(requires).contains(OLDEST_PYTHON)
         marker = "" if old_too else ' ; python_version >= "3.11"'
         sys.stdout.write(f"{name}=={version.partition('+')[0]}{marker}\n")
 
