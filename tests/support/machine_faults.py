@@ -22,6 +22,8 @@ from ml_backend.storage.database import SQLITE_NAME
 
 FILE_LIMIT = 20_000
 """Bytes that a file may have while the disk is full: less than any checkpoint has."""
+DRIP_S = 150.0
+"""A call that drips is given up after two minutes, and only then said; see `ml_backend.label_studio.connection`."""
 LOCK_S = 22.0
 """Longer than a writer waits for another one."""
 
@@ -204,7 +206,7 @@ FAULTS: dict[str, Fault] = {
     "queue emptied": Fault(queue_emptied, "postgres+redis"),
     **{f"Label Studio answers {how}": Fault(partial(label_studio_away, how)) for how in (401, 404, 500)},
     "Label Studio answers HTML": Fault(partial(label_studio_away, "html")),
-    "Label Studio drips": Fault(partial(label_studio_away, "drip")),
+    "Label Studio drips": Fault(partial(label_studio_away, "drip"), least_s=DRIP_S),
     "disk full": Fault(disk_full),
     "worker stopped": Fault(worker_stopped),
     "training killed": Fault(training_killed),
