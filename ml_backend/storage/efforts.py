@@ -94,14 +94,19 @@ def list_newest(connection: Connection, project_id: int, limit: int) -> list[New
         .order_by(t.truth_seq.desc(), t.task_id.desc())
         .limit(limit)
     )
+    rows = connection.execute(query).all()
+    e = tables.efforts.c
+    of_tasks = sa.select(e.task_id, e.measured).where(
+        e.project_id == project_id, e.task_id.in_([row.task_id for row in rows])
+    )
+    measured: dict[int, list[dict[str, Any]]] = {row.task_id: [] for row in rows}
+    for effort in connection.execute(of_tasks):
+        measured[effort.task_id].append(json.loads(effort.measured))
     return [
         NewestTruth(
-            row.task_id,
-            json.loads(row.truth),
-            json.loads(row.findings or "[]"),
-            list(find_measured(connection, project_id, row.task_id).values()),
+            row.task_id, json.loads(row.truth), json.loads(row.findings or "[]"), measured[row.task_id]
         )
-        for row in connection.execute(query)
+        for row in rows
     ]
 
 
