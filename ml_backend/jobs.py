@@ -23,7 +23,7 @@ from huey.serializer import Serializer
 
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
-from ml_backend.fair_places import FairPlaces
+from ml_backend.processes.fair_places import FairPlaces
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError, PayloadError
 from ml_backend.label_studio import project_order
 from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.json_rows import batch_rows
 from ml_backend.label_studio.payloads import find_webhook_key, parse_project, parse_summary, parse_task
 from ml_backend.ports import HeldPrediction, ProjectRecord, TaskRecord, TaskSummary
 
@@ -122,7 +123,8 @@ class LabelStudioClient:
         its whole batch. Such a batch is halved until only the culprit is left out.
         """
         path = f"/api/projects/{int(project_id)}/import/predictions"
-        return sum(self._push(path, batch) for batch in _batches(predictions))
+        rows = ({"task": task_id, **prediction} for task_id, prediction in predictions)
+        return sum(self._push(path, batch) for batch in batch_rows(rows, MAX_BATCH, MAX_BATCH_BYTES))
 
     def list_predictions(
         self, project_id: int, task_ids: Sequence[int]
@@ -194,18 +196,3 @@ def _understood(parse: Callable[..., _Record], *arguments: object) -> _Record:
         return parse(*arguments)
     except PayloadError as error:
         raise LabelStudioUnavailableError(f"Label Studio's answer cannot be understood: {error}") from None
-
-
-def _batches(predictions: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[list[bytes]]:
-    """Encode predictions and group them into bodies of a bounded size."""
-    batch: list[bytes] = []
-    n_bytes = 0
-    for task_id, prediction in predictions:
-        row = json.dumps({"task": task_id, **prediction}, allow_nan=False).encode()
-        if batch and (len(batch) == MAX_BATCH or n_bytes + len(row) > MAX_BATCH_BYTES):
-            yield batch
-            batch, n_bytes = [], 0
-        batch.append(row)
-        n_bytes += len(row)
-    if batch:
-        yield batch

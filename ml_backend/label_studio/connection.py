@@ -18,7 +18,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.network import make_patient
-from ml_backend.patience import check_stop, patience
+from ml_backend.processes.patience import check_stop, patience
 
 DEFAULT_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0

@@ -26,7 +26,7 @@ from pathlib import Path
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import child_environment
 from ml_backend.label_studio.image_frame import ImageLimits
-from ml_backend.patience import LOOK_S, check_stop
+from ml_backend.processes.patience import LOOK_S, check_stop
 
 Decode = Callable[[Path, Path, ImageLimits], None]
 """Read an image file and write its pixels to another file, in numpy's format."""
@@ -139,6 +139,8 @@ class _Child:
         )
         if self._process.stdin is None or self._process.stdout is None:
             raise ValueError("both ends were asked to be pipes")
+        # It may end by itself, long before anybody asks again: without somebody who waits it stays a zombie.
+        threading.Thread(target=self._process.wait, name="decoder", daemon=True).start()
         self._asked, self._answers = self._process.stdin, self._process.stdout
 
     def ask(self, line: bytes, longest_s: float) -> dict[str, object] | None:

@@ -20,7 +20,7 @@ from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_w
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.network import make_patient
-from ml_backend.patience import check_stop, patience
+from ml_backend.processes.patience import check_stop, patience
 
 MAX_REDIRECTS = 5
 CONNECT_TIMEOUT_S = 5.0

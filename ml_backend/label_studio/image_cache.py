@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.scratch import scratch_file, sweep_scratch
+from ml_backend.processes.scratch import scratch_file, sweep_scratch
 
 SCRATCH_LIFE_S = 3600.0
 """An unfinished file of a process of which nobody can say whether it lives goes after this long."""

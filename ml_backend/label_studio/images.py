@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import Settings
-from ml_backend.fair_places import FairPlaces
 from ml_backend.label_studio.addresses import (
     SOURCE_SCHEME,
     Address,
@@ -35,7 +34,8 @@ from ml_backend.label_studio.image_cache import ImageCache
 from ml_backend.label_studio.image_files import read_size
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.label_config import find_image_address
-from ml_backend.patience import check_stop, is_over, patience, waiting_for
+from ml_backend.processes.fair_places import FairPlaces
+from ml_backend.processes.patience import check_stop, is_over, patience, waiting_for
 
 DEFAULT_IMAGE_KEY = "image"
 SOURCE_KEY = "source"

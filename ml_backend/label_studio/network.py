@@ -11,7 +11,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from ml_backend import patience
+from ml_backend.processes import patience
 
 LONGEST_WRITE_S = 10.0
 """A write cannot be looked at while it waits; this long a server may refuse to read when one is to stop."""

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.json_rows import batch_rows
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 DROPPED_IN_NAMES = re.compile(r"[^-\w.]")
@@ -101,7 +102,7 @@ class Uploads:
 
     def add_tasks(self, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Make tasks, each with `data` and maybe `annotations`."""
-        for batch in _task_batches(tasks):
+        for batch in batch_rows(tasks, MOST_TASKS, MOST_TASK_BYTES):
             body = b"[" + b",".join(batch) + b"]"
             answer = self._connection.request("POST", f"{self._path}/import", content=body)
             if int(answer["task_count"]) != len(batch):
@@ -116,17 +117,3 @@ class Uploads:
     def _by_name(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         files = [str(row.get("file", "")) for row in rows]
         return {plain_name(file): f"{self._prefix}/data/{quote(file)}" for file in files}
-
-
-def _task_batches(tasks: Sequence[Mapping[str, Any]]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    n_bytes = 0
-    for task in tasks:
-        row = json.dumps(task, allow_nan=False).encode()
-        if batch and (len(batch) == MOST_TASKS or n_bytes + len(row) > MOST_TASK_BYTES):
-            yield batch
-            batch, n_bytes = [], 0
-        batch.append(row)
-        n_bytes += len(row)
-    if batch:
-        yield batch

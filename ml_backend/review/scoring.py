@@ -18,8 +18,8 @@ from ml_backend.due import is_training
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
-from ml_backend.patience import is_over
 from ml_backend.ports import TaskRecord
+from ml_backend.processes.patience import is_over
 from ml_backend.review.score_choice import choose_tasks_to_score
 from ml_backend.rounds.lease import list_gone
 from ml_backend.storage import predictions, reviews, scorings, tables, tasks

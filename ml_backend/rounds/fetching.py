@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from core.errors import ImageError
 from ml_backend.parts import Parts
-from ml_backend.patience import is_over, patience
+from ml_backend.processes.patience import is_over, patience
 from ml_backend.rounds.lease import Lease
 from ml_backend.storage import rounds
 from ml_backend.training import TrainingSpec

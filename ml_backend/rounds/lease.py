@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
-from ml_backend.process_identity import find_start_time, name_machine
+from ml_backend.processes.process_identity import find_start_time, name_machine
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import rounds, row_leases
 from ml_backend.storage.projects import Project, get_project

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 
 import psutil
 
@@ -25,9 +26,12 @@ def end_orphans() -> list[int]:
     for process in psutil.process_iter():
         owner = _find_owner(process)
         if owner and process.pid not in spared and is_gone(owner):
-            log.warning("end_orphan pid=%d", process.pid)
-            process.kill()  # psutil compares the start time first: the number may have been given out again
-            ended.append(process.pid)
+            # It may end by itself just now. psutil compares the start time before it kills: the number may
+            # have been given out again.
+            with suppress(psutil.Error):
+                process.kill()
+                log.warning("end_orphan pid=%d", process.pid)
+                ended.append(process.pid)
     return ended
 
 

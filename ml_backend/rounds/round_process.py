@@ -29,9 +29,9 @@ from core.rounds import RoundSettings
 from core.training.optimiser import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
-from ml_backend.patience import patience, waiting_for
 from ml_backend.ports import ImageSource
-from ml_backend.priority import LOWER_PRIORITY, LOWEST_PRIORITY, step_back_process
+from ml_backend.processes.patience import patience, waiting_for
+from ml_backend.processes.priority import LOWER_PRIORITY, LOWEST_PRIORITY, step_back_process
 from ml_backend.rounds import troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.storage.kept_maps import KeptMaps

@@ -6,7 +6,7 @@
                                      truth/<task>-<seq>.npz  label maps: all truth, training, hold-out
                                      pictures/<version>/     PNGs, made when somebody asks
                                      sources/                originals that `brushloop import` kept
-                                     scratch/                unfinished files, see `ml_backend.scratch`
+                                     scratch/                unfinished files: `processes.scratch`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.scratch import new_scratch, read_clock, remove, scratch_file, sweep_scratch
+from ml_backend.processes.scratch import new_scratch, read_clock, remove, scratch_file, sweep_scratch
 from ml_backend.storage.kept_maps import sweep_maps
 from ml_backend.storage.label_map_files import SUFFIX, read_map, write_maps
 

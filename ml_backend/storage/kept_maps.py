@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors.numpy import load, save
 
 from core.network.feature_maps import Map
-from ml_backend.scratch import scratch_file, sweep_scratch
+from ml_backend.processes.scratch import scratch_file, sweep_scratch
 
 log = logging.getLogger(__name__)
 

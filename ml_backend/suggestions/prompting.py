@@ -27,8 +27,8 @@ from ml_backend.label_studio.label_config import LabelConfig, find_config
 from ml_backend.label_studio.prompts import AskedPrompt, read_painted, read_prompt
 from ml_backend.label_studio.results import to_prompted_regions
 from ml_backend.parts import Parts
-from ml_backend.patience import is_over, patience, waiting_for
 from ml_backend.ports import TaskRecord
+from ml_backend.processes.patience import is_over, patience, waiting_for
 from ml_backend.storage import models
 from ml_backend.storage.models import UNTRAINED, StoredModel
 from ml_backend.storage.projects import Project, find_project

@@ -32,8 +32,8 @@ from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.results import to_prediction
 from ml_backend.parts import Parts
-from ml_backend.patience import is_over, patience, waiting_for
 from ml_backend.ports import TaskRecord
+from ml_backend.processes.patience import is_over, patience, waiting_for
 from ml_backend.rounds.readable import keep_readable
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import models, predictions, reviews, tasks

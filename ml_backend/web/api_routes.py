@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from ml_backend.errors import BusyError, NotFoundError, PayloadError
-from ml_backend.fair_places import FairPlaces
+from ml_backend.processes.fair_places import FairPlaces
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop, PictureKind
 

@@ -37,7 +37,7 @@ from ml_backend.errors import (
     TooLargeError,
     UnauthorizedError,
 )
-from ml_backend.fair_places import FairPlaces
+from ml_backend.processes.fair_places import FairPlaces
 from ml_backend.web.api_routes import api_routes
 from ml_backend.web.auth import CHALLENGE, install_auth
 from ml_backend.web.callers import install_caller_checks

@@ -12,7 +12,6 @@ from flask.typing import ResponseReturnValue
 
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError
-from ml_backend.fair_places import FairPlaces
 from ml_backend.label_studio.payloads import (
     WEBHOOK_KEY_HEADER,
     PredictRequest,
@@ -20,6 +19,7 @@ from ml_backend.label_studio.payloads import (
     parse_setup,
     parse_webhook,
 )
+from ml_backend.processes.fair_places import FairPlaces
 from ml_backend.web.bodies import read_object
 from ml_backend.web.loop import Loop
 from ml_backend.web.prometheus import Metrics

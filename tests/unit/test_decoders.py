@@ -23,7 +23,7 @@ from ml_backend.label_studio.decoders import BrokenDecoderError, BrokenImages, D
 from ml_backend.label_studio.image_cache import write_pixels
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
-from ml_backend.patience import patience
+from ml_backend.processes.patience import patience
 
 LIMITS = ImageLimits(max_bytes=10**8, max_pixels=12 * 10**7)
 PIXELS = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
@@ -188,6 +188,17 @@ def test_a_child_that_ended_because_nobody_asked_is_replaced(tmp_path: Path) -> 
         for child in psutil.Process().children():
             if child.pid not in before:
                 child.wait(20)
+    fake.close()
+
+
+def test_a_child_that_ended_leaves_no_zombie(tmp_path: Path) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    fake = Decoders(fake_command(idle_s=0.05))
+    decode(fake, write_png(tmp_path / "a.png"))
+    deadline = time.monotonic() + 20
+    while {child.pid for child in psutil.Process().children()} - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert {child.pid for child in psutil.Process().children()} <= before
     fake.close()
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
-from ml_backend import process_identity
 from ml_backend.bootstrap import build_parts
 from ml_backend.config import OWNER_VARIABLE, Settings
-from ml_backend.process_identity import find_ended, name_scratch
+from ml_backend.processes import process_identity
+from ml_backend.processes.process_identity import find_ended, name_scratch
+from ml_backend.processes.scratch import scratch_file, sweep_scratch
 from ml_backend.rounds.lease import name_owner
 from ml_backend.rounds.orphans import end_orphans
-from ml_backend.scratch import scratch_file, sweep_scratch
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.kept_maps import KeptMaps
 
@@ -33,7 +33,9 @@ def run_to_its_end(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def ended_scratch() -> str:
-    return run_to_its_end("from ml_backend.process_identity import name_scratch; print(name_scratch())")
+    return run_to_its_end(
+        "from ml_backend.processes.process_identity import name_scratch; print(name_scratch())"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from loop_fakes import make_bench
 
 from core.errors import ImageUnavailableError, RoundCancelledError
 from ml_backend.errors import LabelStudioUnavailableError
-from ml_backend.fair_places import FairPlaces
 from ml_backend.label_studio import downloads
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
-from ml_backend.patience import patience
+from ml_backend.processes.fair_places import FairPlaces
+from ml_backend.processes.patience import patience
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"
 SOON_S = 5.0

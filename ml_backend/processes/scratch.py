@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ml_backend.process_identity import find_ended, name_scratch
+from ml_backend.processes.process_identity import find_ended, name_scratch
 
 
 def new_scratch(folder: Path, start: str = "") -> Path:

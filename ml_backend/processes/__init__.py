@@ -1,0 +1,1 @@
+"""What processes and threads share: places, patience, priorities, names, unfinished files."""
