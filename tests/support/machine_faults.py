@@ -23,7 +23,7 @@ from ml_backend.storage.database import SQLITE_NAME
 FILE_LIMIT = 20_000
 """Bytes that a file may have while the disk is full: less than any checkpoint has."""
 DRIP_S = 150.0
-"""A call that drips is given up after two minutes, and only then said; see `ml_backend.label_studio.connection`."""
+"""Calls that drip are given up after two minutes (`label_studio.connection`), and only then it is said."""
 LOCK_S = 22.0
 """Longer than a writer waits for another one."""
 
