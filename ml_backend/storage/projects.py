@@ -90,6 +90,12 @@ def still_exists(connection: Connection, project: Project) -> bool:
     return known is not None and known.folder == project.folder
 
 
+def is_current(connection: Connection, project: Project, model_version: str) -> bool:
+    """Whether this is the version that answers now, which may have moved since `project` was read."""
+    found = find_project(connection, project.project_id)
+    return found is not None and found.current_version == model_version
+
+
 def remember_project(connection: Connection, project_id: int, created_s: int | None) -> Project | None:
     """Find the project that a call is about, or make its row.
 

@@ -38,7 +38,7 @@ from ml_backend.rounds.readable import keep_readable
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import models, predictions, reviews, tasks
 from ml_backend.storage.models import StoredModel
-from ml_backend.storage.projects import Project, find_project, still_exists
+from ml_backend.storage.projects import Project, find_project, is_current, still_exists
 from ml_backend.strokes.build_truth import TaskTruth
 from ml_backend.suggestions.answers import (
     fingerprint,
@@ -242,20 +242,19 @@ class Suggester:
             model.model_version,
             str(task.task_id),
         )
-        answer, asked = (
-            dict(answer),
-            [to_region_record(region, checkpoint.schema) for region in suggestion.regions],
-        )
+        asked = [to_region_record(region, checkpoint.schema) for region in suggestion.regions]
         # Kept before it is sent: a correction may follow at once, and teaches by the difference to this.
         with self.parts.database.write() as connection:
             if still_exists(connection, project):
                 now = self.parts.clock()
                 tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
                 predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
-                predictions.save_prediction(
-                    connection, project.project_id, task.task_id, request.fingerprint, answer, asked, now,
-                    prediction.embedding, seen_classes(suggestion, checkpoint.schema),
-                )  # fmt: skip
+                # Another version may count by now, and its answer is not to be displaced by an older look.
+                if is_current(connection, project, model.model_version):
+                    predictions.save_prediction(
+                        connection, project.project_id, task.task_id, request.fingerprint, answer, asked, now,
+                        prediction.embedding, seen_classes(suggestion, checkpoint.schema),
+                    )  # fmt: skip
         return answer
 
     def _annotated(self, request: _Request, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -309,6 +309,27 @@ def test_the_same_is_asked_in_every_process(tmp_path: Path) -> None:
     bench.close()
 
 
+def test_an_answer_of_a_version_that_counts_no_more_displaces_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, suggester = bench.status()["model_version"], bench.loop._suggester
+    bench.submit(3)
+    bench.loop.run_round(1)
+    predict = suggester.predict
+
+    def roll_back_meanwhile(*given: Any, **more: Any) -> Prediction:
+        monkeypatch.setattr(suggester, "predict", predict)
+        bench.loop.rollback(1, first)
+        ask(bench, 9)
+        return predict(*given, **more)
+
+    monkeypatch.setattr(suggester, "predict", roll_back_meanwhile)
+    (late,) = ask(bench, 9)
+    assert late is not None  # who asked has it, and what was sent is remembered
+    assert late["model_version"] != first
+    assert [task["task"] for task in bench.loop.ranked_tasks(1)] == [9]
+
+
 def test_a_rolled_back_model_answers_at_once(bench: Bench) -> None:
     first = bench.status()["model_version"]
     bench.submit(3)
