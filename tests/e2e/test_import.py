@@ -74,6 +74,11 @@ def run_import(backend: Backend, *arguments: str) -> subprocess.CompletedProcess
     )
 
 
+def list_sources(backend: Backend) -> set[Path]:
+    """The originals that were kept, of all projects."""
+    return set(Path(backend.environment["DATA_DIR"]).glob("projects/*/sources/*.tif"))
+
+
 def list_tasks(label_studio: RealLabelStudio, project_id: int) -> dict[str, TaskSummary]:
     summaries = LabelStudioClient(label_studio.connection).iter_task_summaries(project_id)
     return {str(summary.data["file"]): summary for summary in summaries}
@@ -89,6 +94,7 @@ def test_people_see_a_picture_and_the_network_reads_every_channel(
     label_studio: RealLabelStudio, backend: Backend, folder: Path, pixels: np.ndarray
 ) -> None:
     project_id = set_up(label_studio, backend, "Import")
+    before = list_sources(backend)
     done = run_import(backend, str(folder), "--project", str(project_id))
     assert done.returncode == 1, done.stderr
     assert "left out: torn.tif: " in done.stdout
@@ -101,7 +107,7 @@ def test_people_see_a_picture_and_the_network_reads_every_channel(
         label_studio.url + str(task.data["image"]), headers={"Authorization": f"Token {label_studio.api_key}"}
     )
     assert shown.headers["content-type"] == "image/png"
-    (kept,) = Path(backend.environment["DATA_DIR"]).glob("projects/*/sources/*.tif")
+    (kept,) = list_sources(backend) - before
     assert task.data["source"] == f"brushloop-source:{kept.name}"
     assert np.array_equal(read_image(kept, ImageLimits(10**9, 10**9)), pixels)
     assert "source" not in tasks["plain.png"].data
