@@ -190,26 +190,36 @@ def damaged(pattern: str, house: House) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Fault:
-    """How to make it, the backend that it is about (None: both), and how long it lasts at least."""
+    """How to make it, and what names it: a pattern that the words of another trouble do not fit."""
 
     make: Callable[[House], AbstractContextManager[None]]
+    words: str
     backend: str | None = None
+    """What it is about; None: both."""
     least_s: float = 3.0
 
 
+def away(how: int | str, words: str, least_s: float = 3.0) -> Fault:
+    return Fault(partial(label_studio_away, how), words, least_s=least_s)
+
+
+DATABASE = "database did not answer as it should"
+
 FAULTS: dict[str, Fault] = {
-    "database locked for 22 s": Fault(write_lock, "sqlite", LOCK_S),
-    "database files read-only": Fault(sqlite_read_only, "sqlite"),
-    "database read-only": Fault(postgres_read_only, "postgres+redis"),
-    "database away": Fault(partial(wire_cut, "database"), "postgres+redis"),
-    "queue away": Fault(partial(wire_cut, "queue"), "postgres+redis"),
-    "queue emptied": Fault(queue_emptied, "postgres+redis"),
-    **{f"Label Studio answers {how}": Fault(partial(label_studio_away, how)) for how in (401, 404, 500)},
-    "Label Studio answers HTML": Fault(partial(label_studio_away, "html")),
-    "Label Studio drips": Fault(partial(label_studio_away, "drip"), least_s=DRIP_S),
-    "disk full": Fault(disk_full),
-    "worker stopped": Fault(worker_stopped),
-    "training killed": Fault(training_killed),
-    "label maps damaged": Fault(partial(damaged, "truth/*")),
-    "live version damaged": Fault(partial(damaged, "models/*/*.safetensors")),
+    "database locked for 22 s": Fault(write_lock, "database is locked", "sqlite", LOCK_S),
+    "database files read-only": Fault(sqlite_read_only, DATABASE, "sqlite"),
+    "database read-only": Fault(postgres_read_only, "read-only", "postgres+redis"),
+    "database away": Fault(partial(wire_cut, "database"), DATABASE, "postgres+redis"),
+    "queue away": Fault(partial(wire_cut, "queue"), "queue cannot be reached", "postgres+redis"),
+    "queue emptied": Fault(queue_emptied, "queue", "postgres+redis"),
+    "Label Studio answers 401": away(401, r"refuses the credential \(401\)"),
+    "Label Studio answers 404": away(404, r"\(404\)"),
+    "Label Studio answers 500": away(500, "Label Studio"),
+    "Label Studio answers HTML": away("html", "not JSON"),
+    "Label Studio drips": away("drip", "Label Studio", DRIP_S),
+    "disk full": Fault(disk_full, "DATA_DIR"),
+    "worker stopped": Fault(worker_stopped, "no worker has been seen"),
+    "training killed": Fault(training_killed, "SIGKILL"),
+    "label maps damaged": Fault(partial(damaged, "truth/*"), "label maps"),
+    "live version damaged": Fault(partial(damaged, "models/*/*.safetensors"), "weights of r"),
 }
