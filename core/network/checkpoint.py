@@ -24,7 +24,7 @@ from core.network.mixture import Share, network_weight
 from core.network.outputs import Weights
 from core.network.pixels import NumberRange, PixelStatistics
 from core.network.quick import check_learners
-from core.network.unet import build_network, copy_weights
+from core.network.unet import PLAIN, build_network, copy_weights
 from core.objects.measure import ObjectLimits
 from core.schema import LabelSchema
 
@@ -33,8 +33,8 @@ WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
 FORMAT = 3
 """Raised when an older reader could not understand a newer record."""
 
-WITHOUT_LEARNERS = 2
-"""The format of records from before there were learners beside the network; they are read as ever."""
+OF_PLAIN_NETWORK, WITHOUT_LEARNERS = 1, 2
+"""Formats of before: with a network that answers and is trained no more; without learners beside it."""
 
 LEARNER = "learner"
 """Name prefix of the tensors of a learner beside the network: `learner.NAME.TENSOR`."""
@@ -135,8 +135,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raw = (folder / WEIGHTS_FILE).read_bytes()
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the checkpoint {folder.name}: {error}") from error
-    if not isinstance(record, dict) or record.get("format") not in (WITHOUT_LEARNERS, FORMAT):
-        raise CheckpointError(f"the record of {folder.name} is not of format {FORMAT}")
+    _check_format(record, folder.name)
     if hashlib.sha256(raw).hexdigest() != record.get("weights_sha256"):
         raise CheckpointError(f"the weights of {folder.name} are not the ones of its record")
     try:
@@ -146,6 +145,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except (BrushloopError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {folder.name} does not fit together: {error}") from error
     return checkpoint
+
+
+def _check_format(record: Any, name: str) -> None:
+    found = record.get("format") if isinstance(record, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise CheckpointError(
+            f"{name} is of format {found}, which a newer Brushloop writes: install that one"
+        )
+    if found not in (OF_PLAIN_NETWORK, WITHOUT_LEARNERS, FORMAT):
+        raise CheckpointError(f"the record of {name} is not of format {FORMAT}")
+
+
+def _read_architecture(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    architecture: Mapping[str, Any] = record["architecture"]
+    return {**architecture, "kind": PLAIN} if record["format"] == OF_PLAIN_NETWORK else architecture
 
 
 def _weight_bytes(checkpoint: Checkpoint) -> bytes:
@@ -191,7 +205,7 @@ def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
     weights, learners = _split_learners(tensors)
     return Checkpoint(
         schema=LabelSchema.from_records(record["schema"]),
-        architecture=record["architecture"],
+        architecture=_read_architecture(record),
         weights=weights,
         statistics=_read_statistics(record["statistics"]),
         temperature=float(record["temperature"]),

@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.network.levels import BLOCK_REACH_PX, Levels
 from core.network.outputs import DETAIL_WIDTH, HEAD, OUTLINE, Network, Weights
+from core.network.plain_unet import PlainUNet
 from core.network.timm_network import KIND, build_timm_network, margin_of_timm, stride_of_timm
 
 DEFAULT_WIDTHS = (32, 64, 128)
@@ -26,8 +28,8 @@ DEFAULT_WIDTHS = (32, 64, 128)
 FOLD_PX = 2
 """Pixels of a side that are folded into the channels of one, before the first level."""
 
-BLOCK_REACH_PX = 2
-"""How far two 3 x 3 convolutions reach, in pixels of their level."""
+PLAIN = "plain_unet"
+"""Kind of the network of checkpoints of format 1. It answers, and no round goes on from it."""
 
 
 def build_architecture(
@@ -51,7 +53,11 @@ def stride_of(architecture: Mapping[str, Any]) -> int:
     """
     if architecture["kind"] == KIND:
         return stride_of_timm(architecture)
-    return int(FOLD_PX * 2 ** (len(architecture["widths"]) - 1))
+    return int(_fold_of(architecture) * 2 ** (len(architecture["widths"]) - 1))
+
+
+def _fold_of(architecture: Mapping[str, Any]) -> int:
+    return 1 if architecture["kind"] == PLAIN else FOLD_PX
 
 
 def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
@@ -67,12 +73,12 @@ def receptive_margin_px(architecture: Mapping[str, Any]) -> int:
     """
     if architecture["kind"] == KIND:
         return margin_of_timm(architecture)
-    stride, depth = stride_of(architecture), len(architecture["widths"])
+    stride, depth, fold_px = stride_of(architecture), len(architecture["widths"]), _fold_of(architecture)
     reach = 0
     for position in range(stride):
-        folded = position // FOLD_PX
+        folded = position // fold_px
         low, high = _interval_read(folded, folded, level=0, depth=depth)
-        reach = max(reach, position - FOLD_PX * low, FOLD_PX * high + FOLD_PX - 1 - position)
+        reach = max(reach, position - fold_px * low, fold_px * high + fold_px - 1 - position)
     return math.ceil(reach / stride) * stride
 
 
@@ -109,8 +115,9 @@ def build_network(architecture: Mapping[str, Any], seed: int = 0) -> Network:
     if architecture["kind"] == KIND:
         network: Network = build_timm_network(architecture, seed)
     else:
+        kind = PlainUNet if architecture["kind"] == PLAIN else UNet
         with torch.device("meta"):
-            network = UNet(architecture["in_channels"], architecture["n_classes"], architecture["widths"])
+            network = kind(architecture["in_channels"], architecture["n_classes"], architecture["widths"])
         network.to_empty(device="cpu")
     for parameter in network.parameters():
         if parameter.ndim == 4:  # the memory format that convolutions on processors are fastest in
@@ -215,53 +222,21 @@ def _channels_of(weights: Mapping[str, Tensor]) -> int:
     return int(weights["detail.weight"].shape[1])
 
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions, each followed by a rectifier: (N, c_in, H, W) to (N, c_out, H, W)."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.second = nn.Conv2d(c_out, c_out, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first(x), inplace=True)
-        return F.relu(self.second(x), inplace=True)
-
-
-class UNet(Network):
+class UNet(Levels):
     """A U-Net on the folded image, and one layer at full resolution.
 
-    References: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597; Shi et al. 2016 for folding
-    pixels into channels and back, https://arxiv.org/abs/1609.05158
+    References: Shi et al. 2016 for folding pixels into channels and back, https://arxiv.org/abs/1609.05158
     """
 
     def __init__(self, in_channels: int, n_classes: int, widths: Sequence[int]) -> None:
         super().__init__()
-        inputs = [in_channels * FOLD_PX**2, *widths[:-1]]
-        self.encoder = nn.ModuleList(Block(a, b) for a, b in zip(inputs, widths, strict=True))
-        deep_to_shallow = list(zip(widths[1:], widths[:-1], strict=True))[::-1]
-        # Narrowing before enlarging makes the most expensive level a third cheaper.
-        self.narrow = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in deep_to_shallow)
-        self.decoder = nn.ModuleList(Block(2 * shallow, shallow) for _, shallow in deep_to_shallow)
+        self.add_levels(in_channels * FOLD_PX**2, widths)
         self.unfold = nn.Conv2d(widths[0], DETAIL_WIDTH * FOLD_PX**2, 1)
         self.detail = nn.Conv2d(in_channels, DETAIL_WIDTH, 3, padding=1)
         self.add_outputs(n_classes)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`(N, DETAIL_WIDTH, H, W)`, what the outputs read, and `(N, widths[-1], h, w)`, the deepest."""
-        around, deepest = self.context(x)
+        around, deepest = self.context(F.pixel_unshuffle(x, FOLD_PX))
         context = F.pixel_shuffle(self.unfold(around), FOLD_PX)
         return F.relu(context + self.detail(x), inplace=True), deepest
-
-    def context(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(N, widths[0], H / FOLD_PX, W / FOLD_PX)`: the U-Net proper; and its deepest level."""
-        x = F.pixel_unshuffle(x, FOLD_PX)
-        skips = []
-        for level, block in enumerate(self.encoder):
-            x = block(F.max_pool2d(x, 2) if level else x)
-            skips.append(x)
-        deepest = skips.pop()
-        for narrow, block in zip(self.narrow, self.decoder, strict=True):
-            enlarged = F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = block(torch.cat([enlarged, skips.pop()], dim=1))
-        return x, deepest

@@ -20,6 +20,7 @@ from core.network.pixels import conform_channels as conform_image
 from core.network.timm_network import KIND, build_timm_architecture
 from core.network.unet import (
     DEFAULT_WIDTHS,
+    PLAIN,
     build_architecture,
     conform_channels,
     conform_classes,
@@ -48,9 +49,10 @@ def choose_start(current: Checkpoint | None, is_draft: bool) -> Checkpoint | Non
 
     A draft learnt from everything, also from what is now held out. The first round with a hold-out must
     not start from it, or the hold-out would check a model that has seen it. A model whose network was
-    never taught has nothing to go on from either: its other learners start from nothing in every round.
+    never taught has nothing to go on from either: its other learners start from nothing in every round. One
+    of the first format has a network that is not trained any more.
     """
-    if current is not None and current.taught == ():
+    if current is not None and (current.taught == () or current.architecture["kind"] == PLAIN):
         return None
     if current is not None and current.is_draft and not is_draft:
         return None

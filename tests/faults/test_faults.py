@@ -165,7 +165,7 @@ def try_fault(house: House, fault: Fault, moment: str, number: int) -> tuple[str
     began = time.monotonic()
 
     def is_as_before() -> bool:
-        house.restart_worker()
+        house.restart_ended()
         return is_trained(house.stack, number)
 
     wait_until(is_as_before, HEALED_S, f"all is trained on after {moment}", house.stack.describe)

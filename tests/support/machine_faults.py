@@ -40,11 +40,16 @@ class House:
     def worker(self) -> psutil.Process:
         return psutil.Process(self.stack.workers[-1].pid)
 
-    def restart_worker(self) -> None:
-        """As a container's restart policy does with one that refused to start."""
+    def restart_ended(self) -> None:
+        """As a container's restart policy does: with a worker that refused to start, or whoever was killed.
+
+        The kernel ends a process by SIGBUS that writes to a mapped file which nobody may write to any more.
+        """
         if self.stack.workers and self.stack.workers[-1].poll() is not None:
             self.stack.workers.pop()
             self.stack.start_worker()
+        if self.stack.web and self.stack.web.poll() is not None:
+            self.stack.start_web()
 
     def list_processes(self) -> list[int]:
         """The worker and all below it, and the web process."""

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from core.network.base_weights import load_base, save_base
-from core.network.checkpoint import Checkpoint
+from core.network.checkpoint import Checkpoint, load_checkpoint
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics
 from core.network.unet import build_architecture
 from core.rounds import Example
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.training.beginning import FEW_OBJECTS, Beginning, begin, keep_of_base
+from core.training.beginning import FEW_OBJECTS, Beginning, begin, choose_start, keep_of_base
 from core.training.round_report import Origin
 from core.training.sampling import OpenExample, open_positions
 
@@ -92,3 +92,10 @@ def test_base_weights_of_an_older_network_give_way_to_the_shipped_ones(tmp_path:
     beginning = begin(None, schema, [opened], np.random.default_rng(0), base=tmp_path / "base")
     assert beginning.origin == "base"
     assert torch.equal(beginning.weights["head.weight"], load_base()["head.weight"])
+
+
+def test_no_round_goes_on_from_the_network_of_the_first_format() -> None:
+    checkpoints = Path(__file__).parents[1] / "fixtures" / "checkpoints"
+    assert choose_start(load_checkpoint(checkpoints / "format-1"), is_draft=False) is None
+    second = load_checkpoint(checkpoints / "format-2")
+    assert choose_start(second, is_draft=False) is second

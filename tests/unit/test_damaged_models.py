@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from loop_fakes import Bench, make_bench
 
 from core.errors import CheckpointError
 from core.network.checkpoint import FORMAT, load_checkpoint
+from core.network.inference import infer_logits, load_network
+from core.network.unet import receptive_margin_px
 from ml_backend.due import find_due
 from ml_backend.errors import ConflictError
 from ml_backend.storage import models
@@ -67,13 +70,13 @@ def flip_a_byte(folder: Path) -> None:
     weights.write_bytes(bytes(content))
 
 
-def take_an_old_format(folder: Path) -> None:
-    shutil.rmtree(folder)
-    shutil.copytree(CHECKPOINTS / "format-1", folder)
+def take_a_newer_format(folder: Path) -> None:
+    record = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps(record | {"format": FORMAT + 1}))
 
 
 DAMAGES: list[Callable[[Path], None]] = [
-    truncate, empty, fill_with_garbage, flip_a_byte, take_an_old_format, shutil.rmtree,
+    truncate, empty, fill_with_garbage, flip_a_byte, take_a_newer_format, shutil.rmtree,
 ]  # fmt: skip
 
 
@@ -129,10 +132,27 @@ def test_going_back_to_a_version_that_cannot_be_read_is_a_conflict(bench: Bench)
     assert bench.status()["model_version"] == second
 
 
-def test_a_checkpoint_of_every_released_format_is_kept_and_read_or_refused_by_name() -> None:
-    assert sorted(folder.name for folder in CHECKPOINTS.iterdir()) == [
-        f"format-{number}" for number in range(1, FORMAT + 1)
-    ]
-    assert load_checkpoint(CHECKPOINTS / f"format-{FORMAT}").schema.names == ("Background", "Nucleus")
-    with pytest.raises(CheckpointError, match="not of format"):
-        load_checkpoint(CHECKPOINTS / "format-1")
+def test_a_checkpoint_of_every_released_format_is_kept_and_read() -> None:
+    names = [f"format-{number}" for number in range(1, FORMAT + 1)]
+    assert sorted(folder.name for folder in CHECKPOINTS.iterdir() if folder.is_dir()) == names
+    for name in names:
+        assert load_checkpoint(CHECKPOINTS / name).schema.names == ("Background", "Nucleus")
+
+
+def test_a_checkpoint_of_the_first_format_answers_as_it_did_when_it_was_written() -> None:
+    """`format-1-answer.npz` holds an image and the logits of the code that wrote the checkpoint."""
+    kept = np.load(CHECKPOINTS / "format-1-answer.npz")
+    checkpoint = load_checkpoint(CHECKPOINTS / "format-1")
+    logits = infer_logits(load_network(checkpoint), torch.from_numpy(kept["image"]))
+    assert np.ptp(kept["logits"]) > 1
+    np.testing.assert_allclose(logits[:, :-1].numpy(), kept["logits"], atol=1e-4)
+    assert float(torch.sigmoid(logits[:, -1]).max()) < 1e-6
+    assert receptive_margin_px(checkpoint.architecture) == kept["margin_px"]
+
+
+def test_a_newer_format_is_named_with_the_remedy(tmp_path: Path) -> None:
+    folder = tmp_path / "r0007-deadbeef"
+    shutil.copytree(CHECKPOINTS / f"format-{FORMAT}", folder)
+    take_a_newer_format(folder)
+    with pytest.raises(CheckpointError, match=r"r0007-deadbeef .* newer Brushloop .*install"):
+        load_checkpoint(folder)
