@@ -26,7 +26,8 @@ from core.network.unet import build_architecture, initial_weights, stride_of
 from core.schema import LabelSchema
 from core.synthetic import make_image
 from core.threads import torch_threads
-from ml_backend.command.predict_folder import Looker, Wanted, Work, find_images
+from ml_backend.command.found_files import find_files
+from ml_backend.command.predict_folder import Looker, Wanted, Work, name_results
 from ml_backend.label_studio.image_frame import ImageLimits
 
 TAKES_ARGUMENTS = True
@@ -125,7 +126,7 @@ def _ask_plainly(model: Path, folder: Path, n_threads: int) -> Iterator[None]:
 
 def _predict(work: Work) -> Iterator[None]:
     looker = Looker(work)
-    for path, name in find_images(work.folder, work.out):
+    for path, name in name_results(find_files(work.folder), work.folder):
         outcome = looker.look(path, name)
         if outcome.problem is not None:
             raise RuntimeError(f"{path.name}: {outcome.problem}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +16,14 @@ from PIL import Image
 from core.schema import LabelSchema
 from export.atomic_files import written_whole
 from export.errors import ExportError, import_extra
+from export.georeference import save_georeference
 from export.label_files import save_instances, save_label_png
 from export.pixel_edges import Part, Ring, outline_all
 from export.result import Result, number_objects
 from export.shape_files import write_geojson, write_imagej
+
+TILE = re.compile(r"top (\d{1,9}) left (\d{1,9}) of ")
+"""Where in its file a task of an import begins, as its data says it."""
 
 
 class Writer(Protocol):
@@ -32,6 +37,7 @@ def write_pngs(out: Path, results: Iterable[Result], schema: LabelSchema) -> int
     n_images = 0
     for n_images, result in enumerate(results, 1):  # noqa: B007 - the last number is the count
         save_label_png(out / f"{result.name}.png", result.label_map, schema)
+        _place(out / f"{result.name}.png", result)
     return n_images
 
 
@@ -40,7 +46,17 @@ def write_instances(out: Path, results: Iterable[Result], schema: LabelSchema) -
     n_images = 0
     for n_images, result in enumerate(results, 1):  # noqa: B007 - the last number is the count
         save_instances(out / f"{result.name}.tif", number_objects(result.label_map, schema)[0])
+        _place(out / f"{result.name}.tif", result)
     return n_images
+
+
+def _place(path: Path, result: Result) -> None:
+    """Keep where on the earth an image lies, where its import knew that."""
+    data = result.task.get("data", {})
+    georeference, tile = data.get("georeference"), TILE.match(str(data.get("tile") or ""))
+    if isinstance(georeference, str):
+        top, left = map(int, tile.groups()) if tile else (0, 0)
+        save_georeference(path, georeference, top, left)
 
 
 def write_coco(out: Path, results: Iterable[Result], schema: LabelSchema) -> int:

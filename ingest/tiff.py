@@ -23,6 +23,7 @@ from core.errors import ImageError
 from core.painting import Box
 from ingest.frames import Frame, Raster
 from ingest.segments import JPEG_COMPRESSIONS, read_box
+from ingest.turning import UPRIGHT, turn_frame
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -72,8 +73,9 @@ def open_tiff(path: Path, axes: str | None = None, *, keep_indices: bool = False
             yield Raster((), remarks=(f"it is a part of {first}, and comes in with that",))
             return
         remarks = _remarks(tiff, chosen)
+        orientation = int(tiff.pages.first.tags.valueof(ORIENTATION, UPRIGHT))
         frames = [
-            frame
+            turn_frame(frame, orientation)
             for number, series in enumerate(chosen)
             for frame in _frames_of(series, axes, f"s{number:02d}" if len(chosen) > 1 else "", keep_indices)
         ]
@@ -99,9 +101,12 @@ def _find_first(chosen: Sequence[Any], path: Path) -> str:
 
 def _remarks(tiff: Any, chosen: Sequence[Any]) -> tuple[str, ...]:
     """What of the file is not brought in."""
-    n_left, turned = len(tiff.series) - len(chosen), int(tiff.pages.first.tags.valueof(ORIENTATION, 1))
+    n_left = len(tiff.series) - len(chosen)
+    turned = int(tiff.pages.first.tags.valueof(ORIENTATION, UPRIGHT))
     left = f"{n_left} further pictures in it were left out: only the first is taken" if n_left else ""
-    upright = "" if turned == 1 else f"it comes in as it is stored, its orientation {turned} is not applied"
+    upright = (
+        "" if turned == UPRIGHT else f"it is turned as its orientation {turned} says; so has its mask to be"
+    )
     return tuple(filter(None, (left, upright)))
 
 

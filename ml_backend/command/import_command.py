@@ -125,7 +125,7 @@ def run_import(
 ) -> Imported:
     """Look at what is there, bring in what is not (`only` these files), and show how far it is."""
     from ingest.masks import MaskRules
-    from ml_backend.command.import_files import FoundFiles, find_files
+    from ml_backend.command.found_files import FoundFiles, find_files
     from ml_backend.command.import_folder import FolderImport, Present, Target, check_image_key
     from ml_backend.command.import_masks import MaskFolder, is_mask_name
     from ml_backend.command.import_tasks import WORDS
@@ -138,7 +138,7 @@ def run_import(
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, by us
     is_beside = masks is not None and masks.resolve() == folder.resolve()
-    found = find_files(folder, without=None if is_beside else masks) if only is None else FoundFiles(only, 0)
+    found = find_files(folder, without=None if is_beside else masks) if only is None else FoundFiles(only)
     if is_beside:
         images = tuple(path for path in found.images if not is_mask_name(path))
         found = replace(found, images=images)
@@ -163,6 +163,7 @@ def run_import(
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task("import", total=len(found.images))
             done = work.run(found.images, lambda path: progress.advance(bar))
+    done.left_out += found.left_out
     if said is not None:
         done.left_out += [*said.left_out, *said.unused()]
     if found.n_others:

@@ -1,4 +1,4 @@
-"""What `brushloop import` reads: files as frames, by what is in them and not by their names."""
+"""Files of any kind as frames, by what is in them and not by their names."""
 
 from __future__ import annotations
 
@@ -7,52 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import ImageError
 from export.errors import ExportError
 from ingest.frames import Raster, frame_of
+from ingest.scaling import plan_scaling
 from ingest.tiff import TIFF_STARTS, open_tiff
 from ingest.vendor_formats import START_BYTES, find_georeference, find_opener
-from ml_backend.command.folder_of_images import NOT_UPLOADED, UPLOADED
-from ml_backend.errors import ServiceError
-from ml_backend.label_studio.image_files import DECODER_ERRORS, read_image
+from ml_backend.command.folder_of_images import UPLOADED
+from ml_backend.label_studio.image_files import DECODER_ERRORS, count_further, is_transparent, read_image
 from ml_backend.label_studio.image_frame import ImageLimits
 
-TIFF_ENDINGS = frozenset(
-    {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".lsm", ".stk", ".qptiff", ".btf", ".tf8"}
-)
-PLAIN_ENDINGS = UPLOADED | {".avif", ".gif", ".jpe", ".jfif"}
-EXTRA_ENDINGS = frozenset({".czi", ".nd2", ".lif", ".dcm", ".dicom"})
-READ = TIFF_ENDINGS | PLAIN_ENDINGS | EXTRA_ENDINGS
-IMAGE_ENDINGS = READ | NOT_UPLOADED
-"""What counts as an image: read, or left out with a reason. All else in a folder is passed over."""
-
 HASH_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class FoundFiles:
-    """Images in the order of their names, and how many other files lie beside them."""
-
-    images: tuple[Path, ...]
-    n_others: int
-
-
-def find_files(folder: Path, without: Path | None = None) -> FoundFiles:
-    """Every image below a folder, but for what is hidden or below `without`; raises where there is none."""
-    left_out = without.resolve() if without is not None else None
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if left_out is None or (left_out != path.resolve() and left_out not in path.resolve().parents)
-    ]
-    images = tuple(path for path in files if path.suffix.lower() in IMAGE_ENDINGS)
-    if not images:
-        raise ServiceError(f"no images in {folder}; looked for {', '.join(sorted(READ))}")
-    return FoundFiles(images, len(files) - len(images))
 
 
 def bare_name(name: str) -> str:
@@ -91,10 +61,45 @@ def open_file(path: Path, limits: ImageLimits, axes: str | None = None) -> Itera
                 yield raster
             return
         pixels = read_image(path, limits)
+        n_further = count_further(path)
     except DECODER_ERRORS as error:
         words = " ".join(str(error).replace(str(path), "the file").split())
         raise ImageError(f"it cannot be decoded: {words[:200] or type(error).__name__}") from None
-    yield Raster((frame_of(pixels),))
+    further = f"{n_further} further pictures in it were left out: only the first is taken"
+    yield Raster((frame_of(pixels),), remarks=(further,) if n_further else ())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame of a file in memory: `pixels` `(H, W, C)` of 8 or 16 bits, as an import keeps them."""
+
+    frame: str
+    pixels: NDArray[Any]
+    georeference: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read that leave a choice."""
+
+    axes: str | None = None
+    number_range: tuple[float, float] | None = None
+
+
+def read_pictures(path: Path, limits: ImageLimits, reading: Reading, remarks: list[str]) -> Iterator[Picture]:
+    """Each frame of a file, one after the other; `remarks` grows with what is not brought in.
+
+    Raises `ImageError`, and `ExportError` where a format needs an extra that is absent.
+    """
+    with open_file(path, limits, reading.axes) as raster:
+        remarks += raster.remarks
+        for frame in raster.frames:
+            limits.check_shape(*frame.shape, min(2, frame.dtype.itemsize))
+        if not raster.frames:
+            return
+        scaling = plan_scaling(raster.frames, reading.number_range)
+        for frame in raster.frames:
+            yield Picture(frame.name, scaling.apply(frame.read(frame.box)), raster.georeference)
 
 
 def _placed(raster: Raster, path: Path) -> Raster:
@@ -108,11 +113,16 @@ def _placed(raster: Raster, path: Path) -> Raster:
 
 
 def is_shown(path: Path, raster: Raster) -> bool:
-    """Whether browsers show the file itself with all that is in it, so that it is uploaded as it is."""
+    """Whether browsers show the file itself just as the network reads it, so that it is uploaded as it is.
+
+    They blend what is transparent with what lies behind it, and play what moves.
+    """
     with path.open("rb") as file:
         start = file.read(8)
     return (
         path.suffix.lower() in UPLOADED
         and not start.startswith(TIFF_STARTS)
         and raster.frames[0].dtype == np.uint8
+        and not count_further(path)
+        and not is_transparent(path)
     )

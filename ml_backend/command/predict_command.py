@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
 from ml_backend.config import Settings
+
+if TYPE_CHECKING:
+    from ml_backend.command.found_files import FoundFiles
 
 MEGA = 1_000_000
 
@@ -41,6 +44,13 @@ console = Console()
 @click.option(
     "--table", type=click.Choice(("csv", "parquet")), default="csv", show_default=True, help="Of objects."
 )
+@click.option("--axes", help="What the pages of files are that do not say it, such as ZYX or CYX.")
+@click.option(
+    "--range",
+    "number_range",
+    type=(float, float),
+    help="As for import: the values of float and 32-bit files that become 0 and 65535.",
+)
 @click.option("--device", help="cpu, cuda, cuda:1 or auto [DEVICE].")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True)
 @data_dir_option
@@ -51,6 +61,8 @@ def predict(
     version: str | None,
     out: Path,
     table: str,
+    axes: str | None,
+    number_range: tuple[float, float] | None,
     device: str | None,
     processes: int,
     data_dir: Path | None,
@@ -58,14 +70,18 @@ def predict(
 ) -> None:
     """Segment the images of FOLDER with a trained model, without Label Studio or a server.
 
+    Everything that `brushloop import` reads is read; slices and moments have results of their own.
+
     Stopped and started again with the same options, it goes on where it was. What cannot be read is listed
     with its reason, also in OUT/left_out.csv, and the exit code is 1.
     """
+    from ml_backend.command.found_files import find_files
+    from ml_backend.command.import_files import Reading
     from ml_backend.command.predict_folder import (
         Outcome,
         Wanted,
         Work,
-        find_images,
+        name_results,
         predict_images,
         read_rows,
         share_threads,
@@ -82,8 +98,10 @@ def predict(
         device=settings.device,
         engine=settings.engine,
         n_threads=settings.predict_threads or share_threads(processes),
+        reading=Reading(axes, number_range),
     )
-    images = find_images(folder, out)
+    found = find_files(folder, without=out)
+    images = name_results(found, folder)
     outcomes: list[Outcome] = []
     with _progress() as progress:
         bar = progress.add_task("images", total=len(images))
@@ -94,8 +112,8 @@ def predict(
     # Read twice, for the columns and for the rows: no memory holds the objects of a large folder.
     n_objects, columns = _columns_of(read_rows(out, names))
     _save_table(out / f"objects.{table}", read_rows(out, names), columns)
-    _save_table(out / "left_out.csv", _left_out(folder, outcomes), ("image", "reason"))
-    _report(outcomes, n_objects, out)
+    _save_table(out / "left_out.csv", _left_out(folder, outcomes, found), ("image", "reason"))
+    _report(outcomes, n_objects, out, found)
 
 
 def _columns_of(rows: Any) -> tuple[int, list[str]]:
@@ -114,15 +132,16 @@ def _save_table(path: Path, rows: Any, columns: Sequence[str]) -> None:
     (save_parquet if path.suffix == ".parquet" else save_csv)(path, rows, columns)
 
 
-def _left_out(folder: Path, outcomes: Sequence[Any]) -> list[dict[str, str]]:
+def _left_out(folder: Path, outcomes: Sequence[Any], found: FoundFiles) -> list[dict[str, str]]:
+    unread = [{"image": name, "reason": problem} for name, problem in found.left_out]
     problems = [outcome for outcome in outcomes if outcome.problem is not None]
-    return [
+    return unread + [
         {"image": outcome.path.relative_to(folder).as_posix(), "reason": outcome.problem}
         for outcome in sorted(problems, key=lambda outcome: outcome.path)
     ]
 
 
-def _report(outcomes: Sequence[Any], n_objects: int, out: Path) -> None:
+def _report(outcomes: Sequence[Any], n_objects: int, out: Path, found: FoundFiles) -> None:
     problems = [outcome for outcome in outcomes if outcome.problem is not None]
     n_before = sum(outcome.was_done for outcome in outcomes)
     earlier = f" ({n_before} of them before)" if n_before else ""
@@ -131,10 +150,12 @@ def _report(outcomes: Sequence[Any], n_objects: int, out: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for outcome in problems:
-        line = f"[yellow]left out:[/] {escape(outcome.path.name)}: {escape(str(outcome.problem))}"
-        console.print(line, highlight=False, soft_wrap=True)
-    if problems:
+    notes = [(outcome.path.name, remark) for outcome in outcomes for remark in outcome.remarks]
+    unread = [*found.left_out, *((outcome.path.name, outcome.problem) for outcome in problems)]
+    for word, rows in (("[cyan]note:[/]", notes), ("[yellow]left out:[/]", unread)):
+        for name, text in rows:
+            console.print(f"{word} {escape(name)}: {escape(text)}", highlight=False, soft_wrap=True)
+    if unread:
         raise click.exceptions.Exit(1)
 
 

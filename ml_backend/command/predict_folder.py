@@ -10,9 +10,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ from core.network.checkpoint import Checkpoint, load_checkpoint
 from core.network.device import choose_compute
 from core.network.predict import Predictor
 from core.objects.of_prediction import numbered_objects
+from core.prediction import Prediction
 from export.atomic_files import written_whole
 from export.errors import ExportError
+from export.georeference import save_georeference
 from export.label_files import save_instances, save_label_png, save_label_tiff
 from export.objects_table import measure_objects
 from export.ome_tiff import save_channels
 from export.overlay import draw_overlay
-from export.pixel_size import find_pixel_size
-from ml_backend.command.folder_of_images import NOT_UPLOADED, UPLOADED
-from ml_backend.label_studio.image_files import read_image
+from export.pixel_size import PixelSize, find_pixel_size
+from ml_backend.command.found_files import FoundFiles
+from ml_backend.command.import_files import Picture, Reading, bare_name, read_pictures
 from ml_backend.label_studio.image_frame import ImageLimits
 
 RECORDS = ".records"
@@ -60,36 +63,30 @@ class Work:
     device: str = "cpu"
     engine: str = "auto"
     n_threads: int | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one image: `problem` says why there is no result, `was_done` that an earlier run made it."""
+    """Of one file: `problem` says why there is no result, `was_done` that an earlier run made it.
+
+    `remarks` say what of it was not looked at.
+    """
 
     path: Path
     name: str
     problem: str | None = None
     was_done: bool = False
+    remarks: tuple[str, ...] = ()
 
 
-def find_images(folder: Path, out: Path) -> list[tuple[Path, str]]:
-    """Every image below a folder, and a name for its results: with its ending where two would share it.
-
-    Raises `ExportError` where there is none.
-    """
-    endings = UPLOADED | NOT_UPLOADED
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
-        if out.absolute() not in path.absolute().parents
-    ]
-    if not paths:
-        raise ExportError(f"no images in {folder}; looked for {', '.join(sorted(endings))}")
-    stems = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    doubled = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+def name_results(found: FoundFiles, folder: Path) -> list[tuple[Path, str]]:
+    """A name for the results of each image: with its ending where two would share it."""
+    paths = found.images
+    stems = [path.relative_to(folder).with_name(bare_name(path.name)).as_posix() for path in paths]
+    counts = Counter(stems)
     return [
-        (path, path.relative_to(folder).as_posix() if stem in doubled else stem)
+        (path, path.relative_to(folder).as_posix() if counts[stem] > 1 else stem)
         for path, stem in zip(paths, stems, strict=True)
     ]
 
@@ -121,7 +118,8 @@ class Looker:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.checkpoint: Checkpoint = load_checkpoint(work.model)
-        self._made_by = f"{self.checkpoint.fingerprint} {json.dumps(asdict(work.wanted), sort_keys=True)}"
+        options = json.dumps([asdict(work.wanted), asdict(work.reading)], sort_keys=True)
+        self._made_by = f"{self.checkpoint.fingerprint} {options}"
         compute = choose_compute(work.device, work.engine)
         self._predictor = Predictor(self.checkpoint, work.n_threads, compute=compute)
 
@@ -132,48 +130,68 @@ class Looker:
             made_of = self._describe(path)
             if _is_made_of(record, made_of):
                 return Outcome(path, name, was_done=True)
-            rows = self._write(path, name)
-        except ImageError as error:
+            remarks: list[str] = []
+            rows = self._write_all(path, name, remarks)
+        except (ImageError, ExportError) as error:
             record.unlink(missing_ok=True)
             return Outcome(path, name, str(error))
         except OSError as error:
             return Outcome(path, name, f"{error.strerror or error} ({error.filename or path})")
         with written_whole(record) as scratch:
             scratch.write_text(json.dumps({"made_of": made_of, "objects": rows}), encoding="utf-8")
-        return Outcome(path, name)
+        return Outcome(path, name, remarks=tuple(remarks))
 
     def _describe(self, path: Path) -> str:
         stat = path.stat()
         told = f"{self._made_by} {path.name} {stat.st_size} {stat.st_mtime_ns} {self.work.limits}"
         return hashlib.sha256(told.encode()).hexdigest()
 
-    def _write(self, path: Path, name: str) -> list[dict[str, Any]]:
-        wanted, schema, out = self.work.wanted, self.checkpoint.schema, self.work.out
-        image = read_image(path, self.work.limits)
-        size = find_pixel_size(path)
+    def _write_all(self, path: Path, name: str, remarks: list[str]) -> list[dict[str, Any]]:
+        """Results of every frame of a file; its objects, slice by slice."""
+        size, rows = find_pixel_size(path), []
+        source = path.relative_to(self.work.folder).as_posix()
+        for picture in read_pictures(path, self.work.limits, self.work.reading, remarks):
+            found = self._write(picture, "-".join(filter(None, (name, picture.frame))), source, size)
+            rows += [{**row, "frame": picture.frame} for row in found] if picture.frame else found
+        return rows
+
+    def _write(
+        self, picture: Picture, name: str, source: str, size: PixelSize | None
+    ) -> list[dict[str, Any]]:
+        wanted, schema, out, image = self.work.wanted, self.checkpoint.schema, self.work.out, picture.pixels
         seen = self._predictor.predict(
             image, keep_details=wanted.uncertainty, keep_probabilities=wanted.probabilities
         )
         objects, class_of = numbered_objects(seen, schema, self.checkpoint.limits)
         if wanted.label_maps == "tiff":
-            save_label_tiff(out / "label_maps" / f"{name}.tif", seen.label_map, schema, size)
+            label_map = out / "label_maps" / f"{name}.tif"
+            save_label_tiff(label_map, seen.label_map, schema, size)
         else:
-            save_label_png(out / "label_maps" / f"{name}.png", seen.label_map, schema)
-        save_instances(out / "instances" / f"{name}.tif", objects, size)
+            label_map = out / "label_maps" / f"{name}.png"
+            save_label_png(label_map, seen.label_map, schema)
+        numbers = out / "instances" / f"{name}.tif"
+        save_instances(numbers, objects, size)
+        for written in (label_map, numbers):
+            save_georeference(written, picture.georeference)
+        self._write_maps(seen, name, size)
+        if wanted.overlays:
+            _save_picture(
+                out / "overlays" / f"{name}.png", draw_overlay(image, seen.label_map, objects, schema)
+            )
+        return measure_objects(source, image, objects, class_of, schema, seen.confidence, size)
+
+    def _write_maps(self, seen: Prediction, name: str, size: PixelSize | None) -> None:
+        """Probabilities and uncertainty, where they are wanted."""
+        wanted, out = self.work.wanted, self.work.out
         if wanted.probabilities and seen.probabilities is not None:
-            save_channels(out / "probabilities" / f"{name}.ome.tif", seen.probabilities, schema.names, size)
+            place = out / "probabilities" / f"{name}.ome.tif"
+            save_channels(place, seen.probabilities, self.checkpoint.schema.names, size)
         if wanted.uncertainty:
             maps = (seen.predictive_entropy, seen.mutual_information)
             names = ("entropy in nats", "mutual information in nats")
             for channel, values in zip(names, maps, strict=True):
                 place = out / "uncertainty" / f"{name}.{channel.partition(' ')[0]}.ome.tif"
                 save_channels(place, values[None], (channel,), size)
-        if wanted.overlays:
-            _save_picture(
-                out / "overlays" / f"{name}.png", draw_overlay(image, seen.label_map, objects, schema)
-            )
-        source = path.relative_to(self.work.folder).as_posix()
-        return measure_objects(source, image, objects, class_of, schema, seen.confidence, size)
 
 
 def read_rows(out: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:

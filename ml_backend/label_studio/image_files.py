@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from core.errors import ImageError
+from ingest.turning import turn
 from ml_backend.label_studio.file_kinds import READ_HERE, START_BYTES, describe_kind
-from ml_backend.label_studio.image_frame import ImageLimits, turn
+from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.tiff_files import read_tiff, read_tiff_size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF")
@@ -97,6 +98,21 @@ def read_size(path: Path, limits: ImageLimits) -> tuple[int, int]:
         raise ImageError(_complaint(error, path)) from None
 
 
+def count_further(path: Path) -> int:
+    """How many pictures follow the first one, which alone is read, in a film of PNG, WebP, AVIF or GIF."""
+    with Image.open(path, formats=FORMATS) as image:
+        return 0 if image.format == "MPO" else int(getattr(image, "n_frames", 1)) - 1
+
+
+def is_transparent(path: Path) -> bool:
+    """Whether some pixel is not opaque; a palette or a colour that may be transparent counts as such."""
+    with Image.open(path, formats=FORMATS) as image:
+        if "A" in image.getbands():
+            lowest, _ = image.getchannel("A").getextrema()
+            return bool(float(lowest) < np.iinfo(np.uint8).max)
+        return "transparency" in image.info
+
+
 def _read_with_pillow(path: Path, limits: ImageLimits, start: bytes) -> NDArray[Any]:
     with Image.open(path, formats=FORMATS) as image:
         limits.check_shape(image.height, image.width, len(image.getbands()), _bytes_per_value(image, start))
@@ -126,7 +142,7 @@ def _plain(image: Image.Image) -> Image.Image:
         raise ImageError("images of floating point numbers are not supported: save 8 or 16 bits")
     if image.mode == "RGBA":
         return image  # `_to_array` takes the colours as stored, without blending
-    return image.convert("RGB")
+    return image.convert("RGBA" if "transparency" in image.info else "RGB")
 
 
 def _to_array(image: Image.Image) -> NDArray[Any]:

@@ -1,11 +1,8 @@
-"""How large an image may be, and which way up it is."""
+"""How large an image may be."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from core.errors import ImageError
 
@@ -49,17 +46,3 @@ class ImageLimits:
             raise ImageError(
                 f"{n_channels} channels of {width} x {height} pixels are more than fits MAX_IMAGE_MEGAPIXELS"
             )
-
-
-def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn `(H, W, ...)` pixels by an EXIF orientation 1..8; anything else leaves them as they are.
-
-    The result looks at the memory of `pixels`: a large image is copied once, on its way to the disk.
-    """
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels

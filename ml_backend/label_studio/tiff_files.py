@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import ImageError
-from ml_backend.label_studio.image_frame import ImageLimits, turn
+from ingest.turning import QUARTER_TURNS, turn
+from ml_backend.label_studio.image_frame import ImageLimits
 
 CHANNEL_AXES = "SCIQ"
 """tifffile's letters for samples, channels, and pages of which nobody says what they are."""
 
 MAX_CHANNELS = 64
-QUARTER_TURNS = (5, 6, 7, 8)
 UNCOMPRESSED = 1
 DEFLATE = (8, 32946)
 PHOTOMETRIC_WHITE_IS_ZERO, PHOTOMETRIC_RGB, PHOTOMETRIC_PALETTE = 0, 2, 3

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ingest.masks import MaskRules
-from ml_backend.command.import_files import find_files
+from ml_backend.command.found_files import find_files
 from ml_backend.command.import_folder import FolderImport, Imported, Present, Target
 from ml_backend.command.import_masks import MaskFolder
 from ml_backend.command.import_tasks import Choices

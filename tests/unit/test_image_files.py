@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
 from core.errors import ImageError
+from ingest.turning import turn
 from ml_backend.label_studio.image_files import read_image, read_size
-from ml_backend.label_studio.image_frame import ImageLimits, turn
+from ml_backend.label_studio.image_frame import ImageLimits
 
 LIMITS = ImageLimits(max_bytes=10_000_000, max_pixels=1_000_000)
 RNG = np.random.default_rng(0)

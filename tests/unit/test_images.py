@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from core.errors import ImageError
+from ingest.turning import turn
 from ml_backend.errors import ImageRefusedError
 from ml_backend.label_studio import downloads
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_cache import ImageCache, write_pixels
-from ml_backend.label_studio.image_frame import turn
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
 
 KEY = "0123456789abcdef0123456789abcdef01234567"

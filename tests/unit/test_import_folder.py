@@ -14,7 +14,7 @@ from kept_uploads import LIMITS, KeptUploads, noise
 from PIL import Image
 
 from core.errors import ImageError
-from ml_backend.command.import_files import find_files
+from ml_backend.command.found_files import find_files
 from ml_backend.command.import_folder import FolderImport, Imported, Present, Target, check_image_key
 from ml_backend.command.import_tasks import Choices
 from ml_backend.errors import LabelStudioUnavailableError, ServiceError
@@ -279,11 +279,6 @@ def test_where_a_file_says_that_there_is_no_data_its_numbers_scale_nothing(
     bring(folder, kept)
     assert kept.tasks[0]["data"]["scaling"] == "0 to 65535 stands for 1 to 3"
     assert read_source(folder, kept.tasks[0]["data"])[0, :, 0].tolist() == [0, 0, 65535]
-
-
-def test_an_orientation_that_is_not_applied_is_said(folder: Path, kept: KeptUploads) -> None:
-    tifffile.imwrite(folder / "a.tif", noise(20, 30), extratags=[(274, 3, 1, 6, True)])
-    assert "orientation 6" in bring(folder, kept).remarks[0][1]
 
 
 def write_ome_set(folder: Path, planes: np.ndarray) -> None:

@@ -160,6 +160,40 @@ def test_what_cannot_be_read_is_listed_with_its_reason_and_the_rest_goes_on(fold
     assert not list(out.rglob("*broken*"))
 
 
+def test_slices_have_results_and_rows_of_their_own(folder, model, tmp_path):
+    stack = np.stack([squares(2), squares(2)])
+    tifffile.imwrite(folder / "film.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    out = tmp_path / "out"
+    assert run(folder, "--model", model, "--out", out).exit_code == 0
+    rows = [row for row in read_table(out / "objects.csv") if row["image"] == "film.tif"]
+    assert [row["frame"] for row in rows] == ["t00", "t00", "t01", "t01"]
+    assert (out / "overlays" / "film-t01.png").exists()
+    assert "(3 of them before)" in run(folder, "--model", model, "--out", out).output
+
+
+def test_pages_without_axes_are_asked_about_and_then_predicted(folder, model, tmp_path):
+    stack = np.stack([squares(2), squares(2)])
+    tifffile.imwrite(folder / "film.tif", stack, photometric="minisblack", metadata=None)
+    out = tmp_path / "out"
+    answer = run(folder, "--model", model, "--out", out)
+    assert answer.exit_code == 1
+    assert "--axes ZYX" in answer.output
+    assert run(folder, "--model", model, "--out", out, "--axes", "zyx").exit_code == 0
+    assert (out / "label_maps" / "film-z01.png").exists()
+
+
+def test_what_is_no_readable_image_is_listed_beside_the_table(folder, model, tmp_path):
+    (folder / "raw.dng").write_bytes(b"II*\0")
+    Image.fromarray(squares(1)).save(
+        folder / "moves.gif", save_all=True, append_images=[Image.fromarray(squares(1) // 2)]
+    )
+    out = tmp_path / "out"
+    answer = run(folder, "--model", model, "--out", out)
+    assert answer.exit_code == 1
+    assert "note: moves.gif: 1 further pictures" in answer.output
+    assert [row["image"] for row in read_table(out / "left_out.csv")] == ["raw.dng"]
+
+
 def test_files_of_one_stem_keep_their_endings(folder, model, tmp_path):
     Image.fromarray(squares(1)).save(folder / "two.bmp")
     out = tmp_path / "out"
