@@ -71,12 +71,13 @@ def serve(host: str, port: int, data_dir: Path | None, with_worker: bool) -> Non
         raise click.ClickException(
             f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
         ) from None
-    app = build_app(settings)
-    if not with_worker:
-        serve_app(app, settings, listener)
-        return
-    with _worker_beside(settings):
-        serve_app(app, settings, listener)
+    with closing(listener):
+        app = build_app(settings)
+        if not with_worker:
+            serve_app(app, settings, listener)
+            return
+        with _worker_beside(settings):
+            serve_app(app, settings, listener)
 
 
 @commands.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from loop_fakes import make_bench
 from sqlalchemy.exc import OperationalError
 
+from ml_backend.command import cli
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
 
@@ -62,13 +65,43 @@ def test_a_damaged_file_is_refused_with_path_and_remedy(tmp_path: Path, damage: 
     assert "\n" not in str(refused.value)
 
 
-def test_a_newer_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    start(tmp_path)
-    with sqlite3.connect(tmp_path / SQLITE_NAME) as connection:
+def start_with_tomorrows(folder: Path) -> None:
+    """A database that a later version has migrated already."""
+    start(folder)
+    with closing(sqlite3.connect(folder / SQLITE_NAME)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999_from_tomorrow'")
-    connection.close()
+
+
+def test_a_newer_database_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    start_with_tomorrows(tmp_path)
     with pytest.raises(DatabaseRefusedError, match="newer Brushloop"):
         start(tmp_path)
+
+
+COMMANDS = [
+    "serve --port 0", "worker", "forget 1 --yes", "export 1 --form png --out {folder}/out",
+    "export-model 1 --out {folder}/model.onnx", "predict {folder} --project 1 --out {folder}/out",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words.split()[0])
+def test_every_command_of_an_older_version_names_path_and_remedy_in_one_sentence(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_with_tomorrows(tmp_path)
+    before = (tmp_path / SQLITE_NAME).read_bytes()
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(sys, "argv", ["brushloop", *words.format(folder=tmp_path).split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 1
+    assert said == (
+        f"error: the database {tmp_path / SQLITE_NAME} was written by a newer Brushloop: install that one"
+        " again, or bring back a backup from before with `brushloop restore`"
+    )
+    assert (tmp_path / SQLITE_NAME).read_bytes() == before
 
 
 def test_nothing_is_written_into_a_file_that_was_removed_while_running(tmp_path: Path) -> None:
