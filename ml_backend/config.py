@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -22,7 +22,13 @@ WEB_ADDRESS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/
 PLAIN_HOST = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F]*:[0-9a-fA-F:]+)(:[0-9]{1,5})?")
 
 
-FEWEST_WEB_THREADS = 4
+DATABASE_ADDRESS = re.compile(r"postgres(ql)?(\+psycopg)?://.*", re.DOTALL)
+QUEUE_ADDRESS = re.compile(r"(rediss?|unix)://.+", re.DOTALL)
+CREDENTIAL = re.compile(r"[!-~]+")
+"""What may stand in a header of HTTP: printable ASCII without spaces."""
+
+FEWEST_WEB_THREADS, MOST_THREADS = 4, 1024
+LAST_PORT = 65_535
 
 
 def read_borrowed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +72,7 @@ class BorrowedNames(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """The environment of one process. Names are the environment variables in lower case."""
 
-    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=None, extra="ignore", frozen=True, allow_inf_nan=False)
 
     # Label Studio
     label_studio_url: str = "http://127.0.0.1:8080"
@@ -94,7 +100,7 @@ class Settings(BaseSettings):
     consolidate_s: float = Field(default=300.0, ge=0)  # of training over the same truth, 0: none
     round_steps: int | None = Field(default=None, ge=1)  # instead of seconds, for comparisons
     learners: Literal["all", "quick", "network"] = "all"
-    training_threads: int | None = Field(default=None, ge=1)
+    training_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     device: str = "auto"  # for trainings and predictions alike
     encoder: str = ""  # of timm's, for networks that start over
     encoder_weights: Literal["random", "pretrained"] = "random"
@@ -105,7 +111,7 @@ class Settings(BaseSettings):
     send_background: bool = False
     max_questions: int = Field(default=5, ge=0, le=50)
     predict_deadline_s: float = Field(default=80.0, gt=0)
-    predict_threads: int | None = Field(default=None, ge=1)
+    predict_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
     engine: Literal["auto", "torch", "openvino"] = "auto"  # what computes answers on the processor
 
     # Review rounds
@@ -127,7 +133,7 @@ class Settings(BaseSettings):
         default=300.0, gt=0
     )  # how often Label Studio is asked for what webhooks missed
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    web_threads: int = Field(default=16, ge=FEWEST_WEB_THREADS)
+    web_threads: int = Field(default=16, ge=FEWEST_WEB_THREADS, le=MOST_THREADS)
 
     @classmethod
     def settings_customise_sources(
@@ -157,7 +163,8 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url", "brushloop_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
-        if not WEB_ADDRESS.fullmatch(value):
+        found = WEB_ADDRESS.fullmatch(value)
+        if not found or int((found[2] or ":0")[1:]) > LAST_PORT:
             raise ValueError(
                 f"{value[:100]!r} is no web address: write it as http://host:8080 or https://host/path"
             )
@@ -184,6 +191,33 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
+
+    @field_validator("label_studio_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        key = value.get_secret_value().strip() if value else ""  # files and copies end with a line break
+        if key and not CREDENTIAL.fullmatch(key):
+            raise ValueError("a token holds only signs of ASCII, and no spaces: copy it anew")
+        return SecretStr(key) if key else None
+
+    @field_validator("basic_auth_user")
+    @classmethod
+    def _user_without_colon(cls, value: str | None) -> str | None:
+        if value and ":" in value:
+            raise ValueError("a user name that holds a colon cannot be sent: choose another")
+        return value
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # The message names no part of the value, which holds a password.
+        if info.field_name == "database_url":
+            pattern, form = DATABASE_ADDRESS, "postgresql://user:password@host/name, or unset it for SQLite"
+        else:
+            pattern, form = QUEUE_ADDRESS, "redis://host:6379/0, or unset it to do without Redis"
+        if value and not pattern.fullmatch(value.get_secret_value()):
+            raise ValueError(f"write it as {form}")
+        return value
 
     @field_validator("redis_url")
     @classmethod

@@ -17,7 +17,7 @@ from alembic.util.exc import CommandError
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage.installation import identify, refuse_lost_database
@@ -106,7 +106,12 @@ class Database:
 
 def connect_database(data_dir: Path, database_url: str | None = None) -> Database:
     """Connect to a database as it is."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseRefusedError(
+            f"the data folder {data_dir} cannot be made or is no folder ({error.strerror}): see DATA_DIR"
+        ) from None
     return Database(_postgres(database_url) if database_url else _sqlite(data_dir / SQLITE_NAME))
 
 
@@ -183,7 +188,13 @@ def _refuse_other_file(path: Path, inode: list[int]) -> None:
 
 
 def _postgres(url: str) -> Engine:
-    parsed = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
+    try:
+        parsed = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url))
+    except (ArgumentError, ValueError):
+        raise DatabaseRefusedError(  # without the address, which holds a password
+            "DATABASE_URL cannot be read: write it as postgresql://user:password@host:5432/name,"
+            " and signs of the password such as @ or / as %40 or %2F"
+        ) from None
     engine = sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=POOL_OVERFLOW, pool_pre_ping=True)
 
     @event.listens_for(engine, "connect")

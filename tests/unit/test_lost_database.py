@@ -113,3 +113,16 @@ def test_nothing_is_written_into_a_file_that_was_removed_while_running(tmp_path:
             bench.submit(2)
     finally:
         bench.close()
+
+
+def test_a_data_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DatabaseRefusedError, match=r"the data folder .*file.*: see DATA_DIR"):
+            connect_database(folder)
+
+
+def test_an_address_of_a_database_that_cannot_be_read_is_refused_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseRefusedError, match="write it as postgresql://") as refused:
+        connect_database(tmp_path, "postgresql://user:secret@host:port/name")
+    assert "secret" not in str(refused.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from ml_backend.command.cli import commands
 from ml_backend.config import Settings
@@ -38,6 +38,37 @@ def test_an_address_is_kept_without_its_last_slash(value: str) -> None:
 def test_an_image_host_that_can_never_match_is_refused_with_the_form(value: str) -> None:
     with pytest.raises(ValidationError, match="write each as host or host:port"):
         Settings(allowed_image_hosts=(value,))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("database_url", "mysql://user:secret@host/name", "write it as postgresql://"),
+        ("database_url", "secret", "write it as postgresql://"),
+        ("redis_url", "http://:secret@host", "write it as redis://"),
+        ("redis_url", "secret", "write it as redis://"),
+        ("label_studio_api_key", "secret-ключ", "no spaces: copy it anew"),
+        ("label_studio_api_key", "secret\r\nX-Other: 1", "no spaces: copy it anew"),
+        ("basic_auth_user", "ann:secret", "choose another"),
+        ("label_studio_url", "http://host:99999", "write it as http://host:8080"),
+        ("web_threads", 100_000, "less than or equal to 1024"),
+        ("quiet_time_s", "inf", "finite number"),
+        ("round_budget_s", "inf", "finite number"),
+        ("reconcile_every_s", "1e400", "finite number"),
+    ],
+)
+def test_what_can_never_work_is_refused_with_the_remedy(name: str, value: object, remedy: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(**{name: value})  # type: ignore[arg-type]
+    (error,) = refused.value.errors(include_input=False)
+    assert remedy in error["msg"]
+    assert "secret" not in error["msg"]
+
+
+def test_a_token_is_kept_without_the_line_break_that_it_was_copied_with() -> None:
+    key = Settings(label_studio_api_key=SecretStr("a.b-c_d\n")).label_studio_api_key
+    assert key is not None
+    assert key.get_secret_value() == "a.b-c_d"
 
 
 @pytest.mark.parametrize("value", ["b.s3.amazonaws.com", "minio:9000", "10.0.0.7", "[::1]:9000", "::1"])
