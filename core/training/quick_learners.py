@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from core.network.head import Head, hypercolumns, train_head
 from core.network.mixture import FOREST, HEAD
 from core.network.outputs import Weights
 from core.network.pixels import conform_channels, standardise
+from core.training.exposures import borrow_exposures
 from core.training.folds import HeldBack, ask_folds
 from core.training.painted_pixels import Painted, draw_as_painted, draw_painted
 from core.training.sampling import OpenExample
@@ -105,7 +107,7 @@ def train_quick(names: Collection[str], work: QuickRound, rng: np.random.Generat
     if HEAD in names:
         looked, columns = _look(painted, work, streams[0])
         learners[HEAD] = _learn(columns, painted.labels[looked], work, streams[2]).to_tensors()
-        seen[HEAD] = len(looked) / len(painted)
+        seen[HEAD] = len(np.unique(looked)) / len(painted)
     if not work.needs_folds or len(learners) < len((HEAD, FOREST)):
         return QuickLearnt(learners, seen, None)
     _, ours, theirs = np.intersect1d(described, looked, return_indices=True)
@@ -154,24 +156,39 @@ def _grow(
 def _look(painted: Painted, work: QuickRound, rng: np.random.Generator) -> tuple[NDArray[np.intp], Tensor]:
     """Which painted pixels there was time for, and their hypercolumns.
 
-    Maps that are kept cost nothing, so what is left out now is there in a later round.
+    Every image as it is first, then at the exposure of another one: a pixel may be there twice. Maps that are
+    kept cost nothing, so what is left out now is there in a later round.
     """
+    images = [opened.example.image for opened in work.examples]
     rows: list[Tensor] = []
 
     def look(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-        image = work.examples[index].example.image
-        tiles = painted.at[own] // TILE_PX
-        for tile in np.unique(tiles, axis=0):
-            inside = own[(tiles == tile).all(1)]
-            first = np.maximum(painted.at[inside].min(0) // STRIDE - 1, 0) * STRIDE
-            last = np.minimum(painted.at[inside].max(0) + 1 + STRIDE, image.shape[:2])
-            window = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
-            place = painted.at[inside] - first
-            rows.append(hypercolumns(work.maps.window(image, window), place[:, 0], place[:, 1]))
-            yield inside
+        yield from _hypercolumns(images[index], painted.at, own, work.maps, rows)
 
-    kept = _visit(painted, np.arange(len(painted)), look, LOOKED_BY, work, rng)
-    return kept, torch.cat(rows)
+    def look_again(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+        changed = borrow_exposures(images, index)
+        if changed is not None:
+            yield from _hypercolumns(changed, painted.at, own, work.maps, rows)
+
+    everything = np.arange(len(painted))
+    kept = _visit(painted, everything, look, LOOKED_BY, work, rng)
+    again = _visit(painted, everything[::2], look_again, LOOKED_BY, work, rng, seen=kept)
+    return np.concatenate([kept, again]), torch.cat(rows)
+
+
+def _hypercolumns(
+    image: NDArray[Any], at: NDArray[np.int64], own: NDArray[np.intp], maps: FeatureMaps, rows: list[Tensor]
+) -> Iterator[NDArray[np.intp]]:
+    """Append the hypercolumns of the pixels `at[own]` to `rows`, tile by tile, and yield which they are."""
+    tiles = at[own] // TILE_PX
+    for tile in np.unique(tiles, axis=0):
+        inside = own[(tiles == tile).all(1)]
+        first = np.maximum(at[inside].min(0) // STRIDE - 1, 0) * STRIDE
+        last = np.minimum(at[inside].max(0) + 1 + STRIDE, image.shape[:2])
+        window = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
+        place = at[inside] - first
+        rows.append(hypercolumns(maps.window(image, window), place[:, 0], place[:, 1]))
+        yield inside
 
 
 def _visit(
@@ -181,16 +198,21 @@ def _visit(
     until: float,
     work: QuickRound,
     rng: np.random.Generator,
+    seen: NDArray[np.intp] | None = None,
 ) -> NDArray[np.intp]:
-    """Visit images in random order while there is time, and return the `wanted` pixels that were met."""
-    kept: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+    """Visit images in random order while there is time, and return the `wanted` pixels that were met.
+
+    `seen` are pixels that the learner has already.
+    """
+    kept: list[NDArray[np.intp]] = []
+    before = np.zeros(0, np.intp) if seen is None else seen
     for index in rng.permutation(np.unique(painted.image[wanted])):
         work.check("looking at images")
         # Out of time or not, a learner needs two classes: with one it would answer nothing else.
-        if work.pace() > until and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
+        if work.pace() > until and len(np.unique(painted.labels[np.concatenate([before, *kept])])) > 1:
             break
         kept += visit(int(index), wanted[painted.image[wanted] == index])
-    return np.concatenate(kept)
+    return np.concatenate([np.zeros(0, np.intp), *kept])
 
 
 def _learn(columns: Tensor, labels: NDArray[np.uint8], work: QuickRound, rng: np.random.Generator) -> Head:

@@ -221,5 +221,5 @@ def test_a_draft_keeps_the_maps_of_its_images_in_the_store_that_it_is_given() ->
             recipe=TINY,
             store=store,
         )
-    assert len(store.saved) == 4
-    assert store.n_loaded >= 4
+    assert len(store.saved) == 8, "four images, each as it is and at another one's exposure"
+    assert store.n_loaded >= 8
