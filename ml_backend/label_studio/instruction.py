@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
+from ml_backend.label_studio.painters import BACKGROUND
 from ml_backend.label_studio.setup_tags import read_tags
 
 MAX_NAMED = 20
@@ -27,7 +28,7 @@ def write_instruction(xml: str) -> str:
     """
     config = parse_label_config(xml)
     shown = _read_shown(xml)
-    lines = (_paint(config, shown), _correct(config), *_answer(config, shown), _wait())
+    lines = (_paint(config, shown), *_click(xml), _correct(config), *_answer(config, shown), _wait())
     return "<ul>\n" + "\n".join(f"<li>{line}</li>" for line in lines) + "\n</ul>"
 
 
@@ -64,6 +65,21 @@ def _paint(config: LabelConfig, shown: Mapping[str, str]) -> str:
 def _name(names: Sequence[str]) -> str:
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _click(xml: str) -> Iterator[str]:
+    """How one click draws an object, where the setup has smart key points."""
+    for tag in read_tags(xml):
+        if tag.kind == "keypointlabels" and tag.attributes.get("smart", "").casefold() == "true":
+            objects = [label for label in tag.within("label") if not label.is_called(BACKGROUND)]
+            key = objects[0].attributes.get("hotkey", "").strip() if objects else ""
+            label = f"key {_safe(key)}" if key else f"a label of {_safe(tag.name)}"
+            yield (
+                "Or let a click draw an object: switch <b>Auto-Annotation</b> on below the image, take the "
+                f"coloured tool at the end of the toolbar, then for each object {label} and a click in it. "
+                "The tick below the image accepts."
+            )
+            return
 
 
 def _correct(config: LabelConfig) -> str:

@@ -82,6 +82,15 @@ def test_the_default_setup_is_told_with_its_classes_and_hot_keys() -> None:
     assert "reload it once" in said
 
 
+def test_a_click_is_told_where_the_setup_has_a_smart_key_point() -> None:
+    said = read(read_default_config())
+    assert "switch Auto-Annotation on" in said
+    assert "for each object key 7 and a click in it" in said
+    points = '<KeyPointLabels name="p" toName="image" smart="{}"><Label value="Cell"/></KeyPointLabels>'
+    assert "a label of p" in read(setup('value="Background"', 'value="Cell"', more=points.format("true")))
+    assert "click in it" not in read(setup('value="Background"', 'value="Cell"', more=points.format("false")))
+
+
 def test_areas_without_a_background_need_not_be_painted_whole() -> None:
     said = read(setup('value="Ferrite"', 'value="Pearlite"'))
     assert "Paint parts of the areas of every class: Ferrite, Pearlite." in said

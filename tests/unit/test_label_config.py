@@ -60,6 +60,16 @@ def test_the_questions_of_the_setup_that_comes_with_the_project_hide_no_pixel() 
     assert float(boxes.attributes["strokewidth"]) > 1
 
 
+def test_the_setup_that_comes_with_the_project_is_asked_by_a_click_and_by_nothing_else() -> None:
+    xml = Path("label_config.xml").read_text(encoding="utf-8")
+    drawing = [tag for tag in read_tags(xml) if tag.kind.endswith("labels")]
+    asking = [tag.name for tag in drawing if tag.attributes["smart"] == "true"]
+    assert asking == ["click"], "the page takes every other drawing tag for a smart tool unless it says false"
+    (click,) = (tag for tag in drawing if tag.name == "click")
+    assert click.attributes["smartonly"] == "true", "a plain tool would leave key points that mean nothing"
+    assert [label.value for label in click.within("label")] == list(parse_label_config(xml).schema.names)
+
+
 @pytest.mark.parametrize("attribute", ["smart", "smartOnly", "SMART"])
 def test_a_smart_box_beside_the_brush_asks_and_does_not_paint(attribute: str) -> None:
     boxes = '<RectangleLabels name="box" toName="image" {}><Label value="Nucleus"/></RectangleLabels>'
