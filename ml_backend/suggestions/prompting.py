@@ -24,7 +24,14 @@ from core.prompts.lab_colours import to_colours
 from core.prompts.prompt import Point, Prompt, PromptedMask
 from core.prompts.segment import segment
 from ml_backend.label_studio.label_config import LabelConfig, find_config
-from ml_backend.label_studio.prompts import AskedPrompt, read_painted, read_prompt
+from ml_backend.label_studio.prompts import (
+    AskedPrompt,
+    acknowledge_prewarm,
+    list_capabilities,
+    read_event,
+    read_painted,
+    read_prompt,
+)
 from ml_backend.label_studio.results import to_prompted_regions
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
@@ -78,11 +85,35 @@ class Prompter:
             return nothing
         try:
             with patience(deadline - time.monotonic()):
-                found = self._answer(project, model, config, task, context, painted)
+                found = self._answer_event(project, model, config, task, context, painted)
         except BrushloopError as error:
             log.warning("skip_prompt project=%d task=%d cause=%s", project_id, task.task_id, error)
             return nothing
         return nothing if found is None else {**nothing, **found}
+
+    def _answer_event(
+        self,
+        project: Project,
+        model: StoredModel | None,
+        config: LabelConfig,
+        task: TaskRecord,
+        context: Mapping[str, Any],
+        painted: Sequence[Sequence[Any]],
+    ) -> dict[str, Any] | None:
+        event = read_event(context)
+        if event == "predict":
+            return self._answer(project, model, config, task, context, painted)
+        if event == "capabilities":
+            version = UNTRAINED if model is None else model.model_version
+            return {"result": [list_capabilities(config, version)]}
+        if event == "prewarm":
+            shape = self._parts.images.shape(project.project_id, task.task_id, task.data)
+            self._look(project, model, task, find_window(Prompt(), shape))
+            return {"result": [acknowledge_prewarm(config)]}
+        log.warning(
+            "skip_prompt project=%d task=%d cause=event event=%r", project.project_id, task.task_id, event
+        )
+        return None
 
     def _answer(
         self,

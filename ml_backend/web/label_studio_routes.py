@@ -108,8 +108,9 @@ def label_studio_routes(loop: Loop, settings: Settings, metrics: Metrics, thread
 
 def answer(loop: Loop, wanted: PredictRequest, deadline: float) -> Sequence[Mapping[str, Any] | None]:
     """What the loop says to a call: a smart tool asks about one task, everything else about whole images."""
-    # label-studio-ml's server says {} where nobody pointed at anything.
-    if wanted.context is None or "result" not in wanted.context or not wanted.tasks:
+    # label-studio-ml's server says {} where nobody pointed at anything; newer pages call with an event.
+    asks = wanted.context is not None and not wanted.context.keys().isdisjoint(("result", "event"))
+    if wanted.context is None or not asks or not wanted.tasks:
         return loop.suggest(wanted.project_id, wanted.tasks, wanted.label_config, deadline)
     task = wanted.tasks[0]
     return [

@@ -18,7 +18,7 @@ from core.painting import Box, Mask
 from core.prompts.prompt import Prompt
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
-from ml_backend.label_studio.prompts import read_prompt
+from ml_backend.label_studio.prompts import list_capabilities, read_prompt
 from ml_backend.suggestions.prompting import find_window
 from ml_backend.suggestions.seen_images import Kept
 
@@ -223,6 +223,64 @@ def test_an_ellipse_or_an_outline_is_the_box_around_it() -> None:
         asked = read_prompt({"result": [drawn]}, config, SHAPE)
         assert asked is not None
         assert asked.prompt.box == Box(24, 16, 16, 32)
+
+
+def test_a_box_with_points_is_one_prompt() -> None:
+    config = parse_label_config(SMART)
+    box = region("rectanglelabels", {"x": 25, "y": 50, "width": 50, "height": 25, "rotation": 0})
+    for listed in ([box, point(40, 20), point(41, 60, is_positive=False)], [point(40, 20), box]):
+        asked = read_prompt({"result": listed}, config, SHAPE)
+        assert asked is not None
+        assert asked.prompt.box == Box(32, 16, 16, 32)
+        assert asked.prompt.positive == ((40.0, 20.0),)
+
+
+def newer_point(row: float, column: float, *, positive: bool = True) -> dict[str, Any]:
+    """As pages of Label Studio's main branch ask: without a label, and without the setup's names."""
+    value = {"x": 100 * column / SIDE_PX, "y": 100 * row / SIDE_PX, "positive": positive}
+    return {"type": "keypointlabels", "value": value}
+
+
+def test_a_newer_page_names_no_label_where_there_is_one_class_of_objects() -> None:
+    context = {"result": [newer_point(10, 20), newer_point(30, 40, positive=False)]}
+    asked = read_prompt(context, parse_label_config(SMART), SHAPE)
+    assert asked is not None
+    assert asked.class_index == 1
+    assert asked.prompt == Prompt(((10.0, 20.0),), ((30.0, 40.0),))
+    two = SMART.replace('<Label value="Nucleus"/>', '<Label value="Nucleus"/><Label value="Debris"/>')
+    assert two.count("Debris") == SMART.count('<Label value="Nucleus"/>') > 0
+    assert read_prompt(context, parse_label_config(two), SHAPE) is None
+
+
+def test_a_newer_page_is_told_what_is_answered(bench: Bench) -> None:
+    answer = bench.loop.prompt(
+        1, bench.task(TASK), {"event": "capabilities"}, (), SMART, time.monotonic() + 60
+    )
+    (told,) = answer["result"]
+    assert told["type"] == "capabilities"
+    assert told["value"]["prompts"] == ["point", "box"]
+    assert told["value"]["targets"] == [{"tag": "BrushLabels", "output": "mask"}]
+    outlines = parse_label_config(SMART.replace("BrushLabels", "PolygonLabels"))
+    assert list_capabilities(outlines, "v1")["value"]["targets"] == [
+        {"tag": "PolygonLabels", "output": "polygon"}
+    ]
+    assert bench.images.opened == []
+
+
+def test_an_image_that_a_newer_page_warms_up_is_looked_at_once(bench: Bench) -> None:
+    until = time.monotonic() + 60
+    (told,) = bench.loop.prompt(1, bench.task(TASK), {"event": "prewarm"}, (), SMART, until)["result"]
+    assert told["type"] == "prewarm_ack"
+    assert told["value"]["status"] == "ok"
+    bench.images.open = lambda *_: pytest.fail("the image was opened again")  # type: ignore[method-assign]
+    bench.images.shape = lambda *_: SHAPE  # type: ignore[method-assign]
+    assert ask(bench, point(*middle(largest_object())))["result"]
+
+
+def test_an_event_that_nobody_knows_gets_no_region(bench: Bench) -> None:
+    answer = bench.loop.prompt(1, bench.task(TASK), {"event": "track"}, (), SMART, time.monotonic() + 60)
+    assert answer["result"] == []
+    assert answer["model_version"]
 
 
 def test_strokes_of_the_smart_brush_are_one_stroke() -> None:

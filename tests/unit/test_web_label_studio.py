@@ -76,6 +76,14 @@ def test_a_smart_tool_is_answered_by_its_own_call_with_what_is_painted_so_far(cl
     assert [set(entry) for entry in answer.json["results"]] == [{"result", "score", "model_version"}]
 
 
+def test_an_event_of_a_newer_page_is_answered_by_the_smart_tools(client, loop, recorded):
+    request = recorded("predict_interactive")
+    request["body"]["params"]["context"] = {"event": "capabilities"}
+    replay(client, request)
+    ((context, _),) = loop.prompts
+    assert context == {"event": "capabilities"}
+
+
 def test_an_empty_context_asks_about_whole_images(client, loop, recorded):
     request = recorded("predict_batch")
     request["body"]["params"]["context"] = {}
