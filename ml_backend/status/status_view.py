@@ -155,6 +155,8 @@ def _taught(taught: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
 def _effort(effort: Mapping[str, Any]) -> str:
     """What the annotations of a round took, in a line."""
     parts = [f"{effort['strokes']} strokes", f"{effort['painted_px']:,} painted pixels"]
+    if effort.get("clicks"):
+        parts.insert(1, f"{effort['clicks']} clicks")
     if effort.get("questions_answered"):
         parts.append(f"{effort['questions_answered']} questions answered")
     if effort.get("lead_time_s") is not None:

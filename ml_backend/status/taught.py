@@ -11,7 +11,7 @@ from ml_backend.storage.efforts import NewestTruth
 
 SHOWN_TASKS = 5
 
-COUNTED = ("strokes", "corrected", "accepted", "deleted", "questions_answered")
+COUNTED = ("strokes", "clicks", "corrected", "accepted", "deleted", "questions_answered")
 
 EMPTY = "Nothing is painted in it yet."
 
@@ -25,8 +25,9 @@ def describe_taught(newest: NewestTruth) -> dict[str, Any]:
     """What one task teaches.
 
     `pixels` are those that teach per class, held-out ones included, because those check; the counts are of
-    its annotations together: regions painted by hand, regions of the prediction that came back otherwise, as
-    they were, or not at all, and boxes that now say Reviewed. `why_not` is empty where something teaches.
+    its annotations together: regions painted by hand, regions drawn by a click, regions of the prediction
+    that came back otherwise, as they were, or not at all, and boxes that now say Reviewed.
+    `why_not` is empty where something teaches.
 
     Examples
     --------

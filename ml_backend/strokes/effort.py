@@ -26,10 +26,12 @@ class Measured(Effort):
     """What one annotation took, as of its last edit: the effort in the image, and what Label Studio tells.
 
     `model_version` made the prediction that it started from; `questions_answered` are rectangles of the
-    model that now say `Reviewed`.
+    model that now say `Reviewed`. `clicks` are answers of smart tools that were accepted, which `strokes`
+    then leaves out; Label Studio does not tell how many points each one took.
     """
 
     questions_answered: int = 0
+    clicks: int = 0
     lead_time_s: float | None = None
     model_version: str | None = None
 
@@ -49,8 +51,10 @@ def measure(
     worked = effort.strokes + effort.painted_px + effort.erased_px + effort.corrected + effort.deleted
     if annotation.lead_time_s is None and worked + n_answered == 0:
         return Measured()  # a copy that the server made of a prediction: nobody worked on it
+    n_clicked = _count_clicked(annotation.result, painting)
     return Measured(
-        **asdict(effort),
+        **{**asdict(effort), "strokes": effort.strokes - n_clicked},
+        clicks=n_clicked,
         questions_answered=n_answered,
         lead_time_s=None if annotation.lead_time_s is None else max(annotation.lead_time_s, 0.0),
         model_version=start,
@@ -98,7 +102,7 @@ def sum_up(efforts: Sequence[OpenEffort]) -> dict[str, Any]:
     lead_times = [_added(effort, "lead_time_s") for effort in efforts if effort.measured.get("lead_time_s")]
     counts = {
         name: int(sum(_added(effort, name) for effort in efforts))
-        for name in ("strokes", "painted_px", "erased_px", "questions_answered")
+        for name in ("strokes", "clicks", "painted_px", "erased_px", "questions_answered")
     }
     kinds = ("accepted", "corrected", "deleted")
     return {
@@ -134,6 +138,18 @@ def _sum_up_corrections(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
             for version, shares in by_version.items()
         },
     }
+
+
+def _count_clicked(result: Sequence[Any], painting: Painting) -> int:
+    """Regions by hand that have a score: the page keeps the one that our answer to a smart tool came with."""
+    scored = {
+        region["id"]
+        for region in result
+        if isinstance(region, Mapping)
+        and isinstance(region.get("id"), str)
+        and isinstance(region.get("score"), (int, float))
+    }
+    return sum(region.origin == "manual" and region.region_id in scored for region in painting.regions)
 
 
 def _is_answer(region: Any, config: LabelConfig) -> bool:

@@ -31,7 +31,15 @@ REQUEST_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0, 10
 
 PREDICT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 100.0)
 
-EFFORT_KINDS = ("annotations", "strokes", "painted_px", "erased_px", "questions_answered", "lead_time_s")
+EFFORT_KINDS = (
+    "annotations",
+    "strokes",
+    "clicks",
+    "painted_px",
+    "erased_px",
+    "questions_answered",
+    "lead_time_s",
+)
 
 NEWEST_ROUNDS = 10
 """Reports that are read per scrape, for the newest effort: a scrape costs the same in the hundredth round."""

@@ -83,6 +83,7 @@ def make_status(project_id: int) -> dict[str, Any]:
                 "task": 12,
                 "pixels": {"Background": 4100, "Nucleus": 820},
                 "strokes": 3,
+                "clicks": 1,
                 "corrected": 1,
                 "accepted": 0,
                 "deleted": 0,
@@ -93,6 +94,7 @@ def make_status(project_id: int) -> dict[str, Any]:
                 "task": 15,
                 "pixels": {},
                 "strokes": 0,
+                "clicks": 0,
                 "corrected": 0,
                 "accepted": 1,
                 "deleted": 0,
@@ -114,6 +116,7 @@ def make_effort(number: int) -> dict[str, Any]:
     return {
         "annotations": 4,
         "strokes": 48 // number,
+        "clicks": number,
         "painted_px": 24_000 // number,
         "erased_px": 800,
         "questions_answered": number,

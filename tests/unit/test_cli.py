@@ -68,6 +68,7 @@ STATUS: dict[str, Any] = {
         "effort": {
             "annotations": 4,
             "strokes": 7,
+            "clicks": 5,
             "painted_px": 3400,
             "questions_answered": 2,
             "lead_time_s": 54.2,
@@ -111,7 +112,7 @@ def test_the_status_shows_what_is_there_and_what_is_missing() -> None:
     assert "31 annotations, 28 learnt, 3 waiting" in shown
     assert "Nucleus 0.81" in shown
     assert "kept the model: worse on the held-out part" in shown
-    assert "its 4 annotations took 7 strokes, 3,400 painted pixels, 2 questions answered, 54 s" in shown
+    assert "its 4 annotations took 7 strokes, 5 clicks, 3,400 painted pixels, 2 questions" in shown
     assert "corrective Dice 0.91" in shown
     assert "remark 0" in shown
     assert "remark 11" not in shown

@@ -91,6 +91,20 @@ def test_a_prediction_of_which_everything_was_deleted_counts_as_all_wrong() -> N
     assert took.corrective_dice == {"Nucleus": 0.0}
 
 
+def test_an_accepted_answer_of_a_smart_tool_is_a_click_and_no_stroke() -> None:
+    clicked = {**brush("c", mask(3, 4), "Nucleus"), "score": 0.97}
+    took = take(submitted(clicked, brush("a", mask(0), "Nucleus"), parent=False))
+    assert (took.clicks, took.strokes, took.painted_px) == (1, 1, 3 * SHAPE[0])
+    told = sum_up([OpenEffort(1, {"clicks": 3, "strokes": 1}, {"clicks": 1}), OpenEffort(2, {}, None)])
+    assert (told["clicks"], told["strokes"]) == (2, 1)
+
+
+def test_a_region_of_the_prediction_is_no_click_whatever_its_score() -> None:
+    left = {**brush("p", mask(1), "Nucleus", "prediction"), "score": 0.8}
+    took = take(submitted(left), sent("p", NEW, 1))
+    assert (took.clicks, took.accepted) == (0, 1)
+
+
 def test_an_edit_does_not_change_what_the_annotation_started_from() -> None:
     regions = [sent("old", OLD, 0), sent("new", NEW, 0)]
     took = take(submitted(brush("a", mask(0), "Nucleus")), *regions, known={"model_version": OLD})
