@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from core.network.base_weights import load_base, save_base
+from core.errors import CheckpointError
+from core.network.base_weights import CARD_FILE, WEIGHTS_FILE, fits_base, load_base, save_base
 from core.network.checkpoint import Checkpoint, load_checkpoint
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics
@@ -99,3 +100,24 @@ def test_no_round_goes_on_from_the_network_of_the_first_format() -> None:
     assert choose_start(load_checkpoint(checkpoints / "format-1"), is_draft=False) is None
     second = load_checkpoint(checkpoints / "format-2")
     assert choose_start(second, is_draft=False) is second
+
+
+def test_base_weights_that_cannot_be_read_say_which_file(tmp_path: Path) -> None:
+    architecture = build_architecture(3, 2, (4, 6))
+    with pytest.raises(CheckpointError, match="card of the base weights"):
+        fits_base(architecture, tmp_path)
+    save_base(tmp_path / "base", architecture, BASE, {})
+    (tmp_path / "base" / CARD_FILE).write_text("{")
+    with pytest.raises(CheckpointError, match="card of the base weights"):
+        fits_base(architecture, tmp_path / "base")
+    (tmp_path / "base" / WEIGHTS_FILE).write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=f"cannot read the base weights {WEIGHTS_FILE}"):
+        load_base(tmp_path / "base")
+
+
+def test_base_weights_made_anew_take_the_place_of_those_before_them(tmp_path: Path) -> None:
+    architecture = build_architecture(3, 2, (4, 6))
+    for weights in (BASE, CURRENT):
+        save_base(tmp_path / "base", architecture, weights, {})
+    assert torch.equal(load_base(tmp_path / "base")["head.bias"], CURRENT["head.bias"])
+    assert [path.name for path in tmp_path.iterdir()] == ["base"], "nothing unfinished stays"

@@ -235,6 +235,25 @@ def test_outlines_may_reach_over_the_edge() -> None:
     assert (alpha == 255).all()
 
 
+@pytest.mark.parametrize("columns", [(-20, -5), (500, 520)])
+def test_an_outline_beside_the_image_fills_nothing(columns: tuple[int, int]) -> None:
+    points = np.array([[x, y] for y in (2, 9) for x in columns], float)[[0, 1, 3, 2]]
+    assert fill_polygon(points, SHAPE)[2].shape == (0, 0)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_outline_with_a_point_that_is_no_number_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="no number"):
+        fill_polygon(np.array([[0, 0], [wrong, 5], [5, 5]], float), SHAPE)
+
+
+def test_a_scribble_that_would_fill_the_memory_is_refused() -> None:
+    scribble = np.zeros((200_000, 2))
+    scribble[1::2, 1] = 1e9  # to and fro over the whole image, each time
+    with pytest.raises(ValueError, match="200000 points crosses the image too often"):
+        fill_polygon(scribble, SHAPE)
+
+
 def test_many_random_masks_are_outlined_closely() -> None:
     rng = np.random.default_rng(0)
     worst = 1.0

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from ml_backend.command import cli
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
+from ml_backend.storage.installation import IDENTITY_FILE
 
 
 def start(folder: Path) -> None:
@@ -50,6 +51,50 @@ def test_two_halves_of_two_installations_do_not_start(tmp_path: Path) -> None:
     (tmp_path / "one" / SQLITE_NAME).rename(tmp_path / "two" / SQLITE_NAME)
     with pytest.raises(DatabaseRefusedError, match="belong to two installations"):
         start(tmp_path / "two")
+
+
+def forget_identity(folder: Path, *, with_project: bool) -> None:
+    with sqlite3.connect(folder / SQLITE_NAME) as connection:
+        connection.execute("DELETE FROM installation")
+        if with_project:
+            connection.execute("INSERT INTO projects (project_id, folder) VALUES (1, '1-0')")
+    connection.close()
+
+
+def test_a_new_database_does_not_take_over_the_folder_of_another(tmp_path: Path) -> None:
+    start(tmp_path)
+    forget_identity(tmp_path, with_project=False)
+    with pytest.raises(DatabaseRefusedError, match=r"is new, but .* belongs to another"):
+        start(tmp_path)
+
+
+def test_a_database_from_before_identities_takes_that_of_its_folder(tmp_path: Path) -> None:
+    start(tmp_path)
+    identity = (tmp_path / IDENTITY_FILE).read_text().strip()
+    forget_identity(tmp_path, with_project=True)
+    start(tmp_path)
+    with sqlite3.connect(tmp_path / SQLITE_NAME) as connection:
+        assert connection.execute("SELECT identity FROM installation").fetchall() == [(identity,)]
+    connection.close()
+
+
+def test_a_database_that_another_one_keeps_locked_is_not_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.storage.database.PROBE_TIMEOUT_MS", 10)
+    start(tmp_path)
+    database = connect_database(tmp_path)
+    other = sqlite3.connect(tmp_path / SQLITE_NAME, isolation_level=None)
+    try:
+        database.check_writable()
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError, match="locked"):
+            database.check_writable()
+        other.execute("ROLLBACK")
+        database.check_writable()
+    finally:
+        other.close()
+        database.close()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "zeroed"])

@@ -186,5 +186,7 @@ def test_images_that_look_alike_have_similar_embeddings() -> None:
 
 def test_a_wide_encoder_has_a_short_embedding_too() -> None:
     seen = EmbeddingMean()
+    with pytest.raises(ValueError, match="no tile"):
+        seen.embedding()
     seen.add(torch.rand(1, 300, 2, 2), (slice(0, 32), slice(0, 32)), 32)
     assert seen.embedding().shape == (MAX_LENGTH,)

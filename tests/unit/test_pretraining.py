@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from core.network.base_weights import CARD_FILE, FOLDER, WEIGHTS_FILE, base_for, fits_base, load_base
 from core.network.unet import DEFAULT_WIDTHS, build_architecture, build_network
 from core.pretraining.looks import depth_of, draw_scene
-from core.pretraining.pretrain import batches, loss_of, pretrain, standardise_scene
+from core.pretraining.pretrain import batches, loss_of, main, pretrain, standardise_scene
 from core.pretraining.shapes import draw_blobs, draw_cells, draw_fibres, draw_phases
 from core.schema import LabelSchema
 from core.threads import torch_threads
@@ -103,12 +104,20 @@ def test_the_loss_falls_with_the_right_answer() -> None:
     assert loss_of(right, things, outlines) < 0.05 < loss_of(-right, things, outlines)
 
 
-def test_the_same_seed_makes_the_same_base_weights() -> None:
+def test_the_command_makes_the_same_base_weights_from_the_same_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with torch_threads(1):
-        first, second = pretrain(3, 1), pretrain(3, 1)
-    assert first.losses == second.losses
-    for name, tensor in first.weights.items():
-        assert torch.equal(tensor, second.weights[name]), name
+        made = pretrain(3, 1)
+    monkeypatch.setattr("sys.argv", ["pretrain", str(tmp_path / "base"), "--steps", "1", "--seed", "3"])
+    main()
+    card = json.loads((tmp_path / "base" / CARD_FILE).read_text())
+    assert card["loss_per_100_steps"] == list(made.losses)
+    assert card["command"].endswith("FOLDER --steps 1 --seed 3 --threads 1")
+    written = load_base(tmp_path / "base")
+    assert written.keys() == made.weights.keys()
+    for name, tensor in made.weights.items():
+        assert torch.equal(tensor, written[name]), name
 
 
 def test_the_shipped_weights_are_small_and_say_what_they_were_made_from() -> None:

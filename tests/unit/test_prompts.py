@@ -89,6 +89,26 @@ def test_the_score_of_a_suggested_object_is_what_the_model_says_of_it() -> None:
     assert found.score == pytest.approx(0.75)
 
 
+def test_of_a_suggested_object_the_part_that_is_painted_is_left_out() -> None:
+    objects, taken = ONE.astype(np.int32), disc(60, 64, 8)
+    found = whole(segment(to_colours(picture(ONE)), CALLED["a click"], Known(objects=objects, taken=taken)))
+    assert np.array_equal(found, ONE & ~taken)
+
+
+def test_a_suggested_object_that_is_painted_all_over_is_answered_with_nothing() -> None:
+    known = Known(objects=ONE.astype(np.int32), taken=np.ones(SHAPE, bool))
+    assert segment(to_colours(picture(ONE)), CALLED["a click"], known) is None
+
+
+def test_a_point_that_the_answer_agrees_with_changes_nothing() -> None:
+    colours = to_colours(picture(ONE))
+    inside, outside = (61.5, 48.5), (10.5, 140.5)
+    alone = whole(segment(colours, CALLED["a click"]))
+    assert alone[61, 48]
+    assert np.array_equal(whole(segment(colours, Prompt(positive=((60.5, 50.5), inside)))), alone)
+    assert np.array_equal(whole(segment(colours, Prompt(((60.5, 50.5),), negative=(outside,)))), alone)
+
+
 def test_a_negative_point_in_a_suggested_object_cuts_it() -> None:
     both = ONE | disc(60, 82, 14)
     prompt = Prompt(positive=((60.5, 50.5),), negative=((60.5, 82.5),))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -220,3 +222,10 @@ def test_an_image_without_objects_has_no_masks() -> None:
 def test_classes_that_are_newer_than_the_limits_have_the_defaults() -> None:
     labels = discs((40, 40), class_index=2)
     assert len(build_suggestion(predict(labels), SCHEMA, np.zeros(labels.shape, bool), LIMITS[:1]).masks) == 1
+
+
+@pytest.mark.parametrize("name", ["margin", "outline", "probabilities"])
+def test_maps_of_another_size_make_no_prediction(name: str) -> None:
+    larger = np.zeros((2, 5, 4) if name == "probabilities" else (5, 4), np.float16)
+    with pytest.raises(ValueError, match="must share one"):
+        replace(predict(np.zeros((4, 4), np.uint8)), **{name: larger})
