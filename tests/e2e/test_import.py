@@ -26,7 +26,7 @@ SIDE = 160
 @pytest.fixture(scope="module")
 def backend(label_studio: RealLabelStudio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     folder = tmp_path_factory.mktemp("import-backend")
-    with run_backend(label_studio, folder, MIN_PIXELS_PER_CLASS="500", ROUND_BUDGET_S="3") as backend:
+    with run_backend(label_studio, folder, MIN_PIXELS_PER_CLASS="500", ROUND_STEPS="30") as backend:
         yield backend
 
 

@@ -47,8 +47,7 @@ class Service:
                 "BASIC_AUTH_PASS": AUTH[1],
                 "MIN_PIXELS_PER_CLASS": "500",
                 "LEARNERS": "network",  # the composed services learn with all of them
-                "ROUND_BUDGET_S": "2",
-                "ROUND_WARM_BUDGET_S": "1",
+                "ROUND_STEPS": "30",  # what a model can do is no question of how busy the machine is
                 "TRAINING_THREADS": "1",
                 "PREDICT_THREADS": "1",
                 "QUIET_TIME_S": "0.5",
@@ -174,9 +173,9 @@ def test_webhooks_become_a_model_that_predicts_and_a_restart_keeps_it(service):
         assert 0 <= entry["score"] <= 1
     regions = [region for entry in both for region in entry["result"]]
     assert "brushlabels" in [region["type"] for region in regions]
-    report = service.api(LEARNT, "rounds")[0]
-    assert report["promoted"]
-    assert report["model_version"] == version
+    # On a busy machine the three make several rounds, and a later one need not be better.
+    promoted = [report for report in service.api(LEARNT, "rounds") if report["promoted"]]
+    assert promoted[0]["model_version"] == version
 
     service.stop()
     service.start()
