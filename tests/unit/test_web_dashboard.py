@@ -185,7 +185,7 @@ def test_the_page_says_what_the_last_answers_teach_and_why_one_teaches_nothing(p
     section = page[page.index('id="taught"') : page.index('id="rounds"')]
     for words in (
         "4,100 px of Background, 820 px of Nucleus",
-        "(3 painted by hand, 1 corrected, 2 boxes reviewed)",
+        "(3 painted by hand, 1 drawn by a click, 1 corrected, 2 boxes reviewed)",
         "teaches nothing. It was accepted without a change.",
     ):
         assert words in section
