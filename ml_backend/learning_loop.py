@@ -120,7 +120,10 @@ class LearningLoop:
 
         What is not done by then, is pushed to Label Studio when it is.
         """
-        return self._suggester.suggest(project_id, tasks, label_config, deadline)
+        answers = self._suggester.suggest(project_id, tasks, label_config, deadline)
+        if len(tasks) == 1:  # somebody opened it, and may click in it next
+            self._prompter.look_ahead(project_id, tasks[0], label_config)
+        return answers
 
     def prompt(
         self,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,9 @@ log = logging.getLogger(__name__)
 MAX_AT_ONCE = 2
 """Images that are looked at side by side for people who click."""
 
+CLICKED_LATELY_S = 3600.0
+"""For so long after a click, images of its project are looked at when somebody opens them."""
+
 WINDOW_PX, STEP_PX = 2048, 1024
 """Of larger images, a part of this size is looked at; parts begin at multiples of the step, to be kept."""
 
@@ -60,6 +65,8 @@ class Prompter:
         self._looks: Kept[Look] = Kept(lambda look: look.n_bytes)
         self._flights: SingleFlight[Look] = SingleFlight()
         self._places = threading.BoundedSemaphore(MAX_AT_ONCE)
+        self._asked: dict[str, float] = {}
+        self._ahead = threading.Lock()
 
     def answer(
         self,
@@ -83,13 +90,45 @@ class Prompter:
         if project is None or config is None:
             log.warning("skip_prompt project=%d cause=%s", project_id, cause or "unknown project")
             return nothing
+        self._asked[project.folder] = time.monotonic()
         try:
             with patience(deadline - time.monotonic()):
                 found = self._answer_event(project, model, config, task, context, painted)
-        except BrushloopError as error:
-            log.warning("skip_prompt project=%d task=%d cause=%s", project_id, task.task_id, error)
+        except (BrushloopError, FutureTimeoutError) as error:
+            cause = str(error) or "no time left"
+            log.warning("skip_prompt project=%d task=%d cause=%s", project_id, task.task_id, cause)
             return nothing
         return nothing if found is None else {**nothing, **found}
+
+    def look_ahead(self, project_id: int, task: TaskRecord, label_config: str | None) -> None:
+        """Look at an image that somebody opened before they click in it; returns at once.
+
+        Only where the setup offers smart key points. With a model it costs a prediction, so only where
+        people have clicked lately.
+        """
+        with self._parts.database.read() as connection:
+            project = find_project(connection, project_id)
+            model = models.find_model(connection, project_id, project.current_version) if project else None
+        config, _ = find_config(label_config or (project.label_config if project else ""))
+        if project is None or config is None or "keypointlabels" not in config.controls.values():
+            return
+        since = time.monotonic() - self._asked.get(project.folder, -math.inf)
+        if (model is None or since < CLICKED_LATELY_S) and self._ahead.acquire(blocking=False):
+            arguments = (project, model, task)
+            threading.Thread(target=self._look_now, args=arguments, name="look-ahead", daemon=True).start()
+
+    def _look_now(self, project: Project, model: StoredModel | None, task: TaskRecord) -> None:
+        try:
+            with patience(self._parts.settings.predict_deadline_s):
+                self._warm_up(project, model, task)
+        except (BrushloopError, FutureTimeoutError) as error:
+            log.info("skip_look_ahead project=%d task=%d cause=%s", project.project_id, task.task_id, error)
+        finally:
+            self._ahead.release()
+
+    def _warm_up(self, project: Project, model: StoredModel | None, task: TaskRecord) -> None:
+        shape = self._parts.images.shape(project.project_id, task.task_id, task.data)
+        self._look(project, model, task, find_window(Prompt(), shape))
 
     def _answer_event(
         self,
@@ -107,8 +146,7 @@ class Prompter:
             version = UNTRAINED if model is None else model.model_version
             return {"result": [list_capabilities(config, version)]}
         if event == "prewarm":
-            shape = self._parts.images.shape(project.project_id, task.task_id, task.data)
-            self._look(project, model, task, find_window(Prompt(), shape))
+            self._warm_up(project, model, task)
             return {"result": [acknowledge_prewarm(config)]}
         log.warning(
             "skip_prompt project=%d task=%d cause=event event=%r", project.project_id, task.task_id, event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,39 @@ def test_the_next_click_looks_at_no_image_again(bench: Bench) -> None:
     bench.images.open = lambda *_: pytest.fail("the image was opened again")  # type: ignore[method-assign]
     bench.images.shape = lambda *_: SHAPE  # type: ignore[method-assign]
     assert ask(bench, point(*middle(largest_object())))["result"]
+
+
+def wait_until_looked_at(bench: Bench) -> None:
+    """Until the thread that looks ahead has ended."""
+    for thread in threading.enumerate():
+        if thread.name == "look-ahead":
+            thread.join(60)
+    bench.images.open = lambda *_: pytest.fail("the image was opened again")  # type: ignore[method-assign]
+    bench.images.shape = lambda *_: SHAPE  # type: ignore[method-assign]
+
+
+def test_an_image_is_looked_at_when_it_is_opened_and_not_again_by_the_first_click(bench: Bench) -> None:
+    bench.loop.suggest(1, [bench.task(TASK)], SMART, time.monotonic() + 60)
+    wait_until_looked_at(bench)
+    assert ask(bench, box_around(largest_object()))["result"]
+
+
+def test_with_a_model_images_are_looked_at_ahead_where_people_click(bench: Bench) -> None:
+    bench.submit(1, 2)
+    assert bench.loop.run_round(1) is not None
+    bench.loop.suggest(1, [bench.task(3)], SMART, time.monotonic() + 60)
+    assert not [one for one in threading.enumerate() if one.name == "look-ahead"]
+    context = {"result": [point(5, 5)]}
+    bench.loop.prompt(1, bench.task(3), context, (), SMART, time.monotonic() + 60)
+    bench.loop.suggest(1, [bench.task(TASK)], SMART, time.monotonic() + 60)
+    wait_until_looked_at(bench)
+    assert ask(bench, point(*middle(largest_object())))["model_version"] == bench.status()["model_version"]
+
+
+def test_a_setup_without_smart_key_points_is_not_looked_at_ahead(bench: Bench) -> None:
+    bench.loop.suggest(1, [bench.task(TASK)], LABEL_CONFIG, time.monotonic() + 60)
+    assert not [one for one in threading.enumerate() if one.name == "look-ahead"]
+    assert bench.images.opened == []
 
 
 def test_another_image_at_the_address_is_looked_at_anew(bench: Bench) -> None:
