@@ -22,7 +22,14 @@ DRIP_S = 0.5
 @contextmanager
 def run_fake(fake: FakeLabelStudio) -> Iterator[str]:
     """Serve it in threads of this process; yields its address."""
-    server = create_server(build_app(fake), host="127.0.0.1", port=0, threads=4, ident=None)
+    with run_app(fake, build_app(fake)) as url:
+        yield url
+
+
+@contextmanager
+def run_app(fake: FakeLabelStudio, app: Flask) -> Iterator[str]:
+    """Serve these routes of it in threads of this process; yields its address."""
+    server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
     fake.url = f"http://127.0.0.1:{server.effective_port}"
     stop = threading.Event()
 

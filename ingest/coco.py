@@ -6,9 +6,11 @@ Lengths are checked before anything is painted, so a broken file costs an error 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,32 @@ class CocoFile:
     sizes: Mapping[str, tuple[int, int]]
     annotations: Mapping[str, Sequence[Mapping[str, Any]]]
     categories: Mapping[int, str]
+
+    @cached_property
+    def _keys(self) -> Mapping[str, list[str]]:
+        """Names by what may be known of them: the whole, without folders, and without its ending."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for key in self.sizes:
+            path = PurePosixPath(key.replace("\\", "/"))
+            for word in {str(path), path.name, path.stem}:
+                keys[word].append(key)
+        return keys
+
+    def find(self, relative: str, *, is_only: bool) -> str | None:
+        """The name here of an image; `is_only` one of its name may be told without its folder and ending.
+
+        Raises `ImageError` where several could be meant.
+        """
+        path = PurePosixPath(relative)
+        for word in (relative, path.name, path.stem) if is_only else (relative,):
+            keys = self._keys.get(word, [])
+            if len(keys) > 1 and relative in keys:
+                return relative
+            if len(keys) > 1:
+                raise ImageError(f"it names several images that may be this one: {', '.join(keys[:5])}")
+            if keys:
+                return keys[0]
+        return None
 
     def read(self, name: str, schema: LabelSchema, *, partial: bool) -> MaskContent:
         """The objects of one image; what is no object is Background, unless the file is `partial`.
@@ -83,6 +111,8 @@ def parse_coco(document: Mapping[str, Any]) -> CocoFile:
             isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
         ):
             raise ImageError(f"image {number} of the COCO file lacks file_name, id, height or width")
+        if name in sizes or key in names:
+            raise ImageError(f"image {number} of the COCO file, {name} with id {key}, is in it twice")
         names[key], sizes[name] = name, (height, width)
     annotations: dict[str, list[Mapping[str, Any]]] = {name: [] for name in sizes}
     for number, row in enumerate(_rows(document, "annotations")):
@@ -107,6 +137,10 @@ def _rows(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 
 def _draw(row: Mapping[str, Any], shape: tuple[int, int], number: int) -> Mask:
     drawn = row.get("segmentation")
+    if isinstance(drawn, list) and not drawn:
+        raise ImageError(
+            f"annotation {number} has a box at most and no segmentation: its pixels are not known"
+        )
     if isinstance(drawn, list):
         return _draw_polygons(drawn, shape, number)
     if not isinstance(drawn, dict) or list(drawn.get("size", ())) != list(shape):

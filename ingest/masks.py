@@ -72,6 +72,7 @@ def read_values(values: NDArray[Any], rules: MaskRules, schema: LabelSchema) -> 
     height, width = values.shape
     present = {int(value) for value in np.unique(values)}
     named = sorted(present - rules.ignore)
+    _check_negative([value for value in named if value < 0 and value not in rules.labels])
     unknown = (
         np.isin(values, sorted(rules.ignore)) if rules.ignore & present else np.zeros(values.shape, bool)
     )
@@ -82,6 +83,14 @@ def read_values(values: NDArray[Any], rules: MaskRules, schema: LabelSchema) -> 
     if rules.partial and not rules.labels:
         ground = np.zeros_like(ground)
     return MaskContent((height, width), tuple(objects), ground & ~unknown)
+
+
+def _check_negative(values: Collection[int]) -> None:
+    if values:
+        raise ImageError(
+            f"it holds {_listed(values)}, and no object has a number below 0: say with "
+            f"--ignore {min(values)} that nothing is known there"
+        )
 
 
 def find_class(name: str, schema: LabelSchema) -> int:

@@ -35,6 +35,10 @@ class Masks(Protocol):
         """The annotation of one place, None without a mask; raises `ImageError` for one that does not fit."""
         ...
 
+    def expect(self, relative: str, place: Place) -> None:
+        """Note a place that needs its mask no more."""
+        ...
+
 
 @dataclass
 class Imported:
@@ -148,7 +152,10 @@ class FolderImport:
     def _teach_present(self, tasks: FileTasks, place: Place) -> None:
         """A task that is there and that nobody annotated gets its mask now."""
         summary = self._present.find(place, tasks.path)
-        if self._masks is None or summary is None or summary.annotation_ids or place.key in self._made:
+        if self._masks is None or summary is None or place.key in self._made:
+            return
+        if summary.annotation_ids:
+            self._masks.expect(tasks.relative, place)
             return
         annotation = self._annotation(tasks, place)
         if annotation is not None:

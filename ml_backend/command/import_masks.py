@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,6 +32,10 @@ PICKLES = frozenset({".npy", ".npz"})
 OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 SUFFIXES = re.compile(r"[-_. ](cp_masks?|masks?|labels?|seg|gt|instances?|labelIds)$", re.IGNORECASE)
 """What tools add to the name of an image to name its mask."""
+
+SHOWN_NAMES = 5
+
+Read = Callable[[], dict[str, Any] | None]
 
 
 class MaskFolder:
@@ -61,23 +67,69 @@ class MaskFolder:
             counts[bare_name(PurePosixPath(image).name)] += 1
         self._doubled = {name for name, count in counts.items() if count > 1}
         self._used: set[Path] = set()
+        self._used_images: set[tuple[str, str]] = set()
 
     def annotation(self, relative: str, place: Place) -> dict[str, Any] | None:
         """The annotation of one place, None without a mask; raises `ImageError` for one that does not fit."""
-        exported = self._exported.get(stored_name(PurePosixPath(relative).name))
-        if exported is not None:
-            return self._copy(*exported, place)
-        found = self._content(relative, place)
-        if found is None:
-            return None
-        content, name = found
-        return self._to_annotation(content, place, f"Imported from {name}")
+        sources = self._find_sources(relative, place)
+        if len(sources) > 1:
+            raise ImageError(f"there are several masks of it: {', '.join(name for name, _ in sources)}")
+        return sources[0][1]() if sources else None
+
+    def expect(self, relative: str, place: Place) -> None:
+        """Note that a place is there, so that its mask has an image, though nobody needs it any more."""
+        with suppress(ImageError):
+            self._find_sources(relative, place)
+
+    def _find_sources(self, relative: str, place: Place) -> list[tuple[str, Read]]:
+        """Everything that says something of a place, by the name of its file, with what reads it."""
+        found: list[tuple[str, Read]] = []
+        image = stored_name(PurePosixPath(relative).name)
+        if image in self._exported:
+            self._used_images.add(("", image))
+            name, annotations = self._exported[image]
+            found.append((name, partial(self._copy, name, annotations, place)))
+        path = self._find(relative, place)
+        if path is not None:
+            found.append((self._name(path), partial(self._draw_file, path, place)))
+        is_only = bare_name(PurePosixPath(relative).name) not in self._doubled
+        for name, coco in self._coco:
+            key = coco.find(relative, is_only=is_only)
+            if key is not None:
+                self._used_images.add((name, key))
+                found.append((name, partial(self._draw_coco, coco, key, place, name)))
+        return found
+
+    def _draw_file(self, path: Path, place: Place) -> dict[str, Any]:
+        return self._to_annotation(self._read_file(path, place), place, f"Imported from {self._name(path)}")
+
+    def _draw_coco(self, coco: CocoFile, key: str, place: Place, name: str) -> dict[str, Any]:
+        if place.frame.name:
+            raise ImageError(f"{name} knows no slices, and this is {place.frame.name} of a stack")
+        _check_size(coco.sizes[key], place, name)
+        return self._to_annotation(self._read_coco(coco, key, place, name), place, f"Imported from {name}")
 
     def unused(self) -> list[tuple[str, str]]:
         """Masks that no image asked for, once all have."""
         paths = {path for paths in self._files.values() for path in paths} - self._used
         lost = [(self._name(path), NO_PICKLES) for path, stem in self._pickles if stem not in self._files]
-        return [*lost, *((self._name(path), "no image has its name") for path in sorted(paths))]
+        bare = [(self._name(path), "no image has its name") for path in sorted(paths)]
+        return [*lost, *bare, *self._unused_entries()]
+
+    def _unused_entries(self) -> Iterator[tuple[str, str]]:
+        """For each file of several images, those that are not here."""
+        held = [(name, key, (name, key)) for name, coco in self._coco for key in coco.sizes]
+        held += [(name, image, ("", image)) for image, (name, _) in self._exported.items()]
+        missing: dict[str, list[str]] = defaultdict(list)
+        for name, image, entry in held:
+            if entry not in self._used_images:
+                missing[name].append(image or "one without an address")
+        for name, images in missing.items():
+            more = " and more" if len(images) > SHOWN_NAMES else ""
+            yield (
+                name,
+                f"no image here has the name of {len(images)} in it: {', '.join(images[:SHOWN_NAMES])}{more}",
+            )
 
     def _sort(self, path: Path) -> None:
         """Note what a file is for; one that is of no use is listed."""
@@ -110,20 +162,6 @@ class MaskFolder:
             address = task["data"].get("file") or find_image_address(task["data"], self._config.image_key)
             image = stored_name(plain_name(str(address or "").partition("?")[0]))
             self._exported[image] = (self._name(path), task.get("annotations") or [])
-
-    def _content(self, relative: str, place: Place) -> tuple[MaskContent, str] | None:
-        """The mask of a place, cut to its box, and the name of the file."""
-        path = self._find(relative, place)
-        if path is not None:
-            return self._read_file(path, place), self._name(path)
-        for name, coco in self._coco:
-            for key in (relative, PurePosixPath(relative).name):
-                if key in coco.sizes:
-                    if place.frame.name:
-                        raise ImageError(f"{name} knows no slices, and this is {place.frame.name} of a stack")
-                    _check_size(coco.sizes[key], place, name)
-                    return self._read_coco(coco, key, place, name), name
-        return None
 
     def _find(self, relative: str, place: Place) -> Path | None:
         """By the name of the place, then of the file, in its folder; then by the bare name."""

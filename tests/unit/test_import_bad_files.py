@@ -1,4 +1,4 @@
-"""Some sixty kinds of bad files and masks: each is refused by name and reason, and all else comes in."""
+"""Some ninety kinds of bad files and masks: each is refused by name and reason, and all else comes in."""
 
 from __future__ import annotations
 
@@ -159,9 +159,12 @@ RING = [5, 5, 20, 5, 20, 20, 5, 20]
 BRUSH = {"type": "brushlabels", "from_name": "brush", "to_name": "image", "id": "a"}
 
 
-def exported(label: str, rle: list[int]) -> list[dict[str, Any]]:
+COCO_IMAGE = {"id": 7, "file_name": "cells.tif", "height": SHAPE[0], "width": SHAPE[1]}
+
+
+def exported(label: str, rle: list[int], image: str = "cells.tif") -> list[dict[str, Any]]:
     region = {**BRUSH, "value": {"format": "rle", "rle": rle, "brushlabels": [label]}}
-    data = {"image": "/data/upload/1/0a1b2c3d-cells.tif"}
+    data = {"image": f"/data/upload/1/0a1b2c3d-{image}"}
     return [{"data": data, "annotations": [{"result": [region]}]}]
 
 
@@ -206,6 +209,32 @@ BAD_MASKS: dict[str, tuple[Write, str]] = {
     "a polygon of two points": (put_json(coco([[[1, 1, 2, 2]]])), "2 points"),
     "a polygon of an odd number": (put_json(coco([[[1, 1, 2]]])), "polygon"),
     "a polygon of words": (put_json(coco([[["a", "b"]]])), "polygon"),
+    "a box alone": (put_json(coco([[]])), "no segmentation"),
+    "COCO that names an image twice": (
+        put_json(coco([], images=[COCO_IMAGE, {**COCO_IMAGE, "id": 8}])),
+        "is in it twice",
+    ),
+    "COCO of other images": (
+        put_json(coco([], images=[{**COCO_IMAGE, "file_name": "other.tif"}])),
+        "no image here has the name of 1 in it: other.tif",
+    ),
+    "COCO of images that may be meant both": (
+        put_json(coco([], images=[{**COCO_IMAGE, "file_name": f"{n}/cells.tif", "id": n} for n in (7, 8)])),
+        "several images that may be this one",
+    ),
+    "two files of COCO": (
+        both(put_json(coco([])), lambda masks: (masks / "b.json").write_text(json.dumps(coco([])))),
+        "several masks of it: a.json, b.json",
+    ),
+    "COCO beside a PNG": (both(put_json(coco([])), put_mask(ONE)), "several masks of it: cells.tif, a.json"),
+    "an export of another image": (put_json(exported("Nucleus", [0], "other.tif")), "no image here has"),
+    "an export without an address": (put_json([{"data": {"image": None}}]), "one without an address"),
+    "numbers below 0": (put_mask(ONE.astype(np.int16) - 1), "--ignore -1"),
+    "a picture in colours, as PNG": (
+        put("cells.png", to_bytes("PNG", np.dstack([ONE * 100, ONE * 50, ONE]))),
+        "in colours",
+    ),
+    "a name in another case": (put_mask(ONE, "Cells.tif"), "no image has its name"),
     "no segmentation": (put_json(coco([None])), "no segmentation"),
     "run lengths that are too long": (put_json(coco([{"size": [40, 50], "counts": [3000]}])), "3000"),
     "run lengths below nothing": (put_json(coco([{"size": [40, 50], "counts": [-1, 2001]}])), "counts"),

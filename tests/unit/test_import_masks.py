@@ -274,3 +274,36 @@ def test_the_classes_of_coco_are_found_in_any_case() -> None:
     content = file.read("cells.tif", LabelSchema.of("Background", "Nucleus"), partial=True)
     assert [one.class_index for one in content.objects] == [1]
     assert not content.ground.any()
+
+
+@pytest.mark.parametrize("name", ["cells.tif", "images/cells.tif", "images\\cells.tif", "cells.png"])
+def test_coco_finds_an_image_without_its_folder_and_ending(images: Path, masks: Path, name: str) -> None:
+    image = {"id": 7, "file_name": name, "height": SHAPE[0], "width": SHAPE[1]}
+    (masks / "a.json").write_text(json.dumps(coco([plain_runs(two_objects() > 0)], images=[image])))
+    kept = KeptUploads()
+    assert bring_masks(images, masks, kept).left_out == []
+    assert "annotations" in kept.tasks[0]
+
+
+@pytest.mark.parametrize("form", ["tiff", "coco"])
+def test_a_mask_that_came_in_before_has_its_image_still(images: Path, masks: Path, form: str) -> None:
+    if form == "tiff":
+        tifffile.imwrite(masks / "cells.tif", two_objects())
+    else:
+        (masks / "a.json").write_text(json.dumps(coco([plain_runs(two_objects() > 0)])))
+    kept = KeptUploads()
+    assert bring_masks(images, masks, kept).n_masks == 1
+    again = bring_masks(images, masks, kept)
+    assert (again.n_tasks, again.n_masks, again.left_out) == (0, 0, [])
+
+
+def test_sixty_five_thousand_objects_come_in_apart(images: Path, masks: Path) -> None:
+    numbers = np.arange(256 * 256, dtype=np.uint16).reshape(256, 256)
+    tifffile.imwrite(images / "cells.tif", numbers[::-1])
+    tifffile.imwrite(masks / "cells.tif", numbers)
+    kept = KeptUploads()
+    assert bring_masks(images, masks, kept).left_out == []
+    (annotation,) = kept.tasks[0]["annotations"]
+    painting = parse_painting(annotation["result"], CONFIG, (256, 256))
+    nuclei = [region for region in painting.regions if region.class_index == 1]
+    assert sum(int(region.painted.sum()) for region in nuclei) == numbers.size - 1
