@@ -114,19 +114,25 @@ class Prompter:
             return
         since = time.monotonic() - self._asked.get(project.folder, -math.inf)
         if (model is None or since < CLICKED_LATELY_S) and self._ahead.acquire(blocking=False):
-            arguments = (project, model, task)
+            arguments = (project, model, config, task)
             threading.Thread(target=self._look_now, args=arguments, name="look-ahead", daemon=True).start()
 
-    def _look_now(self, project: Project, model: StoredModel | None, task: TaskRecord) -> None:
+    def _look_now(
+        self, project: Project, model: StoredModel | None, config: LabelConfig, task: TaskRecord
+    ) -> None:
         try:
             with patience(self._parts.settings.predict_deadline_s):
-                self._warm_up(project, model, task)
+                self._warm_up(project, model, config, task)
         except (BrushloopError, FutureTimeoutError) as error:
             log.info("skip_look_ahead project=%d task=%d cause=%s", project.project_id, task.task_id, error)
         finally:
             self._ahead.release()
 
-    def _warm_up(self, project: Project, model: StoredModel | None, task: TaskRecord) -> None:
+    def _warm_up(
+        self, project: Project, model: StoredModel | None, config: LabelConfig, task: TaskRecord
+    ) -> None:
+        # The first mask of a process loads the compiled encoder, which takes half a second.
+        to_prompted_regions(SuggestedMask(0, np.ones((1, 1), bool), 0, 0, 1.0), config, (1, 1), "warm-up")
         shape = self._parts.images.shape(project.project_id, task.task_id, task.data)
         self._look(project, model, task, find_window(Prompt(), shape))
 
@@ -146,7 +152,7 @@ class Prompter:
             version = UNTRAINED if model is None else model.model_version
             return {"result": [list_capabilities(config, version)]}
         if event == "prewarm":
-            self._warm_up(project, model, task)
+            self._warm_up(project, model, config, task)
             return {"result": [acknowledge_prewarm(config)]}
         log.warning(
             "skip_prompt project=%d task=%d cause=event event=%r", project.project_id, task.task_id, event
