@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from huey.serializer import Serializer
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
 from ml_backend.processes.fair_places import FairPlaces
+from ml_backend.processes.scratch import remove
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,8 @@ class Queue:
     }
 
     def __init__(self, settings: Settings, jobs: Mapping[JobKind, Job]) -> None:
+        if not settings.redis_url:
+            _replace_damaged(settings.data_dir / QUEUE_FILE)
         self._hueys = {lane: _open(settings, lane) for lane in sorted(set(self.LANES.values()))}
         # Huey knows a job by the module of its function too, which is another one in a worker that was
         # started as a script: so every job gets a function of this module.
@@ -151,9 +156,35 @@ def _open(settings: Settings, lane: str) -> Huey:
     options: dict[str, Any] = {"results": False, "serializer": JsonSerializer()}
     if settings.redis_url:
         return RedisHuey(name, url=settings.redis_url.get_secret_value(), **options)
-    path = Path(settings.data_dir) / QUEUE_FILE
+    path = settings.data_dir / QUEUE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     return SqliteHuey(name, filename=str(path), timeout=15, **options)
+
+
+def _replace_damaged(path: Path) -> None:
+    """Remove a file that is no queue any more: whatever was in it is sent again."""
+    cause = _find_damage(path)
+    if cause is None:
+        return
+    log.warning("replace_queue path=%s cause=%s", path, cause)
+    for name in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+        remove(name)
+
+
+def _find_damage(path: Path) -> str | None:
+    """Why a file cannot be a queue, or None; one that is locked or not there yet is well."""
+    if path.is_dir():
+        return "it is a folder"
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if verdict == "ok" else str(verdict).splitlines()[-1]
 
 
 def list_errors() -> tuple[type[Exception], ...]:
@@ -186,7 +217,9 @@ def watch_queue(
 def find_problem(settings: Settings) -> str | None:
     """What keeps the queue from carrying jobs, with the remedy, or None."""
     if not settings.redis_url:
-        return None  # a file beside the database, which is looked at anyway
+        path = settings.data_dir / QUEUE_FILE
+        cause = _find_damage(path)
+        return cause and f"the queue {path} is damaged ({cause}): start the worker again, which makes it anew"
     from redis import Redis
 
     url = settings.redis_url.get_secret_value()

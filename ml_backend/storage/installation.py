@@ -33,7 +33,8 @@ def identify(connection: Connection, data_dir: Path, place: str) -> str:
     """Give database and folder their common identity, or refuse two that do not belong together."""
     file = data_dir / IDENTITY_FILE
     stored = connection.execute(sa.select(tables.installation.c.identity)).scalar_one_or_none()
-    beside = file.read_text(encoding="utf-8").strip() if file.exists() else None
+    # What is no text belongs to nobody, and is refused as such.
+    beside = file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else None
     if stored is None and beside:
         is_used = connection.execute(sa.select(tables.projects.c.project_id).limit(1)).first()
         if not is_used:
@@ -48,6 +49,6 @@ def identify(connection: Connection, data_dir: Path, place: str) -> str:
     identity = str(stored or beside or uuid.uuid4().hex)
     if stored is None:
         connection.execute(sa.insert(tables.installation).values(identity=identity))
-    if beside is None:
+    if not beside:
         file.write_text(identity + "\n", encoding="utf-8")
     return identity

@@ -188,8 +188,15 @@ def listen(house: House, fault: Fault, number: int, least_s: float) -> str:
         lasted_s = time.monotonic() - began
         if lasted_s >= least_s and said != NOTHING:
             return said
-        if lasted_s >= max(least_s, UNSAID_S):
+        if lasted_s >= max(least_s, UNSAID_S) and not works_on(house.stack, lasted_s):
             return UNHURT if is_whole(house.stack, number) else said
+
+
+def works_on(stack: Stack, lasted_s: float) -> bool:
+    """Whether a round runs, whatever was damaged: a busy machine takes its time."""
+    with suppress(httpx.HTTPError):
+        return lasted_s < HEALED_S and stack.status()["training"] is not None
+    return False
 
 
 def is_whole(stack: Stack, n_annotations: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from loop_fakes import make_bench
 from sqlalchemy.exc import OperationalError
 
 from ml_backend.command import cli
+from ml_backend.config import Settings
 from ml_backend.errors import DatabaseRefusedError
+from ml_backend.jobs import QUEUE_FILE, Queue, find_problem
 from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
 from ml_backend.storage.installation import IDENTITY_FILE
 
@@ -171,3 +174,35 @@ def test_an_address_of_a_database_that_cannot_be_read_is_refused_without_its_pas
     with pytest.raises(DatabaseRefusedError, match="write it as postgresql://") as refused:
         connect_database(tmp_path, "postgresql://user:secret@host:port/name")
     assert "secret" not in str(refused.value)
+
+
+def test_an_identity_that_is_empty_is_written_again_and_one_of_garbage_is_refused(tmp_path: Path) -> None:
+    start(tmp_path)
+    identity = (tmp_path / IDENTITY_FILE).read_text()
+    (tmp_path / IDENTITY_FILE).write_bytes(b"")
+    start(tmp_path)
+    assert (tmp_path / IDENTITY_FILE).read_text() == identity
+    (tmp_path / IDENTITY_FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatabaseRefusedError, match="belong to two installations"):
+        start(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "a folder"])
+def test_a_damaged_queue_is_said_and_made_again_by_the_next_worker(tmp_path: Path, damage: str) -> None:
+    settings, path = Settings(data_dir=tmp_path), tmp_path / QUEUE_FILE
+    assert find_problem(settings) is None
+    if damage == "garbage":
+        path.write_bytes(b"garbage" * 1000)
+    else:
+        path.mkdir()
+    said = find_problem(settings)
+    assert said is not None
+    assert str(path) in said
+    assert "start the worker again" in said
+    arrived = threading.Event()
+    queue = Queue(settings, {"build": lambda project_id: arrived.set()})
+    queue.start()
+    queue.send("build", 1)
+    assert arrived.wait(60)
+    queue.stop()
+    assert find_problem(settings) is None
