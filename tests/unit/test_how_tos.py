@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,41 @@ def test_a_script_of_a_how_to_runs(script: str, folder: Path, monkeypatch: pytes
         assert found["counts"]["a.png"] == 2
     if "label_map" in found:
         assert (found["label_map"] == (squares() > 0)).all()
+
+
+def test_the_javascript_of_a_how_to_gives_the_same_answer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "NODE_MODULES" not in os.environ:
+        pytest.skip("NODE_MODULES names no folder with onnxruntime-web, for node")
+    monkeypatch.chdir(folder)
+    made = ["export-model", "models/r0007-0a1b2c3d", "--out", "nuclei.onnx"]
+    assert CliRunner().invoke(commands, made, catch_exceptions=False).exit_code == 0
+    (script,) = re.findall(r"^```javascript\n(.*?)^```", TEXTS["onnx"], re.MULTILINE | re.DOTALL)
+    image = squares()
+    Path("segment.js").write_text(
+        script.replace("onnxruntime-node", "onnxruntime-web")
+        + f"const pixels = Uint8Array.from({image.ravel().tolist()});"
+        + f"segment(pixels, {image.shape[0]}, {image.shape[1]})"
+        + ".then((found) => console.log(JSON.stringify(Array.from(found))));"
+    )
+    environment = os.environ | {"NODE_PATH": os.environ["NODE_MODULES"]}
+    done = subprocess.run(
+        ["node", "segment.js"], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    theirs = np.array(json.loads(done.stdout)).reshape(2, *image.shape)
+    batch = image.astype(np.float32)[None, None]
+    onnxruntime = pytest.importorskip("onnxruntime")
+    (ours,) = onnxruntime.InferenceSession("nuclei.onnx").run(None, {"image": batch})
+    assert np.abs(theirs - ours[0]).max() < 1e-4
+
+
+def test_npe2_finds_naparis_manifest_valid() -> None:
+    if "NPE2_VENV" not in os.environ:
+        pytest.skip("NPE2_VENV names no environment with npe2")
+    command = [f"{os.environ['NPE2_VENV']}/bin/npe2", "validate", str(ROOT / "brushloop" / "napari.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_naparis_manifest_names_what_is_there(folder: Path) -> None:
