@@ -41,6 +41,8 @@ SETUPS = {
         f'<{kind.title()} name="tool" toName="image"/>'
         for kind in KINDS
     },
+    "bare magicwand": f'<Labels name="paint" toName="image">{LABELS}</Labels>'
+    '<MagicWand name="tool" toName="image"/>',
 }
 
 
@@ -54,7 +56,7 @@ def box_value(kind: str, top: int, left: int, height: int, width: int) -> dict[s
     mask = np.zeros(SHAPE, bool)
     mask[top : top + height, left : left + width] = True
     corners = [(x, y), (x + across, y), (x + across, y + down), (x, y + down)]
-    if kind == "brush":
+    if kind in ("brush", "magicwand"):
         return {"format": "rle", "rle": encode(mask)}
     if kind == "bitmask":
         file = io.BytesIO()
