@@ -13,9 +13,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from loop_fakes import CREATED, make_bench
+from painted import LABEL_CONFIG
 
 from ml_backend.config import Settings
 from ml_backend.label_studio.payloads import WEBHOOK_KEY_HEADER
+from ml_backend.web.app import create_app
 
 ROOT = Path(__file__).parents[2]
 ADAPTER = ROOT / "ml_backend" / "label_studio_ml_adapter.py"
@@ -113,6 +116,42 @@ def test_a_prediction_that_would_cost_the_batch_is_left_out_there_too(
 ) -> None:
     loop.answers = [{"result": [], "score": None, "model_version": "v"}]
     assert replay(other, recorded("predict_batch")).json == {"results": [[], []]}
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Iterator[Any]:
+    """A learning loop whose project has a model."""
+    bench = make_bench(tmp_path / "data")
+    bench.submit(1, 2)
+    bench.loop.build_truth(1)
+    bench.loop.run_round(1)
+    yield bench
+    bench.close()
+
+
+@pytest.mark.parametrize("task_ids", [(1,), (2, 3)])
+def test_a_trained_model_says_the_same_through_both(
+    server: Any, trained: Any, task_ids: tuple[int, ...]
+) -> None:
+    module, settings = load_adapter(), Settings()
+    module._built["service"] = module.Service(trained.loop, settings)
+    apps = create_app(trained.loop, settings), server.init_app(module.Brushloop)
+    for task_id in task_ids:
+        if task_id not in trained.server.tasks:
+            trained.server.add_task(task_id)
+    tasks = [{"id": task_id, "data": dict(trained.task(task_id).data)} for task_id in task_ids]
+    body = {"tasks": tasks, "project": f"1.{CREATED}", "label_config": LABEL_CONFIG, "params": {}}
+    ours, theirs = (app.test_client().post("/predict", json=body) for app in apps)
+    assert theirs.status_code == ours.status_code == 200
+    assert all(one["result"] and one["model_version"].startswith("r0001-") for one in ours.json["results"])
+    assert [without_ids(one) for one in theirs.json["results"]] == [
+        without_ids(one) for one in ours.json["results"]
+    ]
+
+
+def without_ids(answer: dict[str, Any]) -> dict[str, Any]:
+    """Regions get new names with each answer; all else is compared, stroke streams with it."""
+    return {**answer, "result": [{**entry, "id": ""} for entry in answer["result"]]}
 
 
 @pytest.mark.parametrize("name", PASSED_ON)
