@@ -47,12 +47,12 @@ class Artifacts:
     def save_truth(self, task_id: int, seq: int, maps: Sequence[NDArray[np.uint8]]) -> str:
         """Store three `(H, W)` in one file; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}{SUFFIX}"
-        self.truth.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.truth)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
                 write_maps(file, maps)
                 _sync_open(file)
-            scratch.replace(self.truth / name)
+            _put(scratch, self.truth / name)
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
@@ -61,12 +61,12 @@ class Artifacts:
 
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
                 file.write(png)
                 _sync_open(file)
-            scratch.replace(folder / name)
+            _put(scratch, folder / name)
 
     def publish(self, scratch: Path, model_version: str) -> None:
         """Make the folder of a trained model final; its bytes are on the disk before its name is."""
@@ -75,7 +75,7 @@ class Artifacts:
             return  # an earlier try came so far
         for file in scratch.iterdir():
             _sync(file)
-        self.models.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.models)
         if final.exists():
             # Of a round that the database does not know, or it had another number: nobody can be using it.
             displaced = final.rename(self.new_scratch())
@@ -128,6 +128,20 @@ def sweep_projects(data_dir: Path) -> None:
         project = Artifacts(data_dir, folder.name)
         sweep_scratch(project.scratch, ORPHAN_LIFE_S)
         sweep_maps(project.maps)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder of what is made again when it is lost, also where a file has its name."""
+    if folder.exists() and not folder.is_dir():
+        remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _put(scratch: Path, place: Path) -> None:
+    """Give a finished file its name, also where a folder has that."""
+    if place.is_dir():
+        remove(place)
+    scratch.replace(place)
 
 
 def _sync_open(file: IO[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,8 +54,13 @@ def name_a_class_that_is_none(path: Path) -> None:
         write_maps(file, maps)
 
 
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
 DAMAGES: list[Callable[[Path], None]] = [
-    Path.unlink, truncate, empty, fill_with_garbage, name_a_class_that_is_none,
+    Path.unlink, truncate, empty, fill_with_garbage, become_a_folder, name_a_class_that_is_none,
 ]  # fmt: skip
 
 
@@ -69,6 +75,21 @@ def test_a_damaged_label_map_is_built_again_by_the_next_round(
     assert bench.loop.run_round(1) is not None
     assert np.array_equal(read_all(map_of(bench, 1)), before)
     assert bench.status()["annotations"] == {"received": 1, "trained": 1, "pending": 0}
+
+
+@pytest.mark.parametrize("name", ["truth", "models", "pictures"])
+def test_a_file_in_the_place_of_a_folder_gives_way_to_what_is_made_again(bench: Bench, name: str) -> None:
+    bench.submit(1)
+    first = bench.loop.run_round(1)
+    bench.loop.picture(1, 1, "truth")
+    folder = bench.parts.artifacts(bench.loop._get(1)).root / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_bytes(b"a file")
+    bench.submit(2)
+    newest = bench.loop.run_round(1)
+    assert newest not in (None, first)
+    assert bench.status()["annotations"] == {"received": 2, "trained": 2, "pending": 0}
+    assert bench.loop.picture(1, 1, "truth").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda damage: damage.__name__)
