@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bench import BenchmarkResult, Goal, Options
 from bench.annotator import SCHEMA, LabelledImage, load_sets, paint
 from bench.click_prompts import Answer, click_and_correct, draw_box, flood_fill, grab_cut, overlap
+from bench.click_seconds import clicking_s, painting_s
 from bench.domain_sets import MappedImage, load_domains
 from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS
@@ -43,8 +44,9 @@ SMALLEST_PX = 30
 
 N_CLICKS = 3
 NO_MODEL, GRABCUT, FLOOD = "no model", "GrabCut", "flood fill"
-COLUMNS = ("set", "with", "objects", "box", "1 click", "2 clicks", "3 clicks", "ms an answer")
+COLUMNS = ("set", "with", "objects", "box", "1 click", "2 clicks", "3 clicks", "of painting", "ms an answer")
 
+WANTED_SHARE = 0.4
 WANTED_BOX, WANTED_CLICK, WANTED_ELSEWHERE, WANTED_GAIN = 0.80, 0.85, 0.75, 0.03
 NUCLEI = ("fluorescence", "histology")
 
@@ -166,6 +168,7 @@ def _measure(
     seed: int,
 ) -> dict[str, Any]:
     rng, found, seconds = np.random.default_rng(seed), [], 0.0
+    hand = np.zeros(2)
     last: tuple[str, Answer] | None = None
     for labelled, number in targets:
         if last is None or last[0] != labelled.name:
@@ -176,10 +179,12 @@ def _measure(
         clicks = click_and_correct(truth, last[1], N_CLICKS)
         seconds += time.process_time() - began
         found.append([box, *clicks])
+        hand += clicking_s(truth, clicks), painting_s(truth)
     return {
         "objects": len(found),
         "median": np.median(found, axis=0).round(4).tolist(),
         "mean": np.mean(found, axis=0).round(4).tolist(),
+        "hand_s": {"clicked": round(float(hand[0]), 1), "painted": round(float(hand[1]), 1)},
         "cpu_ms": round(1000 * seconds / max(len(found) * (1 + N_CLICKS), 1), 1),
     }
 
@@ -219,7 +224,8 @@ def _baseline(image: NDArray[Any], method: Callable[[NDArray[np.uint8], Prompt],
 
 
 def _row(one: Mapping[str, Any]) -> tuple[Any, ...]:
-    return one["set"], one["with"], one["objects"], *one["median"], one["cpu_ms"]
+    share = one["hand_s"]["clicked"] / one["hand_s"]["painted"]
+    return one["set"], one["with"], one["objects"], *one["median"], round(share, 2), one["cpu_ms"]
 
 
 def _goals(measurements: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
@@ -233,6 +239,10 @@ def _goals(measurements: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
             gain = second - first
             text = f"{name}, the second click: {gain:+.3f}, wanted +{WANTED_GAIN}"
             yield Goal(text, gain >= WANTED_GAIN)
+            share = one["hand_s"]["clicked"] / one["hand_s"]["painted"]
+            yield Goal(
+                f"{name}, seconds of painting: {share:.2f}, wanted {WANTED_SHARE}", share <= WANTED_SHARE
+            )
 
 
 def _parse(arguments: tuple[str, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 
 from bench import Options, click
 from bench.click_prompts import click_and_correct, draw_box, flood_fill, grab_cut, overlap
+from bench.click_seconds import clicking_s, painting_s
 from core.painting import Box, Mask
 from core.prompts.prompt import Prompt
 
@@ -36,6 +37,14 @@ def test_the_first_click_is_in_the_middle_and_the_next_where_most_is_wrong() -> 
     ((row, column),) = asked[2].negative
     assert 20 < row < 40
     assert 5 < column < 20
+
+
+def test_clicks_that_do_not_help_cost_the_painting_too() -> None:
+    painted = painting_s(TRUTH)
+    assert painted > 0.3
+    one, two = clicking_s(TRUTH, [0.9, 0.1, 0.1]), clicking_s(TRUTH, [0.5, 0.85, 0.1])
+    assert one < two < clicking_s(TRUTH, [0.5, 0.5, 0.5]) - painted + 0.7
+    assert clicking_s(TRUTH, [0.5, 0.5, 0.5]) > painted
 
 
 def test_a_box_is_drawn_near_the_object_and_inside_the_image() -> None:
@@ -85,7 +94,18 @@ def test_it_runs_on_drawn_images_with_a_model_and_without(monkeypatch: pytest.Mo
 def test_goals_are_said_for_real_images() -> None:
     measured = [
         {"set": "histology", "with": click.NO_MODEL, "median": [0.81, 0.6, 0.7, 0.8]},
-        {"set": "histology", "with": "15 objects", "median": [0.8, 0.86, 0.87, 0.88]},
-        {"set": "cracks Crack", "with": "15 objects", "median": [0.8, 0.6, 0.7, 0.8]},
+        {
+            "set": "histology",
+            "with": "15 objects",
+            "median": [0.8, 0.86, 0.87, 0.88],
+            "hand_s": {"clicked": 3.0, "painted": 10.0},
+        },
+        {
+            "set": "cracks Crack",
+            "with": "15 objects",
+            "median": [0.8, 0.6, 0.7, 0.8],
+            "hand_s": {"clicked": 9.0, "painted": 10.0},
+        },
     ]
-    assert [goal.met for goal in click._goals(measured)] == [True, True, False, False, True]
+    # A model or none; then per set a click, what the second one gains, and seconds against painting.
+    assert [goal.met for goal in click._goals(measured)] == [True, True, False, True, False, True, False]
