@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import hand
 import numpy as np
 import pytest
@@ -66,7 +64,7 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     folder, truths = images
     pictures = artifacts / "first-ten-minutes"
     backend.command("setup", "--title", "Nuclei", "--images", str(folder))
-    project_id, tasks = find_tasks(label_studio, "Nuclei")
+    project_id, tasks = label_studio.find_tasks("Nuclei")
     annotator = Annotator(browser, label_studio.url)
     annotator.log_in(label_studio.login.email, label_studio.login.password)
 
@@ -123,7 +121,7 @@ def test_strokes_become_a_model_and_its_questions_become_truth(
     expected = expect_truth(sent, corrected, box)
     assert ((expected == NUCLEUS) & ~sent).any(), "something was added"
     assert ((expected == BACKGROUND) & sent).any(), "something was erased"
-    learnt = read_truth(backend, project_id, tasks[1])
+    learnt = backend.truth(project_id, tasks[1])
     np.testing.assert_array_equal(learnt, expected)
 
 
@@ -152,16 +150,6 @@ def paint(annotator: Annotator, truth: NDArray[np.int32]) -> None:
     diameter_px = annotator.resize_brush(16)
     for line in hand.free_lines(truth > 0, diameter_px, 4):
         annotator.stroke(line)
-
-
-def find_tasks(label_studio: RealLabelStudio, title: str) -> tuple[int, list[int]]:
-    """The project of a title, and its tasks in the order of their images."""
-    connection = label_studio.connection
-    found = connection.request("GET", "/api/projects", params={"title": title})["results"]
-    project_id = int(found[0]["id"])
-    rows = connection.request("GET", "/api/tasks", params={"project": project_id, "fields": "all"})["tasks"]
-    by_name = sorted(rows, key=lambda row: str(row["data"]["image"]).split("-", 1)[1])
-    return project_id, [int(row["id"]) for row in by_name]
 
 
 def get_prediction(label_studio: RealLabelStudio, task_id: int) -> dict[str, Any]:
@@ -197,14 +185,7 @@ def choose_corrections(
     """A place far from every predicted object, and one deep inside one; both off the reviewed box."""
     outside, inside = ~sent, sent.copy()
     outside[box] = inside[box] = False
-    return deepest(outside), deepest(inside)
-
-
-def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """The pixel that is farthest from everything outside the mask."""
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(row), float(column)
+    return hand.deepest(outside), hand.deepest(inside)
 
 
 def expect_truth(
@@ -217,11 +198,6 @@ def expect_truth(
     truth[sent & (corrected == 0)] = BACKGROUND
     truth[box] = np.where(painted[box], NUCLEUS, BACKGROUND)
     return truth
-
-
-def read_truth(backend: Backend, project_id: int, task_id: int) -> NDArray[np.uint8]:
-    picture = backend.get(f"/api/projects/{project_id}/tasks/{task_id}/truth.png")
-    return np.asarray(Image.open(io.BytesIO(picture)))
 
 
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

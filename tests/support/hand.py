@@ -57,6 +57,13 @@ def shrink(mask: NDArray[np.bool_], distance_px: float) -> NDArray[np.bool_]:
     return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1] > distance_px
 
 
+def deepest(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """The pixel that is farthest from everything outside the mask."""
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(row), float(column)
+
+
 def _longest_runs(free: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
     runs = []
     for row, line in enumerate(free):

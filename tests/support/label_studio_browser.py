@@ -49,6 +49,11 @@ READ_DIAMETER = """() => {
 }"""
 
 
+READ_SMART = """() => ({
+    on: Htx.autoAnnotation, accepts: Htx.autoAcceptSuggestions, waits: Htx.awaitingSuggestions,
+    suggested: [...Htx.annotationStore.selected.suggestions.values()].length})"""
+
+
 @contextmanager
 def open_browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -182,6 +187,45 @@ class Annotator:
             self.page.get_by_test_id("bottombar-submit-button").click()
         assert stored.value.status == 201, stored.value.text()
         return dict(stored.value.json())
+
+    # Smart tools: Label Studio asks the backend.
+
+    def take_smart_tool(self) -> None:
+        """Switch Auto-Annotation on, which the browser remembers, and take the smart key point."""
+        if not self.page.evaluate(READ_SMART)["on"]:
+            self.page.get_by_text("Auto-Annotation").click()
+        self.page.get_by_label("key-point-tool", exact=True).last.click()
+        assert self.page.evaluate(READ_SMART)["on"]
+
+    def accept_by_itself(self) -> None:
+        """Have every further answer accepted as it comes."""
+        if not self.page.evaluate(READ_SMART)["accepts"]:
+            self.page.get_by_text("Auto-Accept Suggestions").click()
+        self.page.get_by_label("key-point-tool", exact=True).last.click()  # keys go to the page again
+
+    def ask(self, hotkey: str, row: float, column: float, *, alt: bool = False) -> dict[str, Any]:
+        """Take a label of the smart tool and click; returns what the page sent, once the answer is shown."""
+        self.press(hotkey)
+        if alt:
+            self.page.keyboard.down("Alt")
+        with self.page.expect_request_finished(
+            lambda request: request.url.endswith("/interactive-annotating")
+        ) as asked:
+            self.page.mouse.click(*self._on_screen(row, column))
+        if alt:
+            self.page.keyboard.up("Alt")
+        self.page.wait_for_function(f"() => !({READ_SMART})().waits")
+        return dict(asked.value.post_data_json)
+
+    def suggested(self) -> int:
+        """Answers that wait to be accepted."""
+        found: int = self.page.evaluate(READ_SMART)["suggested"]
+        return found
+
+    def accept(self) -> None:
+        """Press the tick below the image."""
+        self.page.get_by_test_id("bottombar-accept-suggestions-button").click()
+        self.page.wait_for_function(f"() => !({READ_SMART})().suggested")
 
     def _scale(self) -> float:
         """Screen pixels per image pixel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from services import free_port
 
 from ml_backend.command.child_process import ChildProcess
@@ -49,6 +53,15 @@ class RealLabelStudio:
     @property
     def api_key(self) -> str:
         return self.login.legacy_key
+
+    def find_tasks(self, title: str) -> tuple[int, list[int]]:
+        """The project of a title, and its tasks in the order of their images."""
+        request = self.connection.request
+        found = request("GET", "/api/projects", params={"title": title})["results"]
+        project_id = int(found[0]["id"])
+        rows = request("GET", "/api/tasks", params={"project": project_id, "fields": "all"})["tasks"]
+        by_name = sorted(rows, key=lambda row: str(row["data"]["image"]).split("-", 1)[1])
+        return project_id, [int(row["id"]) for row in by_name]
 
     def stop(self) -> None:
         self.connection.close()
@@ -103,6 +116,11 @@ class Backend:
         answer = httpx.get(self.url + path, auth=AUTH, timeout=60)
         assert answer.is_success, answer.text
         return answer.content if path.endswith(".png") else answer.json()
+
+    def truth(self, project_id: int, task_id: int) -> NDArray[np.uint8]:
+        """`(H, W)` class indices that a task teaches."""
+        picture = self.get(f"/api/projects/{project_id}/tasks/{task_id}/truth.png")
+        return np.asarray(Image.open(io.BytesIO(picture)))
 
     def wait_until_learnt(
         self, project_id: int, n_annotations: int, timeout_s: float = 180
