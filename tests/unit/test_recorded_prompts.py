@@ -1,0 +1,28 @@
+"""What Label Studio 1.23.2 sent from Chromium for a click of its smart tools, read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_backend.command.setup_project import read_default_config
+from ml_backend.label_studio.label_config import parse_label_config
+from ml_backend.label_studio.prompts import read_prompt
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "label_studio"
+RECORDED: dict[str, Any] = json.loads((FIXTURES / "browser_smart_tools.requests.json").read_text())
+SHAPE = (256, 256)
+
+
+def test_a_recorded_click_is_one_positive_point_of_its_class() -> None:
+    context = RECORDED["key_point"]["context"]
+    asked = read_prompt(context, parse_label_config(read_default_config()), SHAPE)
+    assert asked is not None
+    assert asked.class_index == 1
+    ((row, column),) = asked.prompt.positive
+    assert (row, column) == pytest.approx((36.99, 60.92), abs=0.01)
+    assert asked.prompt.negative == ()
+    assert asked.prompt.box is None
