@@ -237,10 +237,12 @@ def test_outlines_may_reach_over_the_edge() -> None:
     assert (alpha == 255).all()
 
 
-@pytest.mark.parametrize("columns", [(-20, -5), (500, 520)])
-def test_an_outline_beside_the_image_fills_nothing(columns: tuple[int, int]) -> None:
-    points = np.array([[x, y] for y in (2, 9) for x in columns], float)[[0, 1, 3, 2]]
-    assert fill_polygon(points, SHAPE)[2].shape == (0, 0)
+@pytest.mark.parametrize("columns", [(-20, -5), (2, 9), (500, 520)])
+@pytest.mark.parametrize("rows", [(-20, -5), (2, 9), (500, 520)])
+def test_an_outline_beside_the_image_fills_nothing(rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    points = np.array([[x, y] for y in rows for x in columns], float)[[0, 1, 3, 2]]
+    alpha = fill_polygon(points, SHAPE)[2]
+    assert alpha.shape == ((7, 7) if rows == columns == (2, 9) else (0, 0))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
