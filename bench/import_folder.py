@@ -34,6 +34,9 @@ from ml_backend.storage.projects import remember_project
 TAKES_ARGUMENTS = True
 
 SIDE_PX, TILE_PX, SLIDE_TILE_PX = 256, 2048, 512
+N_DRAWN = 20
+"""Images that are different; files hold them shifted."""
+
 MOST_SLIDE_BYTES = 2 << 30
 LOOK_EVERY_S = 0.02
 PROJECT = 1
@@ -140,11 +143,14 @@ class Importer:
 def write_files(folder: Path, n_files: int) -> int:
     """Files of all kinds, each with other pixels; returns how many tasks are in them."""
     folder.mkdir()
+    drawn = [
+        make_image("fluorescence", np.random.default_rng(seed), (SIDE_PX, SIDE_PX))[0][:, :, 0]
+        for seed in range(N_DRAWN)
+    ]
     n_places = 0
     for number in range(n_files):
         ending, n_frames, write = WRITERS[number % len(WRITERS)]
-        image, _ = make_image("fluorescence", np.random.default_rng(number % 20), (SIDE_PX, SIDE_PX))
-        image = np.roll(image.reshape(SIDE_PX, SIDE_PX), number, axis=0)
+        image = np.roll(drawn[number % N_DRAWN], number, axis=0)
         write(folder / f"{number:04d}.{ending}", image)
         n_places += n_frames
     return n_places
