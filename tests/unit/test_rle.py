@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -319,11 +319,62 @@ def test_something_else_than_a_list_of_integers_is_refused(stream: Any) -> None:
         rle.decode(stream, EYE.shape)
 
 
-def test_an_array_with_a_value_that_is_no_byte_names_its_place() -> None:
-    stream = np.array(STREAM)
-    stream[8] = 256
-    with pytest.raises(RLEError, match="element 8 of the stream is 256"):
+@pytest.mark.parametrize("wrong", [256, -1])
+@pytest.mark.parametrize("convert", [np.array, list])
+def test_a_value_that_is_no_byte_is_named_though_all_bytes_came_before_it(convert: Any, wrong: int) -> None:
+    stream = convert([*STREAM, *range(256), wrong])
+    with pytest.raises(RLEError, match=f"element {len(STREAM) + 256} of the stream is {wrong},"):
         rle.decode(stream, EYE.shape)
+
+
+@pytest.mark.parametrize(("n_bits", "shown"), [(64, str(2**63)), (65, "an integer of 65 bits")])
+def test_only_an_integer_that_no_machine_word_holds_is_described_by_its_length(
+    n_bits: int, shown: str
+) -> None:
+    with pytest.raises(RLEError, match=f"element 9 of the stream is {shown}, not"):
+        rle.decode([*STREAM[:9], 1 << (n_bits - 1)], EYE.shape)
+
+
+def test_a_stream_that_changes_while_it_is_read_is_refused() -> None:
+    class Changing(list[int]):
+        n_read = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.n_read += 1
+            return iter([256] if self.n_read == 1 else list(range(7)))
+
+    class Other(Sequence[int]):
+        def __init__(self) -> None:
+            self.values = Changing(STREAM)
+
+        def __len__(self) -> int:
+            return len(STREAM)
+
+        def __getitem__(self, at: Any) -> Any:
+            return STREAM[at]
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.values)
+
+    with pytest.raises(RLEError, match="changed while it was read"):
+        rle.decode(Other(), EYE.shape)
+
+
+@pytest.mark.parametrize("decode", [rle.decode, rle.decode_box])
+def test_what_is_wrong_with_a_block_is_said_with_its_place(decode: Any) -> None:
+    writer = BitWriter(8, 8, (3, 4, 8, 16))
+    writer.block(1, 0, [255], 4)
+    stream = writer.to_list()
+    with pytest.raises(RLEError, match="9 bytes hold no whole block after 4 of 8 values"):
+        decode(stream, (1, 2))
+    writer.block(1, 0, [255], 5)
+    with pytest.raises(RLEError, match="block that ends at byte 10 holds more values than are left after 4"):
+        decode(writer.to_list(), (1, 2))
+    too_opaque = BitWriter(8, 9, (3, 4, 8, 16))
+    too_opaque.block(1, 0, [1], 4)
+    too_opaque.block(1, 0, [256], 4)
+    with pytest.raises(RLEError, match="block that ends at byte 10 has an alpha above 255 after 8 of"):
+        decode(too_opaque.to_list(), (1, 2))
 
 
 def test_a_memoryview_of_wider_integers_is_read_by_value_and_not_by_memory() -> None:
@@ -338,9 +389,16 @@ def test_only_a_bool_or_uint8_mask_can_be_encoded(mask: Any) -> None:
         rle.encode(mask)
 
 
-def test_a_negative_image_size_is_wrong_use() -> None:
-    with pytest.raises(ValueError, match="-1 x 4"):
-        rle.decode(STREAM, (-1, 4))
+@pytest.mark.parametrize("shape", [(-1, 4), (4, -1)])
+def test_a_negative_image_size_is_wrong_use(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"{shape[0]} x {shape[1]} pixels"):
+        rle.decode(STREAM, shape)
+
+
+def test_a_mask_of_more_pixels_than_the_format_counts_is_refused() -> None:
+    huge = np.broadcast_to(np.zeros((1, 1), bool), (1 << 15, (1 << 15) + 1))  # takes no memory
+    with pytest.raises(ValueError, match="the format counts up to 4294967295"):
+        rle.encode(huge)
 
 
 def test_an_image_without_pixels_has_a_stream_that_is_a_header() -> None:
