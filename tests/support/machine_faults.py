@@ -43,7 +43,7 @@ class House:
     def restart_ended(self) -> None:
         """As a container's restart policy does: with a worker that refused to start, or whoever was killed.
 
-        The kernel ends a process by SIGBUS that writes to a mapped file which nobody may write to any more.
+        A worker ended without a word when its database became immutable, as SIGBUS would end it.
         """
         if self.stack.workers and self.stack.workers[-1].poll() is not None:
             self.stack.workers.pop()
