@@ -194,26 +194,29 @@ class Annotator:
         """Switch Auto-Annotation on, which the browser remembers, and take the smart key point."""
         if not self.page.evaluate(READ_SMART)["on"]:
             self.page.get_by_text("Auto-Annotation").click()
-        self.page.get_by_label("key-point-tool", exact=True).last.click()
+        self.page.locator(".lsf-tool_smart").last.click()
         assert self.page.evaluate(READ_SMART)["on"]
 
     def accept_by_itself(self) -> None:
         """Have every further answer accepted as it comes."""
         if not self.page.evaluate(READ_SMART)["accepts"]:
             self.page.get_by_text("Auto-Accept Suggestions").click()
-        self.page.get_by_label("key-point-tool", exact=True).last.click()  # keys go to the page again
+        self.page.locator(".lsf-tool_smart").last.click()  # keys go to the page again
 
-    def ask(self, hotkey: str, row: float, column: float, *, alt: bool = False) -> dict[str, Any]:
-        """Take a label of the smart tool and click; returns what the page sent, once the answer is shown."""
+    def ask(self, hotkey: str, row: float, column: float, held: str | None = None) -> dict[str, Any]:
+        """Take a label of the smart tool and click; returns what the page sent, once the answer is shown.
+
+        `held` is a key that is held meanwhile: Alt says "not here", Control clicks through regions.
+        """
         self.press(hotkey)
-        if alt:
-            self.page.keyboard.down("Alt")
+        if held is not None:
+            self.page.keyboard.down(held)
         with self.page.expect_request_finished(
             lambda request: request.url.endswith("/interactive-annotating")
         ) as asked:
             self.page.mouse.click(*self._on_screen(row, column))
-        if alt:
-            self.page.keyboard.up("Alt")
+        if held is not None:
+            self.page.keyboard.up(held)
         self.page.wait_for_function(f"() => !({READ_SMART})().waits")
         return dict(asked.value.post_data_json)
 

@@ -26,3 +26,11 @@ def test_a_recorded_click_is_one_positive_point_of_its_class() -> None:
     assert (row, column) == pytest.approx((36.99, 60.92), abs=0.01)
     assert asked.prompt.negative == ()
     assert asked.prompt.box is None
+
+
+def test_a_recorded_click_with_alt_held_corrects_the_one_before() -> None:
+    context = RECORDED["alt_key_point"]["context"]
+    asked = read_prompt(context, parse_label_config(read_default_config()), SHAPE)
+    assert asked is not None
+    assert (len(asked.prompt.positive), len(asked.prompt.negative)) == (1, 1)
+    assert asked.prompt.negative[0][1] - asked.prompt.positive[0][1] == pytest.approx(14.87, abs=0.01)
