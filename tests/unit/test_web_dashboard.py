@@ -181,6 +181,13 @@ def test_a_button_that_cannot_work_is_not_there_or_says_why(client, loop, monkey
     assert 'data-post="../api/projects/3/train"' not in text
 
 
+def test_one_reviewed_box_is_one_box(client, loop, monkeypatch):
+    status = loop.status(3)
+    taught = [{**row, "questions_answered": min(row["questions_answered"], 1)} for row in status["taught"]]
+    monkeypatch.setattr(loop, "status", lambda project_id: {**status, "taught": taught})
+    assert "1 box reviewed)" in client.get("/projects/3").text
+
+
 def test_the_page_says_what_the_last_answers_teach_and_why_one_teaches_nothing(page):
     section = page[page.index('id="taught"') : page.index('id="rounds"')]
     for words in (
