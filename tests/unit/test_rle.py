@@ -240,6 +240,14 @@ def test_a_stream_with_one_channel_is_refused_with_a_hint() -> None:
         rle.decode(sdk_encode(EYE.ravel() * np.uint8(255)), EYE.shape)
 
 
+def test_a_stream_holds_as_many_values_as_its_bits_and_no_more() -> None:
+    """Its 43 bits after the header hold 104,373 values at most: 65,536 for each 27 bits."""
+    for shape, message in (((100, 260), "ends too early"), ((100, 261), "cannot hold")):
+        claimed = (4 * shape[0] * shape[1]).to_bytes(4, "big")
+        with pytest.raises(RLEError, match=message):
+            rle.decode([*claimed, *HEADER, 255, 255, 0, 0, 0], shape)
+
+
 @pytest.mark.parametrize("decode", [rle.decode, rle.decode_box])
 def test_a_short_stream_cannot_claim_a_huge_image(decode: Any) -> None:
     huge = (30_000, 30_000)
