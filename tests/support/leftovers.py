@@ -12,8 +12,11 @@ import psutil
 SESSION = "BRUSHLOOP_TEST_SESSION"
 """Every process inherits it from the session that started it, also one whose parent is gone."""
 
-NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_", "LD_LIBRARY_PATH")
-"""How variables begin that pytest sets, torch when it is imported or first trains, and OpenCV."""
+NOT_OURS = (SESSION, "PYTEST_CURRENT_TEST", "KMP_", "TORCHINDUCTOR_", "LD_LIBRARY_PATH", "GDAL_", "PROJ_")
+"""How variables begin that pytest sets, torch when it is imported or first trains, OpenCV, and rasterio.
+
+rasterio names certificates for the whole process where no shell did, so it depends on the shell.
+"""
 
 TRACKER = "multiprocessing.resource_tracker"
 

@@ -99,14 +99,6 @@ def test_a_dicom_film_is_turned_so_that_bright_is_high(tmp_path: Path) -> None:
         assert raster.frames[0].read(Box(0, 0, 1, 2))[0, :, 0].tolist() == [65535, 0]
 
 
-@pytest.fixture
-def certificates_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """rasterio names them to GDAL in the environment of the whole process."""
-    for name in ("GDAL_CURL_CA_BUNDLE", "PROJ_CURL_CA_BUNDLE"):
-        monkeypatch.setenv(name, "")
-
-
-@pytest.mark.usefixtures("certificates_as_before")
 def test_a_geotiff_keeps_four_bands_and_its_place_on_the_earth(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     bands = noise(4, 30, 40)

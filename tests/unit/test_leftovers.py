@@ -16,8 +16,26 @@ TESTS = Path(__file__).parents[1]
 LEAVES_A_FOLDER = "import tempfile\ndef test_it():\n    tempfile.mkdtemp(prefix='forgotten-')\n"
 LEAVES_A_VARIABLE = "import os\ndef test_it():\n    os.environ['FORGOTTEN'] = 'yes'\n"
 USES_A_LOCK = "import multiprocessing\ndef test_it():\n    multiprocessing.get_context('spawn').Lock()\n"
+USES_GDAL = """
+import pytest
+
+def test_it():
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.Env():
+        pass
+"""
 TAKES_MEMORY = "import conftest\ndef test_it():\n    conftest.MOST_MEMORY = 1\n"
 FAILS = "\ndef test_wrong():\n    assert 'something' == 'else'\n"
+
+
+NOT_HANDED_ON = (
+    SESSION,
+    "PYTEST_ADDOPTS",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+)
 
 
 def run_session(folder: Path, source: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +46,7 @@ def run_session(folder: Path, source: str, *options: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name not in (SESSION, "PYTEST_ADDOPTS")},
+        env={name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON},
         capture_output=True,
         text=True,
         timeout=240,
@@ -63,7 +81,9 @@ def test_what_is_left_behind_fails_the_session_and_is_said_last(
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["one process", "xdist"])
-@pytest.mark.parametrize("source", ["def test_it():\n    pass\n", USES_A_LOCK], ids=["nothing", "a lock"])
+@pytest.mark.parametrize(
+    "source", ["def test_it():\n    pass\n", USES_A_LOCK, USES_GDAL], ids=["nothing", "a lock", "gdal"]
+)
 def test_a_session_that_leaves_nothing_ends_with_its_counts(
     tmp_path: Path, source: str, options: list[str]
 ) -> None:
