@@ -141,6 +141,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (*args, *sources.values(), BorrowedNames(settings_cls))
 
+    @field_validator("data_dir", "label_studio_venv", mode="before")
+    @classmethod
+    def _names_a_folder(cls, value: object) -> object:
+        # An empty path means the current folder, which nobody asks for by leaving a variable empty.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("it is empty: name a folder, or unset it; the current folder is `.`")
+        return value
+
     @field_validator("web_threads", mode="before")
     @classmethod
     def _whole_threads(cls, value: object) -> object:

@@ -20,6 +20,7 @@ from ml_backend.command.export_command import export
 from ml_backend.command.export_model_command import export_model
 from ml_backend.command.import_command import import_images
 from ml_backend.command.options import (
+    NewFolder,
     ProjectNumber,
     data_dir_option,
     project_argument,
@@ -93,7 +94,7 @@ def worker(data_dir: Path | None) -> None:
 
 
 @commands.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=NewFolder())
 @data_dir_option
 def backup(target: Path, data_dir: Path | None) -> None:
     """Copy database and files into the new folder TARGET, while everything runs."""

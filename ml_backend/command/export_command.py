@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
+from ml_backend.command.options import NewFolder, ProjectNumber, data_dir_option, settings_of
 
 if TYPE_CHECKING:
     from ml_backend.command.project_results import ProjectResults
@@ -22,9 +22,7 @@ FORMS = ("png", "instances", "coco", "yolo", "nnunet", "imagej", "geojson", "lab
 
 @click.command()
 @click.argument("project", type=ProjectNumber(min=1))
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where results go."
-)
+@click.option("--out", type=NewFolder(), required=True, help="Where results go.")
 @click.option("--form", type=click.Choice(FORMS), default="png", show_default=True)
 @click.option(
     "--what",

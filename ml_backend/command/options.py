@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,24 @@ from pydantic import ValidationError
 
 from ml_backend.config import Settings
 
+
+class NewFolder(click.Path):
+    """A folder that need not be there yet; an empty name, as of an unset variable, is not the current one."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        if not str(value).strip():
+            raise click.BadParameter("it is empty: name a folder; the current one is `.`", ctx, param)
+        return super().convert(value, param, ctx)
+
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NewFolder(),
     help="Where everything is kept [DATA_DIR].",
 )
 url_option = click.option("--url", help="Address of the Brushloop server [BRUSHLOOP_URL].")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ml_backend.command.options import ProjectNumber, data_dir_option, settings_of
+from ml_backend.command.options import NewFolder, ProjectNumber, data_dir_option, settings_of
 from ml_backend.config import Settings
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ console = Console()
 )
 @click.option("--project", type=ProjectNumber(min=1), help="Or the project whose model answers.")
 @click.option("--version", help="One of the project's versions [the current one].")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where results go."
-)
+@click.option("--out", type=NewFolder(), required=True, help="Where results go.")
 @click.option(
     "--label-maps", type=click.Choice(("png", "tiff")), default="png", show_default=True, help="Their form."
 )

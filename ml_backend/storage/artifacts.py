@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Collection, Sequence
@@ -20,12 +21,18 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_backend.processes.process_identity import name_scratch
 from ml_backend.processes.scratch import new_scratch, read_clock, remove, scratch_file, sweep_scratch
 from ml_backend.storage.kept_maps import sweep_maps
 from ml_backend.storage.label_map_files import SUFFIX, read_map, write_maps
 
+log = logging.getLogger(__name__)
+
 ORPHAN_LIFE_S = 900.0
 """A file that no row names after this long belongs to nobody: rows are written right after their file."""
+
+DISPLACED = ".displaced-"
+"""How the name of a file goes on that lay in the place of a folder."""
 
 
 class Artifacts:
@@ -42,11 +49,13 @@ class Artifacts:
 
     def new_scratch(self) -> Path:
         """A path that nobody uses, on the same file system as its later place."""
+        self._clear_way()
         return new_scratch(self.scratch)
 
     def save_truth(self, task_id: int, seq: int, maps: Sequence[NDArray[np.uint8]]) -> str:
         """Store three `(H, W)` in one file; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}{SUFFIX}"
+        self._clear_way()
         _make_folder(self.truth)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
@@ -61,6 +70,7 @@ class Artifacts:
 
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
+        self._clear_way()
         _make_folder(folder)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
@@ -120,6 +130,17 @@ class Artifacts:
     def remove(self) -> None:
         """Drop everything of the project."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _clear_way(self) -> None:
+        """Move a file aside that has the name of the project's folder, or of the one above it.
+
+        It is kept: not all that belongs into the folder can be made again, and nobody knows what it is.
+        """
+        for folder in (self.root.parent, self.root):
+            if folder.exists() and not folder.is_dir():
+                aside = folder.with_name(f"{folder.name}{DISPLACED}{name_scratch()}")
+                log.warning("move_aside file=%s to=%s", folder, aside.name)
+                folder.rename(aside)
 
 
 def sweep_projects(data_dir: Path) -> None:

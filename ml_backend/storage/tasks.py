@@ -283,6 +283,13 @@ def retry_failed(connection: Connection, project_id: int, now: float) -> None:
         annotation_rows.unsettle(connection, project_id, task_id)
 
 
+def hasten_failed(connection: Connection, project_id: int, now: float) -> None:
+    """Have the tasks that could not be used tried again now, as what kept them may be over."""
+    t = tables.tasks.c
+    waiting = sa.and_(_alive(project_id), t.retry_at > now)
+    connection.execute(sa.update(tables.tasks).where(waiting).values(retry_at=now))
+
+
 def _update(connection: Connection, project_id: int, task_id: int, **values: Any) -> None:
     t = tables.tasks
     connection.execute(

@@ -7,6 +7,7 @@ writes the table of `docs/reliability.md` to `test-artifacts/faults.md`.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -94,6 +95,9 @@ MOMENTS: dict[str, tuple[Step, Step]] = {
 }
 """What comes right before the fault, and what happens under it."""
 
+CHOSEN = [name for name in os.environ.get("FAULT_MOMENTS", "").split(",") if name] or list(MOMENTS)
+"""`FAULT_MOMENTS=build,round` tries these alone, as to look into one that failed."""
+
 IMPOSSIBLE = {("worker stopped", "start"), ("disk full", "start")}
 """A worker that is not there cannot be stopped, and the limit is one of processes that run."""
 
@@ -105,7 +109,7 @@ def choose() -> Iterator[Any]:
     for name, fault in FAULTS.items():
         for backend in ("sqlite", "postgres+redis"):
             if fault.backend in (None, backend):
-                moments = [moment for moment in MOMENTS if (name, moment) not in IMPOSSIBLE]
+                moments = [moment for moment in CHOSEN if (name, moment) not in IMPOSSIBLE]
                 marks = [pytest.mark.thorough, pytest.mark.slow(about_s=120)]
                 yield pytest.param(name, moments, backend, marks=marks, id=f"{name}-{backend}")
     for (name, backend), moments in SHORT.items():

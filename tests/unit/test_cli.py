@@ -222,6 +222,22 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(
     assert "choose another with --port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("backup", ""),
+        ("serve", "--data-dir", ""),
+        ("export", "1", "--out", " "),
+        ("predict", ".", "--out", ""),
+    ],
+)
+def test_an_empty_name_of_a_folder_is_not_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert run(monkeypatch, *words) == 2
+    assert "name a folder; the current one is" in capsys.readouterr().err
+
+
 def test_a_login_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "kept" / "login.json"
     login = load_login(path)

@@ -77,12 +77,12 @@ def test_a_damaged_label_map_is_built_again_by_the_next_round(
     assert bench.status()["annotations"] == {"received": 1, "trained": 1, "pending": 0}
 
 
-@pytest.mark.parametrize("name", ["truth", "models", "pictures"])
+@pytest.mark.parametrize("name", ["truth", "models", "pictures", ".", ".."])
 def test_a_file_in_the_place_of_a_folder_gives_way_to_what_is_made_again(bench: Bench, name: str) -> None:
     bench.submit(1)
     first = bench.loop.run_round(1)
     bench.loop.picture(1, 1, "truth")
-    folder = bench.parts.artifacts(bench.loop._get(1)).root / name
+    folder = (bench.parts.artifacts(bench.loop._get(1)).root / name).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.write_bytes(b"a file")
     bench.submit(2)
@@ -90,6 +90,9 @@ def test_a_file_in_the_place_of_a_folder_gives_way_to_what_is_made_again(bench: 
     assert newest not in (None, first)
     assert bench.status()["annotations"] == {"received": 2, "trained": 2, "pending": 0}
     assert bench.loop.picture(1, 1, "truth").startswith(b"\x89PNG")
+    # Nobody knows what a file in the place of a whole project is: it is kept.
+    kept = [path.read_bytes() for path in folder.parent.glob(f"{folder.name}.displaced-*")]
+    assert kept == ([b"a file"] if name in (".", "..") else [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda damage: damage.__name__)

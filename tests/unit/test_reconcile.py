@@ -15,7 +15,7 @@ from painted import LABEL_CONFIG
 
 from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.ports import ProjectRecord
-from ml_backend.storage import annotations, expiry, tables
+from ml_backend.storage import annotations, expiry, tables, tasks
 
 
 @pytest.fixture
@@ -185,6 +185,26 @@ def test_label_studio_down_is_reported_and_a_round_goes_on_with_what_is_here(ben
     assert "Label Studio could not be asked" in status["last_error"]
     assert status["state"] == "idle"
     assert status["annotations"] == {"received": 1, "trained": 1, "pending": 0}
+
+
+def test_a_task_whose_image_was_away_waits_no_longer_than_label_studio(bench: Bench) -> None:
+    """However often it was tried meanwhile: pauses that grew end with their cause."""
+    bench.submit(1)
+    bench.loop.run_round(1)
+    bench.submit(2)
+    bench.server.is_down, bench.images.away = True, {2}
+    bench.loop.reconcile(1)
+    for _ in range(6):
+        bench.loop.build_truth(1)
+        bench.clock.now += tasks.LONGEST_RETRY_S
+    assert bench.status()["annotations"]["trained"] == 1
+    bench.loop.build_truth(1)  # it fails once more, and the next try is minutes away
+    bench.server.is_down, bench.images.away = False, set()
+    bench.clock.now += 1
+    bench.loop.reconcile(1)
+    assert bench.loop.build_truth(1) == 1
+    bench.loop.run_round(1)
+    assert bench.status()["annotations"] == {"received": 2, "trained": 2, "pending": 0}
 
 
 def test_a_round_takes_in_what_webhooks_missed(bench: Bench) -> None:
