@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ __all__ = [
     "find_candidates",
     "propose_regions",
     "reason",
+    "set_apart",
 ]
 
 MIN_SCORE = 1e-4
@@ -43,9 +45,14 @@ checking the box would cost more than it teaches."""
 MIN_SCORE_SHARE = 0.3
 """To let every pair of classes have its say, a question may be this much less uncertain than the worst."""
 
-GAP_PX = 1
-MIN_SIDE_TO_INSET_PX = 8
-"""So much stays free inside each side of a question; tiny ones have nothing to give."""
+CLEAR_PX = 6
+"""Screen pixels between two questions, which are drawn with lines of 2: 4 of them stay free."""
+
+SHOWN_PX = 600
+"""An image is fitted to an editor in which its longer side takes at least so many screen pixels."""
+
+INSET_SHARE = 1 / 8
+"""Of its side, a question gives at most so much on each side to be apart."""
 
 MAX_CANDIDATES = 1000
 """Enough to find a rare pair of classes behind a common one; bounds the time on very large images."""
@@ -131,15 +138,43 @@ def propose_regions(
     (Box(top=65, left=65, height=30, width=30), 'Background or Nucleus? 50 %')
     """
     candidates = find_candidates(prediction, annotated, schema, object_size_px)
-    chosen = [candidates[index] for index in choose_regions(candidates, n)]
-    chosen = [replace(region, box=_inset(region.box)) for region in chosen]
+    return set_apart(candidates, n, prediction.shape)
+
+
+def set_apart(candidates: Sequence[Region], n: int, shape: tuple[int, int]) -> tuple[Region, ...]:
+    """Choose up to `n` candidates of one image of `shape`, most uncertain first, and draw them apart.
+
+    Each gets a little smaller, so that none touches the edge of the image. One that would still lie within
+    `CLEAR_PX` on the screen of a better one is left out.
+    """
+    clear_px = clearance(shape)
+    chosen: list[Region] = []
+    for index in choose_regions(candidates, len(candidates)):
+        region = replace(candidates[index], box=_inset(candidates[index].box, clear_px))
+        if len(chosen) < n and all(_distance(region.box, one.box) >= clear_px for one in chosen):
+            chosen.append(region)
     return tuple(sorted(chosen, key=lambda region: -region.acquisition_score))
 
 
-def _inset(box: Box) -> Box:
-    """A little smaller, so that questions touch neither each other nor the edge of the image."""
-    gap = GAP_PX if min(box.height, box.width) >= MIN_SIDE_TO_INSET_PX else 0
+def clearance(shape: tuple[int, int]) -> int:
+    """Pixels of an image that are at least `CLEAR_PX` on a screen that shows all of it.
+
+    >>> clearance((96, 96)), clearance((1024, 768))
+    (1, 11)
+    """
+    return math.ceil(CLEAR_PX * max(shape) / SHOWN_PX)
+
+
+def _inset(box: Box, clear_px: int) -> Box:
+    gap = min(math.ceil(clear_px / 2), int(INSET_SHARE * min(box.height, box.width)))
     return Box(box.top + gap, box.left + gap, box.height - 2 * gap, box.width - 2 * gap)
+
+
+def _distance(one: Box, other: Box) -> int:
+    """Pixels between boxes on the axis on which they are further apart; below 0 where they overlap."""
+    down = max(other.top - one.top - one.height, one.top - other.top - other.height)
+    along = max(other.left - one.left - one.width, one.left - other.left - other.width)
+    return max(down, along)
 
 
 def find_candidates(

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from core.asking.regions import Region, choose_regions, find_candidates, is_question
+from core.asking.regions import Region, find_candidates, is_question, set_apart
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_masks, typical_size
@@ -112,9 +112,8 @@ def build_suggestion(
     candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
     questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
-    chosen = [questions[index] for index in choose_regions(questions, settings.max_questions)]
-    chosen.sort(key=lambda region: -region.acquisition_score)
-    return Suggestion(prediction.shape, tuple(masks), tuple(chosen), float(np.clip(1 - worst, 0, 1)))
+    chosen = set_apart(questions, settings.max_questions, prediction.shape)
+    return Suggestion(prediction.shape, tuple(masks), chosen, float(np.clip(1 - worst, 0, 1)))
 
 
 def _object_masks(

@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.asking.regions import GAP_PX, MAX_SIDE_PX, MIN_SIDE_PX, Region, propose_regions, reason
+from core.asking.regions import (
+    CLEAR_PX,
+    MAX_SIDE_PX,
+    MIN_SIDE_PX,
+    SHOWN_PX,
+    Region,
+    clearance,
+    propose_regions,
+    reason,
+)
+from core.asking.suggestion import SuggestionSettings, build_suggestion
+from core.painting import Box
 from core.prediction import Prediction
 from core.schema import LabelSchema
 
@@ -32,6 +43,17 @@ def pixels(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
     mask = np.zeros(shape, bool)
     mask[region.box.slices] = True
     return mask
+
+
+def inset(side_px: int, shape: tuple[int, int]) -> int:
+    return min(-(-clearance(shape) // 2), side_px // 8)
+
+
+def free_px(one: Box, other: Box) -> int:
+    """Pixels between two boxes, along the axis on which they are further apart."""
+    (top, left), (above, before) = (one.top, one.left), (other.top, other.left)
+    down = max(above - top - one.height, top - above - other.height)
+    return max(down, before - left - one.width, left - before - other.width)
 
 
 def nothing_known(prediction: Prediction) -> NDArray[np.bool_]:
@@ -61,18 +83,30 @@ def test_regions_are_disjoint_inside_the_image_and_off_the_annotated_area(
         assert 0 < region.acquisition_score <= 1
         assert 0 <= region.confidence <= 1
     if min(height, width) >= 90:  # in tiny images there is no room
-        framed = np.zeros((height + 2, width + 2), int)
         for region in regions:
             top, left, side = region.box.top, region.box.left, region.box
-            assert min(top, left, height - top - side.height, width - left - side.width) >= GAP_PX
-            framed[top : top + side.height + 2, left : left + side.width + 2] += 1
-        for region in regions:
-            assert framed[region.box.top + 1, region.box.left + 1] == 1
+            assert min(top, left, height - top - side.height, width - left - side.width) >= 1
     assert covered.max(initial=0) <= 1
     assert not (annotated & (covered > 0)).any()
     assert len(regions) <= n
     assert list(regions) == sorted(regions, key=lambda r: -r.acquisition_score)
     assert regions == propose_regions(prediction, annotated, SCHEMA, object_size_px, n)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (256, 256), (360, 480), (1024, 500), (200, 2000)])
+def test_what_is_sent_lies_apart_on_the_screen_and_off_the_edge(shape: tuple[int, int]) -> None:
+    # Everything is equally unsure, so that each question would have neighbours.
+    prediction = predict(np.full(shape, 0.69))
+    asked = SuggestionSettings(max_questions=12)
+    sent = build_suggestion(prediction, SCHEMA, nothing_known(prediction), [], asked).regions
+    on_screen = SHOWN_PX / max(shape)
+    assert len(sent) >= 3
+    for index, region in enumerate(sent):
+        box = region.box
+        beyond = min(box.top, box.left, shape[0] - box.top - box.height, shape[1] - box.left - box.width)
+        assert beyond >= 1
+        for other in sent[index + 1 :]:
+            assert free_px(box, other.box) * on_screen >= CLEAR_PX
 
 
 def test_the_least_sure_place_is_asked_about_first() -> None:
@@ -148,7 +182,7 @@ def test_boxes_follow_the_size_of_the_objects_within_limits() -> None:
     prediction = predict(np.ones((900, 900)))
     for size_px, expected in ((3, MIN_SIDE_PX), (60, 120), (800, MAX_SIDE_PX)):
         (region,) = propose_regions(prediction, nothing_known(prediction), SCHEMA, size_px, 1)
-        assert region.box.height == region.box.width == expected - 2 * GAP_PX
+        assert region.box.height == region.box.width == expected - 2 * inset(expected, (900, 900))
 
 
 def test_small_images_may_have_smaller_boxes() -> None:
@@ -157,7 +191,8 @@ def test_small_images_may_have_smaller_boxes() -> None:
         prediction = predict(np.ones((side_px, side_px + 9)))
         (region,) = propose_regions(prediction, nothing_known(prediction), SCHEMA, size_px, 1)
         assert region.box.height == region.box.width
-        assert abs(region.box.width + 2 * GAP_PX - expected) <= 2  # a whole number of pixels per block
+        given_up = 2 * inset(expected, prediction.shape)
+        assert abs(region.box.width + given_up - expected) <= 2  # a whole number of pixels per block
 
 
 def test_wrong_inputs_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from core.asking.regions import clearance
 from core.asking.suggestion import Suggestion, SuggestionSettings, build_suggestion
 from core.objects.measure import ObjectLimits
 from core.objects.of_prediction import separated_objects
@@ -151,13 +153,13 @@ def test_boxes_follow_the_objects_that_the_image_shows_and_the_project_where_it_
         maps = predict(labels, confidence=0.6, entropy=0.5)
         asked = SuggestionSettings(regions=regions)
         suggestion = build_suggestion(maps, schema, np.zeros(labels.shape, bool), limits, asked)
-        return suggestion.regions[0].box.width
+        to_be_apart = 2 * math.ceil(clearance(labels.shape) / 2)
+        return suggestion.regions[0].box.width + to_be_apart
 
     for regions in ("classes", "objects"):
         assert side(4, 18, regions) == 72
-        assert (
-            side(4, 40, regions) == 88
-        )  # no image's objects are taken to be twice as large as the project's
+        # No image's objects are taken to be twice as large as the project's.
+        assert side(4, 40, regions) == 88
         assert side(2, 18, regions) == side(0, 18, regions) == 48  # two of the project's are 44 wide
 
 
