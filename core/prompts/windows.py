@@ -26,6 +26,8 @@ FARTHEST = 1.6
 """Expected radii from a point beyond which no pixel is the object's."""
 
 MARGIN_SHARE, LEAST_MARGIN_PX = 0.6, 6
+CORNERS = 2.5
+"""How square the shape is that a box expects: 2 is the ellipse in it, larger exponents fill its corners."""
 SEED_SHARE = 0.35
 """The inner part of a box that is the object's in any case."""
 
@@ -67,8 +69,9 @@ def windows(prompt: Prompt, seeds: Mask, known: Known, shape: tuple[int, int]) -
     if prompt.box is not None:
         margin = int(max(LEAST_MARGIN_PX, MARGIN_SHARE * max(prompt.box.height, prompt.box.width)))
         window = around(prompt.box, margin, shape)
-        rows, columns = _box_axes(prompt.box, window)
-        yield Window(window, np.hypot(rows, columns), (abs(rows) < 1) & (abs(columns) < 1), TRUST_IN_BOX)
+        rows, columns = (abs(axis) for axis in _box_axes(prompt.box, window))
+        distance = (rows**CORNERS + columns**CORNERS) ** np.float32(1 / CORNERS)
+        yield Window(window, distance, (rows < 1) & (columns < 1), TRUST_IN_BOX)
         return
     for radius in _radii(known, shape):
         window = around(filled_box(seeds), int(np.ceil((REACH + 0.1) * radius)) + 2, shape)
