@@ -43,6 +43,7 @@ class FakeLabelStudio:
     def __init__(self, sides_px: Mapping[int, int], kind: Kind = "fluorescence") -> None:
         self.sides_px = dict(sides_px)
         self.kind = kind
+        self.label_config = LABEL_CONFIG
         self.annotations: dict[int, dict[str, Any]] = {}
         self.tasks: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
@@ -142,7 +143,7 @@ class FakeLabelStudio:
         return {
             "id": project_id,
             "title": f"Project {project_id}",
-            "label_config": LABEL_CONFIG,
+            "label_config": self.label_config,
             "model_version": self.model_versions.get(project_id),
             "created_at": CREATED_AT,
             "task_number": sum(row["project"] == project_id for row in list(self.tasks.values())),
@@ -165,7 +166,7 @@ class FakeLabelStudio:
         """What `/setup` is posted."""
         return {
             "project": f"{project_id}.{CREATED_S}",
-            "schema": LABEL_CONFIG,
+            "schema": self.label_config,
             "hostname": self.url,
             "access_token": API_KEY,
             "extra_params": None,
@@ -176,7 +177,7 @@ class FakeLabelStudio:
         return {
             "tasks": [self.task_row(task_id) for task_id in task_ids],
             "project": f"{project_id}.{CREATED_S}",
-            "label_config": LABEL_CONFIG,
+            "label_config": self.label_config,
             "params": {"login": None, "password": None, "context": None},
         }
 

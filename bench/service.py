@@ -197,15 +197,15 @@ def measure_load(service: Service, fake: FakeLabelStudio) -> Load:
 
 
 @contextmanager
-def keep_training(service: Service) -> Iterator[list[bool]]:
+def keep_training(service: Service, project_id: int = TRAINING_PROJECT) -> Iterator[list[bool]]:
     """Ask for the next round whenever none is wanted; yields what was seen: whether one was training."""
     seen: list[bool] = []
 
     def look() -> None:
         states = {row["project"]: row["state"] for row in service.get("/api/projects")}
         seen.append("training" in states.values())
-        if states[TRAINING_PROJECT] not in ("training", "queued"):
-            service.post(f"/api/projects/{TRAINING_PROJECT}/train", None)
+        if states[project_id] not in ("training", "queued"):
+            service.post(f"/api/projects/{project_id}/train", None)
 
     with repeat(look, 0.5):
         yield seen

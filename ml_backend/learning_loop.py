@@ -52,7 +52,7 @@ class LearningLoop:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self._suggester = suggesting.Suggester(parts)
-        self._prompter = prompting.Prompter(parts, self._suggester.predictors)
+        self._prompter = prompting.Prompter(parts, self._suggester.predictors, self._suggester.opened)
         self._pusher = push.Pusher(parts, self._suggester)
         self._scorer = scoring.Scorer(parts, self._suggester)
         self._rounds = Rounds(parts)

@@ -7,12 +7,18 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.asking.regions import Region
 from core.asking.suggestion import Suggestion, SuggestionSettings
-from core.schema import LabelSchema
+from core.errors import MachineError
+from core.schema import IGNORE_INDEX, LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
+from ml_backend.storage import tasks
+from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
 
 
@@ -31,6 +37,27 @@ def suggestion_settings(parts: Parts, *, ask_when_sure: bool) -> SuggestionSetti
         send_background=settings.send_background,
         max_questions=settings.max_questions,
     )
+
+
+def offers_clicks(config: LabelConfig) -> bool:
+    """Whether a labeling setup has key points, which people click with."""
+    return "keypointlabels" in config.controls.values()
+
+
+def load_annotated(
+    parts: Parts, project: Project, task_id: int, truth: TaskTruth, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """`(H, W)` bool: where people have painted already; nothing is asked there."""
+    if truth.maps is None or truth.shape != shape:
+        return np.zeros(shape, bool)
+    try:
+        label_map = parts.artifacts(project).load_truth(truth.maps)
+    except MachineError:  # damaged, or built anew and swept meanwhile
+        with parts.database.write() as connection:
+            tasks.mark_unbuilt(connection, project.project_id, task_id)
+        return np.zeros(shape, bool)
+    annotated: NDArray[np.bool_] = label_map != IGNORE_INDEX
+    return annotated
 
 
 def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:

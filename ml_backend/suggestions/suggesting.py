@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,11 +22,9 @@ from core.errors import (
     BrushloopError,
     CheckpointError,
     ImageUnavailableError,
-    MachineError,
     RoundCancelledError,
 )
 from core.prediction import Prediction
-from core.schema import IGNORE_INDEX
 from ml_backend.errors import LabelConfigError
 from ml_backend.label_studio.label_config import LabelConfig, find_config, parse_label_config
 from ml_backend.label_studio.results import to_prediction
@@ -42,11 +39,14 @@ from ml_backend.storage.projects import Project, find_project, is_current, still
 from ml_backend.strokes.build_truth import TaskTruth
 from ml_backend.suggestions.answers import (
     fingerprint,
+    load_annotated,
+    offers_clicks,
     seen_classes,
     suggestion_settings,
     to_region_record,
     with_classes_of,
 )
+from ml_backend.suggestions.opened_images import OpenedImages
 from ml_backend.suggestions.predictors import Predictors
 from ml_backend.suggestions.single_flight import SingleFlight
 
@@ -69,6 +69,7 @@ class _Request:
     task: TaskRecord
     truth: TaskTruth
     fingerprint: str
+    is_awaited: bool
 
 
 class Suggester:
@@ -77,6 +78,7 @@ class Suggester:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.predictors = Predictors(parts)
+        self.opened = OpenedImages()
         self._flights: SingleFlight[dict[str, Any]] = SingleFlight()
         self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
 
@@ -220,7 +222,7 @@ class Suggester:
             raise RoundCancelledError("no time left to look at the image")
         if is_awaited:
             self._pause_background_work(project)
-        request = _Request(project, model, config, task, truth, depends_on)
+        request = _Request(project, model, config, task, truth, depends_on, is_awaited)
         # Label Studio calls twice when a task is opened: both calls share one computation.
         key = (project.folder, task.task_id, model.model_version, depends_on)
         return self._flights.run(key, lambda: self._compute(request, deadline), deadline - time.monotonic())
@@ -228,11 +230,13 @@ class Suggester:
     def _compute(self, request: _Request, deadline: float) -> dict[str, Any]:
         project, model, task = request.project, request.model, request.task
         prediction = self.predict(project, model, task, deadline=deadline)
+        if request.is_awaited and offers_clicks(request.config):
+            self.opened.keep(project, model, task, prediction)
         checkpoint = self.predictors.get(project, model).checkpoint
         suggestion = build_suggestion(
             prediction,
             checkpoint.schema,
-            self._annotated(request, prediction.shape),
+            load_annotated(self.parts, project, task.task_id, request.truth, prediction.shape),
             checkpoint.limits,
             suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
         )
@@ -256,19 +260,6 @@ class Suggester:
                         prediction.embedding, seen_classes(suggestion, checkpoint.schema),
                     )  # fmt: skip
         return answer
-
-    def _annotated(self, request: _Request, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """`(H, W)` bool: where people have painted already; nothing is asked there."""
-        if request.truth.maps is None or request.truth.shape != shape:
-            return np.zeros(shape, bool)
-        try:
-            label_map = self.parts.artifacts(request.project).load_truth(request.truth.maps)
-        except MachineError:  # damaged, or built anew and swept meanwhile
-            with self.parts.database.write() as connection:
-                tasks.mark_unbuilt(connection, request.project.project_id, request.task.task_id)
-            return np.zeros(shape, bool)
-        annotated: NDArray[np.bool_] = label_map != IGNORE_INDEX
-        return annotated
 
     def _enqueue_late(self, project: Project, late: Sequence[TaskRecord]) -> None:
         if not late:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,14 @@ from loop_fakes import Bench, make_bench
 from numpy.typing import NDArray
 from painted import LABEL_CONFIG, SIDE_PX, brush, make_picture
 
+from core.network.predict import Predictor
 from core.painting import Box, Mask
 from core.prompts.prompt import Prompt
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.prompts import list_capabilities, read_prompt
+from ml_backend.storage.models import find_model
+from ml_backend.storage.projects import find_project
 from ml_backend.suggestions.prompting import find_window
 from ml_backend.suggestions.seen_images import Kept
 
@@ -93,6 +98,17 @@ def shown(answer: dict[str, Any], config: str = SMART) -> NDArray[np.bool_]:
     return mask
 
 
+def mask_of(one: dict[str, Any]) -> Mask:
+    return shown({"result": [{**one, "origin": "manual"}]})
+
+
+def deepest(mask: Mask) -> tuple[float, float]:
+    """The pixel farthest from the border."""
+    inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    return float(row) + 0.5, float(column) + 0.5
+
+
 def overlap(one: Mask, other: Mask) -> float:
     return float(np.count_nonzero(one & other) / np.count_nonzero(one | other))
 
@@ -157,6 +173,42 @@ def test_with_a_model_images_are_looked_at_ahead_where_people_click(bench: Bench
     bench.loop.suggest(1, [bench.task(TASK)], SMART, time.monotonic() + 60)
     wait_until_looked_at(bench)
     assert ask(bench, point(*middle(largest_object())))["model_version"] == bench.status()["model_version"]
+
+
+def test_a_click_in_an_opened_image_asks_the_model_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(1, 2)
+    assert bench.loop.run_round(1) is not None
+    (opened,) = bench.loop.suggest(1, [bench.task(TASK)], SMART, time.monotonic() + 60)
+    assert opened is not None
+    monkeypatch.setattr(Predictor, "predict", lambda *_, **__: pytest.fail("the model was asked again"))
+    shapes = [mask_of(one) for one in opened["result"] if one["type"] == "brushlabels"]
+    objects = max(shapes, key=np.count_nonzero)
+    answer = shown(ask(bench, point(*deepest(objects))))
+    assert np.any(answer)
+    assert not np.any(answer & ~objects)
+
+
+def test_an_image_that_was_opened_under_another_model_is_looked_at_by_the_new_one(bench: Bench) -> None:
+    bench.submit(1, 2)
+    assert bench.loop.run_round(1) is not None
+    bench.loop.suggest(1, [bench.task(TASK)], SMART, time.monotonic() + 60)
+    with bench.parts.database.read() as connection:
+        project = find_project(connection, 1)
+        assert project is not None
+        model = find_model(connection, 1, project.current_version)
+    assert model is not None
+    opened, whole = bench.loop._suggester.opened, Box(0, 0, *SHAPE)
+    assert opened.find(project, model, bench.task(TASK), whole, SHAPE) is not None
+    part = opened.find(project, model, bench.task(TASK), Box(3, 4, 20, 30), SHAPE)
+    assert part is not None
+    assert part.shape == (20, 30)
+    newer = replace(model, model_version="another")
+    assert opened.find(project, newer, bench.task(TASK), whole, SHAPE) is None
+    assert opened.find(project, model, bench.task(TASK), whole, (7, 7)) is None
+    moved = replace(bench.task(TASK), data={"image": "/data/upload/1/new.png"})
+    assert opened.find(project, model, moved, whole, SHAPE) is None
 
 
 def test_a_setup_without_smart_key_points_is_not_looked_at_ahead(bench: Bench) -> None:
