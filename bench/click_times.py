@@ -105,9 +105,8 @@ class Clicks:
         instances = self.fake.picture(task_id)[1]
         numbers, areas = np.unique(instances[instances > 0], return_counts=True)
         chosen = numbers[areas >= SMALLEST_PX][: 1 + self.settings.clicks]
-        return [
-            _context(*np.argwhere(instances == number).mean(axis=0), instances.shape) for number in chosen
-        ]
+        middles = (np.argwhere(instances == number).mean(axis=0) for number in chosen)
+        return [_context(float(row), float(column), instances.shape) for row, column in middles]
 
     def _click(
         self, project_id: int, task_id: int, contexts: Sequence[dict[str, Any]], into: Clicked
