@@ -5,7 +5,7 @@ streams, to a real service with a worker. Arms are described in `bench/rounds_pl
 pre-annotations of unseen images. What is finished is kept beside the JSON file in a `.jsonl` file, from which
 `--resume` goes on; parts that ran with --sets, --arms or --seeds are put together by the last run that names
 them all. All rounds make equally many steps, so a busy machine changes how long it takes and not what comes
-out.
+out. Sets of label maps, which have a `classes.txt`, are measured by `bench/swath_rounds.py` instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from bench import BenchmarkResult, Options
+from bench import BenchmarkResult, Options, swath_rounds
 from bench.annotator import LabelledImage, load_sets
 from bench.fake_label_studio import FakeLabelStudio
 from bench.fake_label_studio_app import run_fake
@@ -42,6 +42,8 @@ MIN_PIXELS = 200
 
 
 def run(options: Options) -> BenchmarkResult:
+    if options.data and any(options.data.glob("*/classes.txt")):
+        return swath_rounds.run(options)
     parsed = _parse(options.arguments)
     arms, seeds, resume = parsed.pop("arms"), parsed.pop("seeds"), parsed.pop("resume")
     dense_seeds, wanted_sets = parsed.pop("dense_seeds"), parsed.pop("sets")

@@ -46,13 +46,26 @@ def paint_swaths(
 
 def draw_swath(truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.bool_]:
     """The pixels under one swath, `(H, W)`."""
+    return swath_from(choose_start(truth, rng), truth.shape, rng)
+
+
+def choose_start(truth: NDArray[np.uint8], rng: np.random.Generator) -> tuple[int, int]:
+    """Row and column of a pixel whose class is drawn evenly among those of `truth`.
+
+    Raises `ValueError` where nobody knows a pixel of it.
+    """
     classes = np.setdiff1d(np.unique(truth), [IGNORE_INDEX])
     if not len(classes):
         raise ValueError("nobody knows a pixel of this image, so nobody can paint in it")
     candidates = np.flatnonzero(truth == rng.choice(classes))
     row, column = np.unravel_index(rng.choice(candidates), truth.shape)
-    canvas = np.zeros(truth.shape, np.uint8)
-    path = _walk((float(column), float(row)), truth.shape, rng)
+    return int(row), int(column)
+
+
+def swath_from(start: tuple[int, int], shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The pixels under a swath that begins at a row and column, `(H, W)`."""
+    canvas = np.zeros(shape, np.uint8)
+    path = _walk((float(start[1]), float(start[0])), shape, rng)
     cv2.polylines(canvas, [path.round().astype(np.int32)], False, 1, 2 * RADIUS_PX + 1)
     return np.asarray(canvas > 0)
 
