@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from core.network.checkpoint import Checkpoint
 from core.network.device import Compute
 from core.network.feature_maps import FeatureMaps
-from core.network.mixture import NETWORK, Share
+from core.network.mixture import NETWORK, Share, mix_logits
 from core.network.outputs import Weights
 from core.schema import LabelSchema
 from core.training.calibration import fit_temperature
@@ -25,7 +25,10 @@ Logits = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Judges:
-    """What learners are judged by: held-out blocks, or else what learners like them say of images not seen.
+    """What learners are judged by: held-out blocks, and what learners like them say of images not seen.
+
+    Without blocks the latter alone counts. Beside blocks it is asked for where few images are painted:
+    blocks lie in images that learners saw the rest of, and tell little about an image of another look.
 
     `seen` is the part of its truth that a learner had the time to see.
     """
@@ -66,25 +69,45 @@ def settle(
     if has_network and judges.blocks and other is not checkpoint.weights:
         checkpoint = _better_network(checkpoint, other, judges, schema, compute, maps)
     logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps)
-    shares, temperature = _find_shares(names, logits, judges, rng)
+    shares, temperature = find_shares(names, logits, judges, rng)
     checkpoint = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
     return checkpoint, score_logits(checkpoint, logits, judges.blocks, schema)
 
 
-def _find_shares(
+def find_shares(
     names: tuple[str, ...], logits: Logits, judges: Judges, rng: np.random.Generator
 ) -> tuple[dict[str, Share], float]:
-    shares, held_back = prior_shares(names, judges.seen), judges.held_back
+    """What each learner counts, and the temperature of what they say together.
+
+    Parameters
+    ----------
+    logits : `(n, C)` of the held-out pixels, by name; of no pixels where nothing is held out
+    """
+    shares, temperature, evidence = prior_shares(names, judges.seen), 1.0, judges.held_back
     if judges.blocks:
-        return fit_shares(logits, judges.labels, len(judges.blocks), rng, shares)
-    if held_back is None:
-        return shares, 1.0
-    # The network has seen all there is; the quick learners divide the rest among them.
-    prior = prior_shares(tuple(held_back.logits), judges.seen)
-    fitted, temperature = fit_shares(held_back.logits, held_back.labels, held_back.n_images, rng, prior)
+        shares, temperature = fit_shares(logits, judges.labels, len(judges.blocks), rng, shares)
+    if evidence is None:
+        return shares, temperature
+    if judges.blocks:
+        evidence = _add_blocks(evidence, logits, judges, rng)
+    # No fold had a network: the quick learners divide among them what it leaves.
+    prior = prior_shares(tuple(evidence.logits), judges.seen)
+    fitted, temperature = fit_shares(evidence.logits, evidence.labels, evidence.n_places, rng, prior)
     rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
-    return {**shares, **quick}, temperature
+    shares = {**shares, **quick}
+    if judges.blocks and NETWORK in shares:
+        temperature = fit_temperature(mix_logits(logits, shares), judges.labels)
+    return shares, temperature
+
+
+def _add_blocks(evidence: HeldBack, logits: Logits, judges: Judges, rng: np.random.Generator) -> HeldBack:
+    """What folds said, and as much of what the learners themselves say of the hold-out."""
+    labels = judges.labels
+    drawn = rng.permutation(len(labels))[: len(evidence.labels)]
+    said = {name: np.concatenate([own, logits[name][drawn]]) for name, own in evidence.logits.items()}
+    n_places = evidence.n_places + len(judges.blocks)
+    return HeldBack(said, np.concatenate([evidence.labels, labels[drawn]]), n_places)
 
 
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:

@@ -51,7 +51,7 @@ class QuickRound:
     Attributes
     ----------
     class_pixels : painted pixels per class of the whole project
-    needs_folds : also find out what such learners say of images that they did not see: without a hold-out
+    needs_folds : also find out what such learners say of images that they did not see
     """
 
     examples: Sequence[OpenExample]

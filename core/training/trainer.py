@@ -24,6 +24,7 @@ from core.training.beginning import Beginning, begin, choose_start, keep_of_base
 from core.training.candidate import Judges, settle
 from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
+from core.training.folds import FEW_IMAGES
 from core.training.loss import class_weights
 from core.training.optimiser import Optimised, Recipe, optimise, thin_out
 from core.training.quick_learners import QuickRound, train_quick
@@ -112,7 +113,7 @@ def train_round(
                 clock.quick_pace(),
                 should_stop,
                 n_steps=clock.head_steps(recipe.head_steps),
-                needs_folds=is_draft,
+                needs_folds=is_draft or len(examples) <= FEW_IMAGES,
             ),
             quick_draw,
         )

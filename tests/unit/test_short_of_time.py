@@ -82,7 +82,7 @@ def test_with_time_all_of_the_truth_is_seen_and_each_image_is_asked_about(
     assert learnt.seen == {FOREST: 1.0, HEAD: 1.0}
     assert _trees(learnt) > FEWEST_TREES
     assert learnt.held_back is not None
-    assert learnt.held_back.n_images == N_IMAGES
+    assert learnt.held_back.n_places == N_IMAGES
 
 
 def test_the_forest_does_not_wait_for_images_that_the_head_had_no_time_to_look_at() -> None:
