@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ml_backend.config import Settings
 
@@ -60,3 +62,7 @@ def set_up_logging(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A bus error, as of a database file that became immutable, ends the process: not without a word.
+    if sys.__stderr__ is not None:
+        with suppress(OSError, ValueError):  # it is no file, or closed
+            faulthandler.enable(sys.__stderr__)

@@ -78,6 +78,7 @@ class Worker:
     def __init__(self, loop: LearningLoop, stop: threading.Event) -> None:
         self._loop, self._stop = loop, stop
         self._trouble: str | None = None
+        self._has_begun = False
         self._unclear: deque[tuple[int, JobKind]] = deque()  # jobs that the database kept from ending
         self._pause_s, self._next_tick, self._shown_at = TICK_S, 0.0, -SHOW_EVERY_S
         jobs: dict[JobKind, Callable[[int], None]] = {
@@ -96,19 +97,29 @@ class Worker:
         self.queue = Queue(loop.parts.settings, jobs)
 
     def start(self) -> None:
-        """Forget what a killed predecessor had sent, ask Label Studio what was missed, and begin."""
+        """Begin, also while nobody can write to the database: the first tick that can does the rest."""
+        try:
+            self._begin()
+        except AWAY as error:
+            self._miss(describe(error))
+        self.queue.start()
+
+    def _begin(self) -> None:
+        """Forget what a killed predecessor had sent, and ask Label Studio what was missed."""
         with self._loop.parts.database.write() as connection:
             # What a predecessor took and never did would wait until it counts as lost.
             wakeups.clear(connection)
             for project in list_projects(connection):
                 update_project(connection, project.project_id, reconciled_at=None)
-        self.queue.start()
+        self._has_begun = True
 
     def tick(self) -> None:
         """Send every job that is due and not on its way."""
         if time.monotonic() < self._next_tick:
             return
         try:
+            if not self._has_begun:
+                self._begin()
             self._show()
             while self._unclear:
                 self._clear(*self._unclear[0])

@@ -24,6 +24,7 @@ FILE_LIMIT = 20_000
 """Bytes that a file may have while the disk is full: less than any checkpoint has."""
 DRIP_S = 150.0
 """Calls that drip are given up after two minutes (`label_studio.connection`), and only then it is said."""
+FROZEN = (".sqlite3", ".sqlite3-wal")
 LOCK_S = 22.0
 """Longer than a writer waits for another one."""
 
@@ -41,10 +42,7 @@ class House:
         return psutil.Process(self.stack.workers[-1].pid)
 
     def restart_ended(self) -> None:
-        """As a container's restart policy does: with a worker that refused to start, or whoever was killed.
-
-        A worker ended without a word when its database became immutable, as SIGBUS would end it.
-        """
+        """As a container's restart policy: with a worker that refused to start, or one that was killed."""
         if self.stack.workers and self.stack.workers[-1].poll() is not None:
             self.stack.workers.pop()
             self.stack.start_worker()
@@ -52,10 +50,10 @@ class House:
             self.stack.start_web()
 
     def list_processes(self) -> list[int]:
-        """The worker and all below it, and the web process."""
-        web = [self.stack.web.pid] if self.stack.web else []
-        workers = [worker.pid for worker in self.stack.workers if worker.poll() is None]
-        return [*web, *workers, *(child for pid in workers for child in children_of(pid))]
+        """Web process and worker, and all below them."""
+        started = [*([self.stack.web] if self.stack.web else []), *self.stack.workers]
+        living = [process.pid for process in started if process.poll() is None]
+        return [*living, *(child for pid in living for child in children_of(pid))]
 
 
 @contextmanager
@@ -77,8 +75,12 @@ def write_lock(house: House) -> Iterator[None]:
 
 @contextmanager
 def sqlite_read_only(house: House) -> Iterator[None]:
-    """Nobody may write to the database's files, whoever has them open."""
-    files = [str(path) for path in house.data_dir.glob(f"{SQLITE_NAME}*") if "lock" not in path.name]
+    """Nobody may write to the database and its log, whoever has them open.
+
+    The memory that processes share (`-shm`) stays: a page of it that became immutable ends whoever writes to
+    it by SIGBUS, before it could say anything. Whoever starts them again, as a container does, heals that.
+    """
+    files = [str(path) for path in house.data_dir.glob(f"{SQLITE_NAME}*") if path.suffix in FROZEN]
     if subprocess.run(["chattr", "+i", *files], capture_output=True, check=False).returncode:
         pytest.skip("files cannot be made immutable here")
     try:
@@ -141,9 +143,13 @@ def disk_full(house: House) -> Iterator[None]:
 
 
 def _limit_files(house: House, limit: int) -> None:
-    for pid in house.list_processes():
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (limit, -1))
+    """For all processes, also those that were started meanwhile by one that was not reached yet."""
+    reached: set[int] = set()
+    while missing := set(house.list_processes()) - reached:
+        for pid in missing:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (limit, -1))
+        reached |= missing
 
 
 @contextmanager

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import signal
+import subprocess
+import sys
 
 from loop_fakes import make_bench
 from sqlalchemy.exc import OperationalError
@@ -65,3 +68,16 @@ def test_missed_heartbeats_are_told_when_they_begin_and_when_they_end(tmp_path, 
     said = [record.getMessage().split()[0] for record in caplog.records if "beat" in record.getMessage()]
     assert said == ["miss_beat", "resume_beat"]
     bench.close()
+
+
+def test_a_process_that_the_kernel_ends_over_its_memory_says_so_first():
+    """As of a database file that became immutable, or lies on a disk that failed."""
+    script = (
+        "import os, signal\n"
+        "from ml_backend.config import Settings\n"
+        "from ml_backend.logs import set_up_logging\n"
+        "set_up_logging(Settings()); os.kill(os.getpid(), signal.SIGBUS)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGBUS
+    assert "Bus error" in ended.stderr

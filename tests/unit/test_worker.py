@@ -12,6 +12,7 @@ from loop_fakes import Bench, make_bench
 from sqlalchemy.exc import OperationalError
 
 from ml_backend.storage import wakeups
+from ml_backend.storage.projects import update_project
 from ml_backend.worker import LOST_AFTER_S, Worker
 
 
@@ -52,6 +53,34 @@ def test_a_job_that_the_database_cut_off_is_sent_again_at_once(bench, worker, ca
     assert "build" in sent
     assert [r.getMessage().split()[0] for r in caplog.records if r.exc_info] == []
     assert any(r.getMessage().startswith("postpone_job kind=build") for r in caplog.records)
+
+
+def test_a_worker_that_cannot_write_at_its_start_says_so_and_begins_once_it_can(
+    bench, worker, caplog, monkeypatch
+):
+    """As over a standby, or files that are read-only."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(worker.queue, "start", lambda: None)
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: None)
+    database = bench.parts.database
+    refusal = "CREATE TRIGGER refuse BEFORE UPDATE ON projects BEGIN SELECT RAISE(ABORT, 'read-only'); END"
+    with database.write() as connection:
+        update_project(connection, 1, reconciled_at=1.0)
+        connection.exec_driver_sql(refusal)
+    worker.start()
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "miss_ticks cause=the database did not answer as it should (read-only):"
+        " see that it is reachable and has room"
+    ]
+    worker._next_tick = 0.0
+    worker.tick()
+    assert bench.loop._get(1).reconciled_at == 1.0
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+    worker._next_tick = 0.0
+    worker.tick()
+    assert bench.loop._get(1).reconciled_at is None
+    assert caplog.records[-1].getMessage() == "resume_ticks"
 
 
 def test_a_project_that_has_its_share_of_a_lane_is_not_sent(bench, worker, monkeypatch):
