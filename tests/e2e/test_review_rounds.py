@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from cutting_proxy import CuttingProxy, cutting_proxy
 from numpy.typing import NDArray
 from PIL import Image
 from running_services import Backend, RealLabelStudio, run_backend
-from stack import children_of
 
 from bench.painted_results import paint_objects
 from core.synthetic import make_image
@@ -199,7 +197,7 @@ def test_a_worker_killed_in_the_middle_of_a_push_ends_in_the_same_state(review: 
         nonlocal n_overwritten
         n_overwritten += method == "PATCH" and path.startswith("/api/predictions/")
         if n_overwritten == 4 and not killed:
-            killed.extend(find_worker(review.backend))
+            killed.extend(review.backend.list_workers())
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
@@ -216,9 +214,3 @@ def test_a_worker_killed_in_the_middle_of_a_push_ends_in_the_same_state(review: 
     assert review.walk_the_label_stream()
     _, scores = review.wait_until_in_order()
     assert len(scores) == N_IMAGES
-
-
-def find_worker(backend: Backend) -> list[int]:
-    """The worker below the web process; its own children go with it."""
-    below = children_of(backend.process.pid)
-    return [pid for pid in below if "ml_backend.worker" in " ".join(psutil.Process(pid).cmdline())]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 from services import free_port
+from stack import children_of
 
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.command.local_label_studio import (
@@ -67,19 +71,17 @@ class RealLabelStudio:
         self.connection.close()
         self.process.stop()
 
+    def kill(self) -> None:
+        """End it at once, as the kernel does where memory runs out."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 def launch_label_studio(folder: Path) -> RealLabelStudio:
     """Start the server with prediction validation switched on, and wait for it."""
     port = free_port()
     login = load_login(folder / "login.json")
-    process = start_label_studio(
-        find_label_studio(Settings().label_studio_venv),
-        folder / "label-studio",
-        port,
-        login,
-        folder / "label-studio.log",
-        VALIDATION_SWITCH,
-    )
+    process = _start_label_studio(folder, port, login)
     url = f"http://{HOST}:{port}"
     try:
         wait_until_healthy(process, url)
@@ -89,6 +91,23 @@ def launch_label_studio(folder: Path) -> RealLabelStudio:
         process.stop()
         raise
     return RealLabelStudio(url, login, token, Connection(url, login.legacy_key), process)
+
+
+def start_again(server: RealLabelStudio, folder: Path) -> RealLabelStudio:
+    """Start a server that was killed, with the same data and at the same address."""
+    process = _start_label_studio(folder, int(server.url.rpartition(":")[2]), server.login)
+    again = replace(server, process=process)
+    try:
+        wait_until_healthy(process, server.url)
+    except BaseException:
+        process.stop()
+        raise
+    return again
+
+
+def _start_label_studio(folder: Path, port: int, login: Login) -> ChildProcess:
+    command, log = find_label_studio(Settings().label_studio_venv), folder / "label-studio.log"
+    return start_label_studio(command, folder / "label-studio", port, login, log, VALIDATION_SWITCH)
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,11 @@ class Backend:
         answer = httpx.get(self.url + path, auth=AUTH, timeout=60)
         assert answer.is_success, answer.text
         return answer.content if path.endswith(".png") else answer.json()
+
+    def list_workers(self) -> list[int]:
+        """The workers below the web process; their own children go with them."""
+        below = children_of(self.process.pid)
+        return [pid for pid in below if "ml_backend.worker" in " ".join(psutil.Process(pid).cmdline())]
 
     def truth(self, project_id: int, task_id: int) -> NDArray[np.uint8]:
         """`(H, W)` class indices that a task teaches."""
