@@ -83,15 +83,16 @@ class FakeLabelStudio:
 
     def paint(self, task_id: int, n_objects: int | None = None) -> dict[str, Any]:
         """Submit an annotation of a task: that many objects, or all, and Background around them."""
-        return self.save_annotation(
-            len(self.annotations) + 1, task_id, 1, self.make_result(task_id, n_objects)
-        )
+        result = self.make_result(task_id, n_objects)
+        with self._lock:
+            return self.save_annotation(len(self.annotations) + 1, task_id, 1, result)
 
     def submit(self, task_id: int, person: int, result: list[dict[str, Any]]) -> dict[str, Any]:
         """Create or update somebody's annotation of a task; returns the body of the webhook."""
-        rows = list(self.annotations.values())
-        theirs = [r["id"] for r in rows if r["task"] == task_id and r["completed_by"] == person]
-        return self.save_annotation(theirs[0] if theirs else len(rows) + 1, task_id, person, result)
+        with self._lock:
+            rows = list(self.annotations.values())
+            theirs = [r["id"] for r in rows if r["task"] == task_id and r["completed_by"] == person]
+            return self.save_annotation(theirs[0] if theirs else len(rows) + 1, task_id, person, result)
 
     def save_annotation(
         self, annotation_id: int, task_id: int, person: int, result: list[dict[str, Any]]

@@ -27,9 +27,9 @@ def run_fake(fake: FakeLabelStudio) -> Iterator[str]:
 
 
 @contextmanager
-def run_app(fake: FakeLabelStudio, app: Flask) -> Iterator[str]:
+def run_app(fake: FakeLabelStudio, app: Flask, n_threads: int = 4) -> Iterator[str]:
     """Serve these routes of it in threads of this process; yields its address."""
-    server = create_server(app, host="127.0.0.1", port=0, threads=4, ident=None)
+    server = create_server(app, host="127.0.0.1", port=0, threads=n_threads, ident=None)
     fake.url = f"http://127.0.0.1:{server.effective_port}"
     stop = threading.Event()
 

@@ -136,14 +136,20 @@ def measure_loop(service: Service, fake: FakeLabelStudio) -> tuple[list[float], 
 
 
 def submit_and_wait(
-    service: Service, fake: FakeLabelStudio, project_id: int, tasks: Sequence[int], unseen: int
+    service: Service,
+    fake: FakeLabelStudio,
+    project_id: int,
+    tasks: Sequence[int],
+    unseen: int,
+    n_objects: int = OBJECTS_PER_SUBMIT,
+    timeout_s: float = ROUND_TIMEOUT_S,
 ) -> float:
     """Submit annotations, and wait until `/predict` answers with a model that accounts for them."""
-    bodies = [fake.paint(task_id, OBJECTS_PER_SUBMIT) for task_id in tasks]
+    bodies = [fake.paint(task_id, n_objects) for task_id in tasks]
     for body in bodies:
         submitted = time.monotonic()
         service.post("/webhook", body)
-    service.wait_until_learnt(project_id, ROUND_TIMEOUT_S)
+    service.wait_until_learnt(project_id, timeout_s)
     entry = service.post("/predict", fake.predict_body(project_id, [unseen]))["results"][0]
     if not entry or entry["model_version"] != service.status(project_id)["model_version"]:
         raise RuntimeError(f"project {project_id} has no prediction of its current model: {str(entry)[:200]}")

@@ -174,7 +174,7 @@ def _parse(arguments: Sequence[str]) -> dict[str, Any]:
         return dict(context.params)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["--options"]})
 @click.option(
     "--minutes", type=click.FloatRange(0.1), default=20.0, show_default=True, help="How long it runs."
 )
