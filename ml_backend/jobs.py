@@ -25,7 +25,7 @@ from huey.serializer import Serializer
 
 from ml_backend.config import Settings
 from ml_backend.due import JobKind
-from ml_backend.processes.fair_places import FairPlaces
+from ml_backend.processes.fair_places import FairPlaces, SlowProjects
 from ml_backend.processes.scratch import remove
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,10 @@ THREADS: Mapping[str, int] = {"rounds": 3, "consolidations": 1, "builds": 4, "ca
 compute. Those are `TRAINING_SLOTS`, `Parts.computing` and the suggester's slots. Rounds get so many more as
 `TRAINING_SLOTS` says."""
 THREADS_PER_PROJECT: Mapping[str, int] = {"calls": 2}
-"""Elsewhere one: a project whose Label Studio or images are slow delays itself alone."""
+"""Elsewhere one. A project whose Label Studio or images are slow delays itself, and others like it."""
+
+WATCHED = ("calls", "builds")
+"""Lanes whose jobs wait for Label Studio and images alone: who takes long there is slow, not busy."""
 
 Job = Callable[[int], None]
 
@@ -92,8 +95,9 @@ class Queue:
             for kind, job in jobs.items()
         }
         self._threads = {**THREADS, "rounds": THREADS["rounds"] + settings.training_slots}
+        slow = SlowProjects()
         self._places = {
-            lane: FairPlaces(n_threads, THREADS_PER_PROJECT.get(lane, 1))
+            lane: FairPlaces(n_threads, THREADS_PER_PROJECT.get(lane, 1), slow, watches=lane in WATCHED)
             for lane, n_threads in self._threads.items()
         }
         self._consumers: list[QuietConsumer] = []

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from types import FrameType
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -80,6 +81,7 @@ class Worker:
         self._trouble: str | None = None
         self._has_begun = False
         self._unclear: deque[tuple[int, JobKind]] = deque()  # jobs that the database kept from ending
+        self._turn, self._turns = count(1), {}  # type: count[int], dict[int, int]
         self._pause_s, self._next_tick, self._shown_at = TICK_S, 0.0, -SHOW_EVERY_S
         jobs: dict[JobKind, Callable[[int], None]] = {
             "reconcile": self._job("reconcile", lambda project_id: loop.reconcile(project_id)),
@@ -124,9 +126,10 @@ class Worker:
             while self._unclear:
                 self._clear(*self._unclear[0])
                 self._unclear.popleft()
-            for project_id, kind in self._list_due():
+            for project_id, kind in self._take_turns(self._list_due()):
                 if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
                     self.queue.send(kind, project_id)
+                    self._turns[project_id] = next(self._turn)
         except AWAY as error:
             # The database or the queue may be away for a while: say so once, and look again ever more slowly.
             self._miss(describe(error))
@@ -135,6 +138,10 @@ class Worker:
             self._miss("an unexpected failure")
         else:
             self._recover()
+
+    def _take_turns(self, due: list[tuple[int, JobKind]]) -> list[tuple[int, JobKind]]:
+        """First the projects that had nothing sent for the longest: the others may take every free place."""
+        return sorted(due, key=lambda job: self._turns.get(job[0], 0))
 
     def _show(self) -> None:
         """Let people see that there is a worker."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.label_studio import downloads
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
-from ml_backend.processes.fair_places import FairPlaces
+from ml_backend.processes.fair_places import FORGOTTEN_S, SLOW_S, FairPlaces, SlowProjects
 from ml_backend.processes.patience import patience
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"
@@ -115,6 +116,34 @@ def test_a_project_takes_no_more_places_than_its_share():
     places = FairPlaces(6, most=1)
     with places.enter(1) as first, places.enter(1) as second, places.enter(2) as other:
         assert (first, second, other) == (True, False, True)
+
+
+def test_any_number_of_slow_projects_leaves_half_of_a_lane_to_the_others():
+    clock = [0.0]
+    slow = SlowProjects(now=lambda: clock[0])
+    calls, rounds = FairPlaces(6, 2, slow, watches=True), FairPlaces(4, 1, slow)
+    for project in range(1, 9):
+        with calls.enter(project):
+            clock[0] += SLOW_S
+    with ExitStack() as held:
+        assert sum(held.enter_context(calls.enter(project)) for project in range(1, 9)) == 3
+        assert [held.enter_context(rounds.enter(project)) for project in (1, 2, 3)] == [True, True, False]
+        assert held.enter_context(calls.enter(20))
+        assert held.enter_context(rounds.enter(20))
+    assert calls.has_place(3)
+    clock[0] += FORGOTTEN_S
+    with calls.enter(1), calls.enter(2), calls.enter(3), calls.enter(4) as fourth:
+        assert fourth, "who was quick again is not slow"
+
+
+def test_work_that_takes_long_by_itself_makes_no_project_slow():
+    clock = [0.0]
+    places = FairPlaces(4, 1, SlowProjects(now=lambda: clock[0]))
+    for project in (1, 2, 3):
+        with places.enter(project):
+            clock[0] += 60.0
+    with places.enter(1), places.enter(2), places.enter(3) as third:
+        assert third
 
 
 def test_an_image_on_its_way_keeps_no_other_project_from_an_answer(tmp_path):

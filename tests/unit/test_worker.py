@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from loop_fakes import Bench, make_bench
@@ -92,3 +93,19 @@ def test_a_project_that_has_its_share_of_a_lane_is_not_sent(bench, worker, monke
         assert "build" not in sent
     worker.tick()
     assert "build" in sent
+
+
+def test_projects_take_turns_where_those_before_them_are_always_due(bench, worker, monkeypatch):
+    sent: list[int] = []
+    ticks: list[int] = []
+    lane = SimpleNamespace(
+        has_place=lambda project_id: len(sent) < len(ticks)
+    )  # a place becomes free each time
+    monkeypatch.setattr(worker.queue, "places", lambda kind: lane)
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(project_id))
+    monkeypatch.setattr(worker, "_take", lambda project_id, kind: True)
+    monkeypatch.setattr(worker, "_list_due", lambda: [(1, "round"), (2, "round"), (3, "round")])
+    for number in range(6):
+        ticks.append(number)
+        worker.tick()
+    assert sent == [1, 2, 3, 1, 2, 3]
