@@ -96,6 +96,17 @@ def test_a_round_after_a_draft_starts_from_what_was_there_before(bench: Bench) -
     assert bench.status()["model_version"] == version
 
 
+def test_a_draft_leaves_the_effort_to_the_round_after_it(bench: Bench) -> None:
+    bench.submit(1)
+    bench.tell(bench.painted(1, user_id=2, number=555))
+    bench.loop.build_truth(1)
+    bench.loop.run_draft(1)
+    bench.loop.run_round(1)
+    one_round, draft = bench.loop.rounds(1)
+    assert draft["effort"]["annotations"] > 0
+    assert one_round["effort"] == draft["effort"]
+
+
 def test_a_class_that_the_model_does_not_know_gives_a_draft_too(bench: Bench) -> None:
     outcome(bench)
     paint_and_build(bench, 1)
