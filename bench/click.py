@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import BenchmarkResult, Goal, Options
-from bench.annotator import SCHEMA, LabelledImage, load_sets, paint
+from bench.annotator import LabelledImage, PaintedImage, load_sets, paint
+from bench.click_answers import baseline, prompted
+from bench.click_dice import click_objects, dice_of, dice_table, learn, to_measurement
 from bench.click_prompts import Answer, click_and_correct, draw_box, flood_fill, grab_cut, overlap
-from bench.click_seconds import clicking_s, painting_s
+from bench.click_seconds import HandSeconds, by_size, hand_seconds, sizes_table
 from bench.domain_sets import MappedImage, load_domains
-from bench.painted_source import PaintedSource
-from bench.peers import N_THREADS
-from core.network.checkpoint import Checkpoint
 from core.network.predict import Predictor
-from core.painting import Mask
-from core.prompts.lab_colours import to_colours
 from core.prompts.prompt import Prompt
-from core.prompts.segment import segment
-from core.rounds import RoundSettings
-from core.training.trainer import train_round
-from ml_backend.suggestions.seen_images import Look, known_of, look_of_model
 
 TAKES_ARGUMENTS = True
 
@@ -58,6 +50,7 @@ class ClickSettings:
     """`objects` per set; `after` are painted objects of the models; a round takes `round_s` or `steps`.
 
     `sets` are the names to measure, all by default; `alone` leaves GrabCut and the flood fill out.
+    `dice` compares a round on painted objects with one on the same objects clicked.
     """
 
     objects: int = 100
@@ -68,21 +61,28 @@ class ClickSettings:
     split: str = "test"
     sets: tuple[str, ...] = ()
     alone: bool = False
+    dice: bool = False
 
 
 def run(options: Options) -> BenchmarkResult:
     settings = ClickSettings(**_parse(options.arguments))
-    measurements = []
+    measurements: list[dict[str, Any]] = []
+    learnt: list[dict[str, Any]] = []
     for name, parts in load_clicked(options.data, settings.split).items():
         if settings.sets and name not in settings.sets:
             continue
-        measurements += [{"set": name, **one} for one in _measure_set(parts, settings)]
+        for one in _measure_set(parts, settings):
+            if "learnt" in one:
+                learnt.append({"set": name, **one["learnt"]})
+            else:
+                measurements.append({"set": name, **one})
     return BenchmarkResult(
         title="Median IoU of the object that was asked for",
         columns=COLUMNS,
         rows=tuple(_row(one) for one in measurements),
-        record={"settings": asdict(settings), "measurements": measurements},
+        record={"settings": asdict(settings), "measurements": measurements, "learnt": learnt},
         goals=tuple(_goals(measurements)) if options.data and settings.split == "test" else (),
+        further=(sizes_table(measurements), *([dice_table(learnt)] if learnt else [])),
         notes=() if options.data else ("Generated images: --data DIR measures on real ones.",),
     )
 
@@ -133,19 +133,47 @@ def _measure_set(
 ) -> Iterator[dict[str, Any]]:
     targets = _choose(parts["test"], settings)
     methods: dict[str, Callable[[LabelledImage], Answer]] = {
-        FLOOD: lambda one: _baseline(one.image, flood_fill),
-        GRABCUT: lambda one: _baseline(one.image, grab_cut),
-        NO_MODEL: lambda one: _prompted(one.image, None),
+        FLOOD: lambda one: baseline(one.image, flood_fill),
+        GRABCUT: lambda one: baseline(one.image, grab_cut),
+        NO_MODEL: lambda one: prompted(one.image, None),
     }
     for name, open_image in methods.items():
         if settings.alone and name != NO_MODEL:
             continue
         yield {"with": name, **_measure(targets, open_image, settings.seed)}
+    models = {}
     for n_objects in settings.after:
-        checkpoint = _train(parts["pool"], n_objects, settings)
-        predictor = Predictor(checkpoint, N_THREADS)
-        found = _measure(targets, lambda one, p=predictor: _prompted(one.image, p), settings.seed)  # type: ignore[misc]
+        models[n_objects] = _learn(_paint(parts["pool"], n_objects, settings), settings)
+        found = _measure(targets, lambda one, p=models[n_objects]: prompted(one.image, p), settings.seed)  # type: ignore[misc]
         yield {"with": f"{n_objects} objects", **found}
+    if settings.dice:
+        yield {"with": "clicked", "learnt": _compare(parts, models, settings)}
+
+
+def _compare(
+    parts: Mapping[str, Sequence[LabelledImage]], models: Mapping[int, Predictor], settings: ClickSettings
+) -> dict[str, Any]:
+    """Click what the last model was painted for: without a model at first, then with the first one."""
+    first, last = settings.after[0], settings.after[-1]
+    bare = {one.name for one in _paint(parts["pool"], first, settings)}
+    painted = _paint(parts["pool"], last, settings)
+    clicked, hand, overlaps = click_objects(
+        painted,
+        parts["pool"],
+        lambda one: prompted(one.image, None if one.name in bare else models[first]),
+        N_CLICKS,
+    )
+    painted_dice = dice_of(models[last], parts["test"])
+    clicked_dice = dice_of(_learn(clicked, settings), parts["test"])
+    return to_measurement(painted_dice, clicked_dice, hand, overlaps)
+
+
+def _paint(pool: Sequence[LabelledImage], n_objects: int, settings: ClickSettings) -> list[PaintedImage]:
+    return paint(pool, n_objects, np.random.default_rng(settings.seed))
+
+
+def _learn(painted: Sequence[PaintedImage], settings: ClickSettings) -> Predictor:
+    return learn(painted, settings.seed, settings.round_s, settings.steps)
 
 
 def _choose(images: Sequence[LabelledImage], settings: ClickSettings) -> list[tuple[LabelledImage, int]]:
@@ -168,7 +196,7 @@ def _measure(
     seed: int,
 ) -> dict[str, Any]:
     rng, found, seconds = np.random.default_rng(seed), [], 0.0
-    hand = np.zeros(2)
+    hand: list[HandSeconds] = []
     last: tuple[str, Answer] | None = None
     for labelled, number in targets:
         if last is None or last[0] != labelled.name:
@@ -179,48 +207,18 @@ def _measure(
         clicks = click_and_correct(truth, last[1], N_CLICKS)
         seconds += time.process_time() - began
         found.append([box, *clicks])
-        hand += clicking_s(truth, clicks), painting_s(truth)
+        hand.append(hand_seconds(truth, clicks))
     return {
         "objects": len(found),
         "median": np.median(found, axis=0).round(4).tolist(),
         "mean": np.mean(found, axis=0).round(4).tolist(),
-        "hand_s": {"clicked": round(float(hand[0]), 1), "painted": round(float(hand[1]), 1)},
+        "hand_s": {
+            "clicked": round(sum(one.clicked_s for one in hand), 1),
+            "painted": round(sum(one.painted_s for one in hand), 1),
+        },
+        "by_size": by_size(hand),
         "cpu_ms": round(1000 * seconds / max(len(found) * (1 + N_CLICKS), 1), 1),
     }
-
-
-def _train(pool: Sequence[LabelledImage], n_objects: int, settings: ClickSettings) -> Checkpoint:
-    painted = paint(pool, n_objects, np.random.default_rng(settings.seed))
-    rounds = RoundSettings(budget_s=settings.round_s, n_threads=N_THREADS, seed=settings.seed)
-    if settings.steps is not None:
-        rounds = replace(rounds, max_steps=settings.steps, budget_s=3600.0)
-    return train_round(PaintedSource(painted), SCHEMA, None, rounds, now=time.perf_counter).checkpoint
-
-
-def _prompted(image: NDArray[Any], predictor: Predictor | None) -> Answer:
-    """Answer as the service does, once it has seen the image."""
-    model = None
-    if predictor is not None:
-        seen = predictor.predict(image, n_augmentations=1, keep_details=False)
-        model = look_of_model(predictor.checkpoint, seen)
-    look = Look(to_colours(image), model)
-    known = known_of(look, SCHEMA.names[1], np.zeros(image.shape[:2], bool))
-
-    def answer(prompt: Prompt) -> Mask:
-        mask = np.zeros(image.shape[:2], bool)
-        found = segment(look.colours, prompt, known)
-        if found is not None:
-            mask[found.box.slices] = found.mask
-        return mask
-
-    return answer
-
-
-def _baseline(image: NDArray[Any], method: Callable[[NDArray[np.uint8], Prompt], Mask]) -> Answer:
-    low, high = np.percentile(image, [0.5, 99.5])
-    stretched = np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6) * 255, 0, 255)
-    picture = np.ascontiguousarray(np.broadcast_to(stretched[..., :3], (*image.shape[:2], 3)), np.uint8)
-    return lambda prompt: method(picture, prompt)
 
 
 def _row(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -265,6 +263,7 @@ def _names(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @click.option("--after", default="15,50", callback=_numbers, help="Painted objects of the models.")
 @click.option("--sets", default="", callback=_names, help="Names with commas between; all by default.")
 @click.option("--alone", is_flag=True, help="Without GrabCut and the flood fill, which take longest.")
+@click.option("--dice", is_flag=True, help="Also learn from clicked objects, beside the same ones painted.")
 @click.option("--seed", default=ClickSettings.seed, type=int)
 @click.option("--round", "round_s", default=ClickSettings.round_s, help="Seconds of a round.")
 @click.option("--steps", type=click.IntRange(1), help="Rounds end after so many steps instead.")

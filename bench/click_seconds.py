@@ -5,8 +5,14 @@ Background is left out: it costs the same either way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+
+from bench import Figures
 from core.painting import Mask
 from simulation.brush import Effort, Pace, cover, effort_of
 
@@ -18,6 +24,52 @@ ANSWER_S = 0.15
 
 GOOD_ENOUGH = 0.8
 """IoU from which nobody corrects on."""
+
+SIZES_PX = (20, 40, 60)
+"""Diameters of the circle of equal area that divide small objects from larger ones."""
+
+
+@dataclass(frozen=True)
+class HandSeconds:
+    """What one object of a diameter costs either way."""
+
+    diameter_px: float
+    clicked_s: float
+    painted_s: float
+
+
+def hand_seconds(truth: Mask, overlaps: Sequence[float]) -> HandSeconds:
+    diameter_px = float(2 * np.sqrt(np.count_nonzero(truth) / np.pi))
+    return HandSeconds(diameter_px, clicking_s(truth, overlaps), painting_s(truth))
+
+
+def by_size(hand: Sequence[HandSeconds]) -> list[dict[str, Any]]:
+    """Sums over the objects of each size, the smallest ones first; sizes without an object are left out."""
+    limits = (0, *SIZES_PX, np.inf)
+    found = []
+    for least, most in pairwise(limits):
+        these = [one for one in hand if least <= one.diameter_px < most]
+        if these:
+            found.append({
+                "from_px": int(least),
+                "objects": len(these),
+                "clicked_s": round(sum(one.clicked_s for one in these), 2),
+                "painted_s": round(sum(one.painted_s for one in these), 2),
+            })  # fmt: skip
+    return found
+
+
+def sizes_table(measurements: Sequence[Mapping[str, Any]]) -> Figures:
+    """Simulated seconds of clicking and of painting, by the size of the objects."""
+    rows = [
+        (one["set"], one["with"], f"{part['from_px']} px and more", part["objects"],
+         part["clicked_s"] / part["objects"], part["painted_s"] / part["objects"],
+         part["clicked_s"] / part["painted_s"])
+        for one in measurements
+        for part in one["by_size"]
+    ]  # fmt: skip
+    columns = ("set", "with", "diameter", "objects", "s clicked", "s painted", "of painting")
+    return Figures("Simulated seconds of a hand for one object", columns, tuple(rows))
 
 
 def painting_s(truth: Mask, pace: Pace | None = None) -> float:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench import Options, click
+from bench import Options, click, click_dice
+from bench.annotator import BACKGROUND, OBJECT, LabelledImage, PaintedImage
 from bench.click_prompts import click_and_correct, draw_box, flood_fill, grab_cut, overlap
-from bench.click_seconds import clicking_s, painting_s
+from bench.click_seconds import by_size, clicking_s, hand_seconds, painting_s
 from core.painting import Box, Mask
 from core.prompts.prompt import Prompt
+from core.schema import IGNORE_INDEX
 
 TRUTH = np.zeros((60, 60), bool)
 TRUTH[20:40, 20:40] = True
@@ -47,6 +49,16 @@ def test_clicks_that_do_not_help_cost_the_painting_too() -> None:
     assert clicking_s(TRUTH, [0.5, 0.5, 0.5]) > painted
 
 
+def test_seconds_are_told_by_the_size_of_the_objects() -> None:
+    large = np.ones((80, 80), bool)
+    hand = [hand_seconds(TRUTH, [0.9]), hand_seconds(TRUTH, [0.1, 0.9]), hand_seconds(large, [0.9])]
+    small, big = by_size(hand)
+    assert (small["from_px"], small["objects"]) == (20, 2)
+    assert (big["from_px"], big["objects"]) == (60, 1)
+    assert small["clicked_s"] == pytest.approx(hand[0].clicked_s + hand[1].clicked_s, abs=0.01)
+    assert big["clicked_s"] / big["painted_s"] < small["clicked_s"] / small["painted_s"]
+
+
 def test_a_box_is_drawn_near_the_object_and_inside_the_image() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -79,16 +91,41 @@ def test_areas_of_a_label_map_are_objects_and_small_ones_are_nobodys(tmp_path: P
 
 
 def test_it_runs_on_drawn_images_with_a_model_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(click, "N_THREADS", 1)
+    monkeypatch.setattr(click_dice, "N_THREADS", 1)
     torch.set_num_threads(1)
     drawn = {k: {p: i[:6] for p, i in v.items()} for k, v in click.load_sets(None).items()}
     monkeypatch.setattr(click, "load_sets", lambda data: {"fluorescence": drawn["fluorescence"]})
-    result = click.run(Options(arguments=("--objects", "3", "--after", "5", "--steps", "2")))
+    result = click.run(Options(arguments=("--objects", "3", "--after", "5,8", "--steps", "2", "--dice")))
     assert [row[:3] for row in result.rows] == [
-        ("fluorescence", name, 3) for name in (click.FLOOD, click.GRABCUT, click.NO_MODEL, "5 objects")
+        ("fluorescence", name, 3)
+        for name in (click.FLOOD, click.GRABCUT, click.NO_MODEL, "5 objects", "8 objects")
     ]
     assert all(0 <= score <= 1 for row in result.rows for score in row[3:7])
     assert not result.goals
+    (learnt,) = result.record["learnt"]
+    assert learnt["objects"] == 8
+    assert all(0 <= value <= 1 for value in learnt["dice"].values())
+
+
+def test_a_clicked_object_is_kept_with_its_errors_and_one_that_clicks_do_not_find_is_painted() -> None:
+    instances = np.zeros((60, 60), np.int32)
+    instances[10:30, 5:25], instances[10:30, 30:50] = 1, 2
+    painted = np.full((60, 60), IGNORE_INDEX, np.uint8)
+    painted[5:35, :] = BACKGROUND
+    painted[instances > 0] = OBJECT
+    shifted = np.zeros((60, 60), bool)
+    shifted[11:31, 5:25] = True
+    (clicked,), hand, overlaps = click_dice.click_objects(
+        [PaintedImage("a", np.zeros((60, 60, 1), np.uint8), painted, 2)],
+        [LabelledImage("a", np.zeros((60, 60, 1), np.uint8), instances)],
+        lambda one: lambda prompt: shifted,
+        n_clicks=3,
+    )
+    assert clicked.label_map[10, 10] == IGNORE_INDEX
+    assert clicked.label_map[30, 10] == OBJECT
+    assert np.array_equal(clicked.label_map[:, 30:], painted[:, 30:])
+    assert overlaps == [pytest.approx(19 / 21), 1.0]
+    assert hand[0].clicked_s < hand[1].clicked_s
 
 
 def test_goals_are_said_for_real_images() -> None:
