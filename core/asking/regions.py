@@ -81,7 +81,7 @@ class Region:
     `acquisition_score` is the mean uncertainty in 0..1, higher = ask first. `confidence` is how sure the
     model is of `class_index` against `runner_up_index`, where it is unsure of them, in 0..1.
     `expected_error` is the share of the box's pixels that are probably wrong, outlines counted less;
-    `has_object` says that an object is predicted in the box.
+    `has_object` says that an object is predicted in the box, `is_disputed` that people differ there.
     """
 
     box: Box
@@ -91,6 +91,7 @@ class Region:
     confidence: float
     expected_error: float = 1.0
     has_object: bool = True
+    is_disputed: bool = False
 
 
 def propose_regions(
@@ -141,17 +142,20 @@ def propose_regions(
     return set_apart(candidates, n, prediction.shape)
 
 
-def set_apart(candidates: Sequence[Region], n: int, shape: tuple[int, int]) -> tuple[Region, ...]:
+def set_apart(
+    candidates: Sequence[Region], n: int, shape: tuple[int, int], taken: Sequence[Box] = ()
+) -> tuple[Region, ...]:
     """Choose up to `n` candidates of one image of `shape`, most uncertain first, and draw them apart.
 
     Each gets a little smaller, so that none touches the edge of the image. One that would still lie within
-    `CLEAR_PX` on the screen of a better one is left out.
+    `CLEAR_PX` on the screen of a better one, or of a box that is `taken`, is left out.
     """
     clear_px = clearance(shape)
     chosen: list[Region] = []
     for index in choose_regions(candidates, len(candidates)):
         region = replace(candidates[index], box=_inset(candidates[index].box, clear_px))
-        if len(chosen) < n and all(_distance(region.box, one.box) >= clear_px for one in chosen):
+        others = [*taken, *(one.box for one in chosen)]
+        if len(chosen) < n and all(_distance(region.box, other) >= clear_px for other in others):
             chosen.append(region)
     return tuple(sorted(chosen, key=lambda region: -region.acquisition_score))
 

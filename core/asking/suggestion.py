@@ -69,6 +69,7 @@ def build_suggestion(
     annotated: Mask,
     limits: Sequence[ObjectLimits],
     settings: SuggestionSettings | None = None,
+    disputed: Sequence[Region] = (),
 ) -> Suggestion:
     """Turn a prediction into masks and questions.
 
@@ -82,6 +83,8 @@ def build_suggestion(
     limits : ObjectLimits per class
         The defaults for classes beyond its end.
     settings : SuggestionSettings, optional
+    disputed : sequence of Region
+        Places where people differ: asked about before all others.
 
     Returns
     -------
@@ -112,8 +115,10 @@ def build_suggestion(
     candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
     questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
-    chosen = set_apart(questions, settings.max_questions, prediction.shape)
-    return Suggestion(prediction.shape, tuple(masks), chosen, float(np.clip(1 - worst, 0, 1)))
+    first = tuple(disputed[: settings.max_questions])
+    taken = [region.box for region in first]
+    rest = set_apart(questions, settings.max_questions - len(first), prediction.shape, taken)
+    return Suggestion(prediction.shape, tuple(masks), (*first, *rest), float(np.clip(1 - worst, 0, 1)))
 
 
 def _object_masks(

@@ -50,7 +50,7 @@ LINT_CODES = {
     "class-imbalance": f"A class has more than {MAX_CLASS_RATIO} times the pixels of another.",
     "net-like": "A class looks like a net: its pixels count, not its objects.",
     "scribble": "A long thin stroke in an object class: right for a crack; paint other objects whole.",
-    "annotators-disagree": "Two people gave a pixel different classes; the pixel is not used.",
+    "annotators-disagree": "People gave a pixel different classes; it is not used until most agree.",
     "image-unreadable": "The image cannot be read, so nothing on it can be used.",
     "unlabelled-region": "A region without a label, as the magic wand makes them; it is not used.",
     "unknown-label": "A region with a label that the project does not have; it is not used.",

@@ -173,6 +173,8 @@ def _region(
 def _reason(region: Region, schema: LabelSchema) -> str:
     """`Nucleus or Background? 52 %`"""
     first, second = schema.names[region.class_index], schema.names[region.runner_up_index]
+    if region.is_disputed:
+        return f"Two people differ: {first} or {second}?"
     return f"{first} or {second}? {100 * _checked_score(region.confidence):.0f} %"
 
 

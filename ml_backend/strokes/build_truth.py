@@ -46,7 +46,8 @@ class TaskTruth:
     """What was built from one task. `maps` names the file, None where nothing is annotated.
 
     The counts are per index of `classes`. `annotation_ids` are those that were used; `error` says why nothing
-    was built, and `attempts` how often it was tried again since the last change.
+    was built, and `attempts` how often it was tried again since the last change. `disputes` are top, left,
+    height, width, and the names of two classes.
     """
 
     maps: str | None = None
@@ -59,12 +60,14 @@ class TaskTruth:
     annotation_ids: tuple[int, ...] = ()
     error: str | None = None
     attempts: int = 0
+    disputes: tuple[tuple[int | str, ...], ...] = ()
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> TaskTruth:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
         }
+        values["disputes"] = tuple(map(tuple, values.get("disputes", ())))
         return cls(**values)
 
 
@@ -181,8 +184,9 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
                 paintings = [parse_painting(one.result, config, shape) for one in checked.annotations]
                 people = [one.user_id for one in living]
                 originals = (*checked.originals, *sent)
-                label_map, said = combine_paintings(paintings, originals, config.schema, people)
-                findings = [*said, *checked.findings]
+                combined = combine_paintings(paintings, originals, config.schema, people)
+                label_map, findings = combined.label_map, [*combined.findings, *checked.findings]
+                truth = replace(truth, disputes=combined.disputes)
                 effort = _measure_all(checked.annotations, paintings, config, sent, version, measured)
                 counts = count_truth(label_map, config.schema)
                 truth = _store_maps(parts, project, config, task, label_map, truth)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.painting import Finding, Painting
-from core.schema import LabelSchema
-from core.truth.agreement import combine_annotators, combine_versions
+from core.schema import IGNORE_INDEX, LabelSchema
+from core.truth.agreement import combine_annotators, combine_versions, find_disputes
 from core.truth.label_map import SentMask, build_label_map
 from core.truth.readiness import lint_label_map, lint_painting
 from ml_backend.ports import SentRegion
+
+
+@dataclass(frozen=True)
+class Combined:
+    """`label_map` is `(H, W)` uint8; `disputes` as in `ml_backend.strokes.build_truth.TaskTruth`."""
+
+    label_map: NDArray[np.uint8]
+    findings: list[Finding]
+    disputes: tuple[tuple[int | str, ...], ...]
 
 
 def combine_paintings(
@@ -21,8 +32,8 @@ def combine_paintings(
     sent: Sequence[SentRegion],
     schema: LabelSchema,
     people: Sequence[Hashable] | None = None,
-) -> tuple[NDArray[np.uint8], list[Finding]]:
-    """Combine what was painted into one image as `(H, W)` uint8, with remarks for the people.
+) -> Combined:
+    """Combine what was painted into one image, with remarks for the people and where they differ.
 
     `people` says who made each painting, the oldest first; without it everybody made one. Of one person, a
     newer annotation counts where it says something and the older ones elsewhere. Imports that name nobody
@@ -47,10 +58,27 @@ def combine_paintings(
             findings.append(Finding("newer-annotation", message))
     combined, disagreement_px = combine_annotators(label_maps)
     if disagreement_px:
-        message = f"{disagreement_px} pixels are labelled differently by different people and are not used."
-        findings.append(Finding("annotators-disagree", message))
+        findings.append(_say_who_differs(disagreement_px, dict(zip(of_person, label_maps, strict=True))))
     findings += lint_label_map(combined, schema)
-    return combined, merge_findings(findings)
+    disputes = tuple(
+        (*astuple(dispute.box), *(schema.names[index] for index in dispute.class_indices))
+        for dispute in (find_disputes(label_maps, combined) if disagreement_px else ())
+    )
+    return Combined(combined, merge_findings(findings), disputes)
+
+
+def _say_who_differs(n_px: int, of_person: Mapping[Hashable, NDArray[np.uint8]]) -> Finding:
+    """How many pixels wait for a third person, and on how many each two people differ."""
+    pairs = []
+    for (one, ours), (other, theirs) in combinations(of_person.items(), 2):
+        differs = (ours != theirs) & (ours != IGNORE_INDEX) & (theirs != IGNORE_INDEX)
+        if differs.any():
+            pairs.append(f"annotators {one} and {other} on {np.count_nonzero(differs)}")
+    message = (
+        f"{n_px} pixels are labelled differently by different people and are not used "
+        f"({'; '.join(pairs)}). Have a third person paint or review there: what most of them say counts."
+    )
+    return Finding("annotators-disagree", message)
 
 
 def merge_findings(findings: Iterable[Finding]) -> list[Finding]:

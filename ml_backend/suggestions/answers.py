@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from core.asking.regions import Region
 from core.asking.suggestion import Suggestion, SuggestionSettings
 from core.errors import MachineError
+from core.painting import Box
 from core.schema import IGNORE_INDEX, LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
@@ -21,11 +22,15 @@ from ml_backend.storage import tasks
 from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
 
+UNDECIDED = 0.5
+"""How sure two people who differ are together."""
+
 
 def fingerprint(parts: Parts, config: LabelConfig, task: TaskRecord, truth: TaskTruth) -> str:
     """Of all that an answer depends on, its task and model version apart."""
     settings = asdict(suggestion_settings(parts, ask_when_sure=False))  # that depends on the model alone
-    told = json.dumps([dict(task.data), repr(config), settings, truth.maps], sort_keys=True, default=str)
+    shown = [dict(task.data), repr(config), settings, truth.maps, *truth.disputes]
+    told = json.dumps(shown, sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -58,6 +63,17 @@ def load_annotated(
         return np.zeros(shape, bool)
     annotated: NDArray[np.bool_] = label_map != IGNORE_INDEX
     return annotated
+
+
+def to_disputed_regions(truth: TaskTruth, schema: LabelSchema) -> tuple[Region, ...]:
+    """Questions of a third person where two differ; none about classes that the model does not have."""
+    regions = []
+    for top, left, height, width, *names in truth.disputes:
+        first, second = (schema.index_of(str(name)) for name in names)
+        if first is not None and second is not None:
+            box = Box(int(top), int(left), int(height), int(width))
+            regions.append(Region(box, 1.0, first, second, UNDECIDED, is_disputed=True))
+    return tuple(regions)
 
 
 def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from ml_backend.suggestions.answers import (
     offers_clicks,
     seen_classes,
     suggestion_settings,
+    to_disputed_regions,
     to_region_record,
     with_classes_of,
 )
@@ -239,6 +240,7 @@ class Suggester:
             load_annotated(self.parts, project, task.task_id, request.truth, prediction.shape),
             checkpoint.limits,
             suggestion_settings(self.parts, ask_when_sure=checkpoint.is_draft),
+            to_disputed_regions(request.truth, checkpoint.schema),
         )
         answer, sent = to_prediction(
             with_classes_of(request.config.schema, suggestion, checkpoint.schema),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core.objects.keep_apart import SAME_OBJECT_OVERLAP
 from core.painting import Box, BrushRegion, Origin, Painting
 from core.schema import LabelClass, LabelSchema
-from core.truth.agreement import combine_annotators, combine_versions
+from core.truth.agreement import combine_annotators, combine_versions, find_disputes
 from core.truth.label_map import PartialLabelMap, SentMask, build_label_map
 
 B, N, C, U = 0, 1, 2, 255
@@ -212,9 +212,33 @@ def test_several_annotators_add_up_and_disagreement_is_unlabelled_and_counted() 
     second = np.array([[B, U, C, C, U]], np.uint8)
     third = np.array([[B, U, U, N, U]], np.uint8)
     combined, disagreement_px = combine_annotators([first, second, third])
+    assert combined.tolist() == [[B, N, C, N, U]]
+    assert disagreement_px == 0
+    assert first.tolist() == [[B, N, U, N, U]]
+    combined, disagreement_px = combine_annotators([first, second])
     assert combined.tolist() == [[B, N, C, U, U]]
     assert disagreement_px == 1
-    assert first.tolist() == [[B, N, U, N, U]]
+
+
+def test_what_most_of_those_who_labelled_a_pixel_say_counts() -> None:
+    said = np.array([[B, B, N, U], [N, N, N, U], [C, N, C, U], [U, B, C, N]], np.uint8)
+    people = [row[None] for row in said]
+    assert combine_annotators(people)[0].tolist() == [[U, U, U, N]]
+    assert combine_annotators(people[:3])[0].tolist() == [[U, N, N, U]]
+    assert combine_annotators(people[:3])[1] == 1
+
+
+def test_places_in_dispute_are_the_thick_ones_the_largest_first() -> None:
+    ours = np.full((60, 80), B, np.uint8)
+    theirs = ours.copy()
+    theirs[10:30, 10:30] = N
+    theirs[40:48, 50:60] = C
+    theirs[50:53, 0:80] = N  # an outline that nobody draws twice the same way
+    large, small = find_disputes([ours, theirs], combine_annotators([ours, theirs])[0])
+    assert (large.box, large.class_indices) == (Box(4, 4, 32, 32), (B, N))
+    assert (small.box, set(small.class_indices)) == (Box(34, 44, 20, 22), {B, C})
+    agreed = [ours, theirs, theirs]
+    assert find_disputes(agreed, combine_annotators(agreed)[0]) == ()
 
 
 def test_maps_of_different_sizes_are_not_combined() -> None:

@@ -225,8 +225,7 @@ def test_a_difference_to_a_class_that_is_gone_does_not_break_the_truth() -> None
     sent = [SentRegion("a", "Vanished", "r0001-aaaaaaaa", 0, 0, mask)]
     config = parse_label_config(LABEL_CONFIG)
     painting = parse_painting([brush("a", mask, "Nucleus", "prediction-changed")], config, (4, 4))
-    label_map, _ = combine_paintings([painting], sent, config.schema)
-    assert (label_map == 1).all()
+    assert (combine_paintings([painting], sent, config.schema).label_map == 1).all()
 
 
 def test_people_who_disagree_are_told() -> None:
@@ -235,10 +234,39 @@ def test_people_who_disagree_are_told() -> None:
     paintings = [
         parse_painting([brush("a", mask, name)], config, (4, 4)) for name in ("Nucleus", "Background")
     ]
-    label_map, findings = combine_paintings(paintings, [], config.schema)
-    assert (label_map == IGNORE_INDEX).all()
-    (finding,) = [finding for finding in findings if finding.code == "annotators-disagree"]
+    combined = combine_paintings(paintings, [], config.schema, [7, 3])
+    assert (combined.label_map == IGNORE_INDEX).all()
+    (finding,) = [finding for finding in combined.findings if finding.code == "annotators-disagree"]
     assert finding.message.startswith("16 ")
+    assert "annotators 7 and 3 on 16" in finding.message
+    agreed = combine_paintings([*paintings, paintings[0]], [], config.schema, [7, 3, 5])
+    assert (agreed.label_map == 1).all()
+    assert "annotators-disagree" not in {finding.code for finding in agreed.findings}
+
+
+def test_a_third_person_is_asked_where_two_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_nuclei(bench, monkeypatch, 9)
+    mask = np.zeros((SIDE_PX, SIDE_PX), bool)
+    mask[10:26, 8:20] = True
+
+    def say(annotation_id: int, person: int, label: str) -> list[Any]:
+        result = [brush(f"x{annotation_id}", mask, label)]
+        bench.tell(bench.painted(9, user_id=person, result=result, number=annotation_id))
+        bench.loop.build_truth(1)
+        (answer,) = ask(bench, 9)
+        assert answer is not None
+        questions = [r for r in answer["result"] if r["type"] == "rectanglelabels"]
+        return [r for r in questions if "differ" in r["meta"]["text"][0]]
+
+    assert say(91, 1, "Nucleus") == []
+    (question,) = say(92, 2, "Background")
+    assert set(question["meta"]["text"][0].removeprefix("Two people differ: ")[:-1].split(" or ")) == {
+        "Nucleus",
+        "Background",
+    }
+    left, width = (question["value"][name] * SIDE_PX / 100 for name in ("x", "width"))
+    assert (left, left + width) == (2, 26)
+    assert say(93, 3, "Nucleus") == []
 
 
 def test_classes_are_matched_by_their_names_when_the_setup_changed(
