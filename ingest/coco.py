@@ -122,10 +122,20 @@ def parse_coco(document: Mapping[str, Any]) -> CocoFile:
                 f"annotation {number} of the COCO file is of image {key!r}, which it does not have"
             )
         annotations[names[key]].append(row)
-    categories = {row.get("id"): row.get("name") for row in _rows(document, "categories")}
-    if not all(isinstance(key, int) and isinstance(name, str) for key, name in categories.items()):
-        raise ImageError("a category of the COCO file lacks its id or name")
-    return CocoFile(sizes, annotations, categories)  # type: ignore[arg-type]
+    return CocoFile(sizes, annotations, _categories(document))
+
+
+def _categories(document: Mapping[str, Any]) -> dict[int, str]:
+    categories: dict[int, str] = {}
+    for row in _rows(document, "categories"):
+        key, name = row.get("id"), row.get("name")
+        if not (isinstance(key, int) and isinstance(name, str)):
+            raise ImageError("a category of the COCO file lacks its id or name")
+        if categories.setdefault(key, name) != name:
+            raise ImageError(
+                f"the COCO file gives the category {key} two names, {categories[key]!r} and {name!r}"
+            )
+    return categories
 
 
 def _rows(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from core.errors import ImageError
-from core.painting import Mask
+from core.painting import Box, Mask
 from core.schema import LabelSchema
 
 FULL_VALUES = (255, 65_535)
@@ -208,6 +208,20 @@ def cut_out(mask: Mask, class_index: int) -> FoundObject:
         return FoundObject(class_index, 0, 0, np.zeros((0, 0), bool))
     top, left = int(rows[0]), int(columns[0])
     return FoundObject(class_index, top, left, mask[top : rows[-1] + 1, left : columns[-1] + 1])
+
+
+def cut_content(content: MaskContent, box: Box) -> MaskContent:
+    """What a mask says inside a box."""
+    if (box.height, box.width) == content.shape:
+        return content
+    cut = []
+    for one in content.objects:
+        whole = np.zeros(content.shape, bool)
+        whole[one.top : one.top + one.mask.shape[0], one.left : one.left + one.mask.shape[1]] = one.mask
+        part = whole[box.slices]
+        if part.any():
+            cut.append(cut_out(part, one.class_index))
+    return MaskContent((box.height, box.width), tuple(cut), content.ground[box.slices])
 
 
 def _listed(values: Collection[int]) -> str:

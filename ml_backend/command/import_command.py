@@ -166,6 +166,7 @@ def run_import(
     done.left_out += found.left_out
     if said is not None:
         done.left_out += [*said.left_out, *said.unused()]
+        done.remarks += said.remarks
     if found.n_others:
         done.remarks.append((str(folder), f"{found.n_others} files in it are no images and were passed over"))
     return done

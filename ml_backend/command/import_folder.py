@@ -31,8 +31,8 @@ MOST_WAITING_BYTES = 48_000_000
 class Masks(Protocol):
     """What other tools said of the images."""
 
-    def annotation(self, relative: str, place: Place) -> dict[str, Any] | None:
-        """The annotation of one place, None without a mask; raises `ImageError` for one that does not fit."""
+    def annotations(self, relative: str, place: Place) -> list[dict[str, Any]]:
+        """The annotations of one place, none without a mask; raises `ImageError` where one does not fit."""
         ...
 
     def expect(self, relative: str, place: Place) -> None:
@@ -93,7 +93,7 @@ class FolderImport:
         self._present, self._masks = present, masks
         self._uploaded = target.uploads.list_uploads()
         self._made: dict[str, str] = {}
-        self._waiting: list[tuple[NewTask, dict[str, Any] | None]] = []
+        self._waiting: list[tuple[NewTask, list[dict[str, Any]]]] = []
         self.done = Imported()
 
     def run(self, paths: Iterable[Path], after: Callable[[Path], None] = lambda path: None) -> Imported:
@@ -128,7 +128,7 @@ class FolderImport:
             self.done.n_there += len(places) - len(wanted)
             for task in tasks.make(raster, wanted, scratch, self._target.sources):
                 self._made[task.place.key] = tasks.relative
-                self._waiting.append((task, self._annotation(tasks, task.place)))
+                self._waiting.append((task, self._annotations(tasks, task.place)))
                 if self._is_full():
                     self._send()
 
@@ -138,16 +138,19 @@ class FolderImport:
             self.done.remarks.append(
                 (tasks.relative, f"its content is that of {first}, which is brought in once")
             )
+            if any(self._annotations(tasks, place) for place in places):
+                problem = f"its image has the content of {first}, whose own mask counts: remove one image"
+                self.done.left_out.append((f"the mask of {tasks.relative}", problem))
 
-    def _annotation(self, tasks: FileTasks, place: Place) -> dict[str, Any] | None:
-        """What a mask says of a place; a mask that does not fit is left out, and its image is not."""
+    def _annotations(self, tasks: FileTasks, place: Place) -> list[dict[str, Any]]:
+        """What masks say of a place; a mask that does not fit is left out, and its image is not."""
         if self._masks is None:
-            return None
+            return []
         try:
-            return self._masks.annotation(tasks.relative, place)
+            return self._masks.annotations(tasks.relative, place)
         except ImageError as error:
             self.done.left_out.append((f"the mask of {tasks.relative}", str(error)))
-            return None
+            return []
 
     def _teach_present(self, tasks: FileTasks, place: Place) -> None:
         """A task that is there and that nobody annotated gets its mask now."""
@@ -157,10 +160,10 @@ class FolderImport:
         if summary.annotation_ids:
             self._masks.expect(tasks.relative, place)
             return
-        annotation = self._annotation(tasks, place)
-        if annotation is not None:
+        annotations = self._annotations(tasks, place)
+        for annotation in annotations:
             self._target.uploads.add_annotation(summary.task_id, annotation)
-            self.done.n_masks += 1
+        self.done.n_masks += bool(annotations)
 
     def _is_full(self) -> bool:
         n_bytes = sum(task.preview.stat().st_size for task, _ in self._waiting)
@@ -175,19 +178,19 @@ class FolderImport:
         }
         if new:
             self._uploaded |= self._target.uploads.upload(new)
-        rows = [self._row(task, annotation) for task, annotation in self._waiting]
+        rows = [self._row(task, annotations) for task, annotations in self._waiting]
         self._target.uploads.add_tasks(rows)
         self.done.n_tasks += len(rows)
-        self.done.n_masks += sum(annotation is not None for _, annotation in self._waiting)
+        self.done.n_masks += sum(bool(annotations) for _, annotations in self._waiting)
         for task, _ in self._waiting:
             if task.preview.name.startswith(task.place.key):
                 task.preview.unlink()
         self._waiting = []
 
-    def _row(self, task: NewTask, annotation: dict[str, Any] | None) -> dict[str, Any]:
+    def _row(self, task: NewTask, annotations: list[dict[str, Any]]) -> dict[str, Any]:
         data = dict(task.data)
         _put(data, self._target.image_key, self._uploaded[stored_name(task.upload_name)])
-        return {"data": data} if annotation is None else {"data": data, "annotations": [annotation]}
+        return {"data": data, "annotations": annotations} if annotations else {"data": data}
 
 
 def check_image_key(image_key: str, taken: Iterable[str]) -> None:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from core.asking.suggestion import SuggestedMask
 from core.errors import ImageError
-from core.painting import Box
 from ingest.coco import CocoFile, is_coco, load_json, parse_coco
 from ingest.frames import Frame
 from ingest.mask_files import NO_PICKLES, open_mask, read_numbers
-from ingest.masks import FoundObject, MaskContent, MaskRules, cut_out, read_values, share_regions
+from ingest.masks import (
+    FoundObject,
+    MaskContent,
+    MaskRules,
+    cut_content,
+    cut_out,
+    read_values,
+    share_regions,
+)
+from ml_backend.command.exported_tasks import ExportedTask, ExportedTasks
 from ml_backend.command.import_files import bare_name
 from ml_backend.command.import_tasks import Place
 from ml_backend.label_studio.image_files import DECODER_ERRORS
-from ml_backend.label_studio.label_config import LabelConfig, find_image_address
-from ml_backend.label_studio.paintings import parse_painting
+from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.label_studio.results import to_annotation
-from ml_backend.label_studio.uploads import plain_name, stored_name
 
 MASK_ENDINGS = frozenset({".png", ".tif", ".tiff", ".npy", ".npz"})
 PICKLES = frozenset({".npy", ".npz"})
@@ -33,9 +37,11 @@ OTHER_IMAGES = frozenset({".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 SUFFIXES = re.compile(r"[-_. ](cp_masks?|masks?|labels?|seg|gt|instances?|labelIds)$", re.IGNORECASE)
 """What tools add to the name of an image to name its mask."""
 
+ARE_READ = "save masks as PNG or TIFF, or as JSON in the form of COCO or of a Label Studio export"
+
 SHOWN_NAMES = 5
 
-Read = Callable[[], dict[str, Any] | None]
+Read = Callable[[], list[dict[str, Any]]]
 
 
 class MaskFolder:
@@ -57,24 +63,28 @@ class MaskFolder:
         self.left_out: list[tuple[str, str]] = []
         self._files: dict[str, list[Path]] = defaultdict(list)
         self._coco: list[tuple[str, CocoFile]] = []
-        self._exported: dict[str, tuple[str, list[Any]]] = {}
-        for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
-            is_one = is_mask_name(path) or path.suffix == ".json" or not beside_images
-            if path.is_file() and is_one and not path.name.startswith("."):
-                self._sort(path)
-        counts: dict[str, int] = defaultdict(int)
-        for image in images:
-            counts[bare_name(PurePosixPath(image).name)] += 1
-        self._doubled = {name for name, count in counts.items() if count > 1}
+        images = tuple(images)
+        self._exported = ExportedTasks(config.image_key, images)
+        self.remarks: list[tuple[str, str]] = []
+        self._counts = Counter(bare_name(PurePosixPath(image).name) for image in images)
+        self._doubled = {name for name, count in self._counts.items() if count > 1}
         self._used: set[Path] = set()
         self._used_images: set[tuple[str, str]] = set()
+        for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            is_one = is_mask_name(path) or path.suffix.lower() == ".json" or not beside_images
+            if path.is_file() and is_one and not path.name.startswith("."):
+                self._sort(path)
+        if not (self._files or self._pickles or self._coco or self._exported.tasks or self.left_out):
+            self.left_out.append((source.name, f"there is no mask in it: {ARE_READ}"))
 
-    def annotation(self, relative: str, place: Place) -> dict[str, Any] | None:
-        """The annotation of one place, None without a mask; raises `ImageError` for one that does not fit."""
+    def annotations(self, relative: str, place: Place) -> list[dict[str, Any]]:
+        """The annotations of one place, none without a mask; raises `ImageError` where one does not fit."""
         sources = self._find_sources(relative, place)
         if len(sources) > 1:
-            raise ImageError(f"there are several masks of it: {', '.join(name for name, _ in sources)}")
-        return sources[0][1]() if sources else None
+            raise ImageError(
+                f"there are several masks of it: {', '.join(name for name, _ in sources)}; keep one of them"
+            )
+        return sources[0][1]() if sources else []
 
     def expect(self, relative: str, place: Place) -> None:
         """Note that a place is there, so that its mask has an image, though nobody needs it any more."""
@@ -84,11 +94,9 @@ class MaskFolder:
     def _find_sources(self, relative: str, place: Place) -> list[tuple[str, Read]]:
         """Everything that says something of a place, by the name of its file, with what reads it."""
         found: list[tuple[str, Read]] = []
-        image = stored_name(PurePosixPath(relative).name)
-        if image in self._exported:
-            self._used_images.add(("", image))
-            name, annotations = self._exported[image]
-            found.append((name, partial(self._copy, name, annotations, place)))
+        task = self._exported.find(relative, place)
+        if task is not None:
+            found.append((task.source, partial(self._copy, task, relative, place)))
         path = self._find(relative, place)
         if path is not None:
             found.append((self._name(path), partial(self._draw_file, path, place)))
@@ -100,30 +108,51 @@ class MaskFolder:
                 found.append((name, partial(self._draw_coco, coco, key, place, name)))
         return found
 
-    def _draw_file(self, path: Path, place: Place) -> dict[str, Any]:
-        return self._to_annotation(self._read_file(path, place), place, f"Imported from {self._name(path)}")
+    def _copy(self, task: ExportedTask, relative: str, place: Place) -> list[dict[str, Any]]:
+        annotations = task.read(self._config, place)
+        if len(annotations) > 1:
+            remark = (
+                f"{task.source} has {len(annotations)} annotations of it: all came in, and where they differ "
+                "the newest counts; delete in Label Studio those that are wrong"
+            )
+            self.remarks.append((relative, remark))
+        return annotations
 
-    def _draw_coco(self, coco: CocoFile, key: str, place: Place, name: str) -> dict[str, Any]:
+    def _draw_file(self, path: Path, place: Place) -> list[dict[str, Any]]:
+        content = self._read_file(path, place)
+        return [self._to_annotation(content, place, f"Imported from {self._name(path)}")]
+
+    def _draw_coco(self, coco: CocoFile, key: str, place: Place, name: str) -> list[dict[str, Any]]:
         if place.frame.name:
             raise ImageError(f"{name} knows no slices, and this is {place.frame.name} of a stack")
         _check_size(coco.sizes[key], place, name)
-        return self._to_annotation(self._read_coco(coco, key, place, name), place, f"Imported from {name}")
+        content = self._read_coco(coco, key, place, name)
+        return [self._to_annotation(content, place, f"Imported from {name}")]
 
     def unused(self) -> list[tuple[str, str]]:
         """Masks that no image asked for, once all have."""
         paths = {path for paths in self._files.values() for path in paths} - self._used
         lost = [(self._name(path), NO_PICKLES) for path, stem in self._pickles if stem not in self._files]
-        bare = [(self._name(path), "no image has its name") for path in sorted(paths)]
+        bare = [(self._name(path), self._why_unused(path)) for path in sorted(paths)]
         return [*lost, *bare, *self._unused_entries()]
+
+    def _why_unused(self, path: Path) -> str:
+        bare = PurePosixPath(self._stem(path)).name
+        if bare in self._doubled:
+            return f"several images are called {bare}: put it into the folder of its image"
+        if bare in self._counts:
+            return "its image has another mask, or is not brought in"
+        like = next((name for name in self._counts if name.casefold() == bare.casefold()), None)
+        return f"no image has its name{f', but one is called {like}: write it alike' if like else ''}"
 
     def _unused_entries(self) -> Iterator[tuple[str, str]]:
         """For each file of several images, those that are not here."""
-        held = [(name, key, (name, key)) for name, coco in self._coco for key in coco.sizes]
-        held += [(name, image, ("", image)) for image, (name, _) in self._exported.items()]
+        held = [(name, key) for name, coco in self._coco for key in coco.sizes]
         missing: dict[str, list[str]] = defaultdict(list)
-        for name, image, entry in held:
-            if entry not in self._used_images:
-                missing[name].append(image or "one without an address")
+        for name, image in [entry for entry in held if entry not in self._used_images]:
+            missing[name].append(image)
+        for name, image in self._exported.unused():
+            missing[name].append(image or "one without an address")
         for name, images in missing.items():
             more = " and more" if len(images) > SHOWN_NAMES else ""
             yield (
@@ -135,11 +164,10 @@ class MaskFolder:
         """Note what a file is for; one that is of no use is listed."""
         ending = path.suffix.lower()
         if ending in MASK_ENDINGS:
-            stem = path.relative_to(self._root).as_posix()[: -len(ending)].removesuffix(".ome")
             if ending in PICKLES:
-                self._pickles.append((path, SUFFIXES.sub("", stem)))
+                self._pickles.append((path, self._stem(path)))
             else:
-                self._files[SUFFIXES.sub("", stem)].append(path)
+                self._files[self._stem(path)].append(path)
         elif ending == ".json":
             try:
                 self._sort_json(path)
@@ -149,19 +177,17 @@ class MaskFolder:
             self.left_out.append(
                 (self._name(path), "a mask is a PNG or a TIFF: other formats change its numbers")
             )
+        elif PurePosixPath(self._stem(path)).name in self._counts:
+            self.left_out.append(
+                (self._name(path), f"it has the name of an image and is no mask that is read: {ARE_READ}")
+            )
 
     def _sort_json(self, path: Path) -> None:
         document = load_json(path)
         if is_coco(document):
             self._coco.append((self._name(path), parse_coco(document)))
             return
-        tasks = document if isinstance(document, list) else [document]
-        if not tasks or not all(isinstance(t, dict) and isinstance(t.get("data"), dict) for t in tasks):
-            raise ImageError("it is neither COCO's instances nor an export of Label Studio as JSON")
-        for task in tasks:
-            address = task["data"].get("file") or find_image_address(task["data"], self._config.image_key)
-            image = stored_name(plain_name(str(address or "").partition("?")[0]))
-            self._exported[image] = (self._name(path), task.get("annotations") or [])
+        self._exported.add(self._name(path), document)
 
     def _find(self, relative: str, place: Place) -> Path | None:
         """By the name of the place, then of the file, in its folder; then by the bare name."""
@@ -213,25 +239,10 @@ class MaskFolder:
         masks = [_to_suggested(one) for one in objects]
         return to_annotation(masks, self._config, content.shape, place.key, remark, is_reviewed=is_reviewed)
 
-    def _copy(self, name: str, annotations: list[Any], place: Place) -> dict[str, Any] | None:
-        """Regions of an export as they are, where every one of them can be read."""
-        results = [
-            one.get("result") for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")
-        ]
-        if not place.is_whole or place.frame.name:
-            raise ImageError(
-                f"{name}: annotations of Label Studio are of whole images, not of tiles or slices"
-            )
-        if not results or not isinstance(results[0], list):
-            return None
-        entries = [entry for entry in results[0] if isinstance(entry, dict)]
-        painting = parse_painting(entries, self._config, (place.box.height, place.box.width))
-        if painting.findings:
-            raise ImageError(f"{name}: {painting.findings[0].message}")
-        meta = {"text": [f"Imported from {name}"]}
-        return {
-            "result": [{"origin": "manual", **entry, "meta": entry.get("meta") or meta} for entry in entries]
-        }
+    def _stem(self, path: Path) -> str:
+        """The path of the image that a mask's name speaks of, without its ending."""
+        whole = path.relative_to(self._root).as_posix()
+        return SUFFIXES.sub("", whole[: len(whole) - len(path.suffix)].removesuffix(".ome"))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -256,22 +267,11 @@ def parse_labels(text: str) -> Mapping[int, str]:
             raise ImageError(
                 f"{part.strip()!r} names no value: write VALUE=CLASS, as in 0=Background,1=Nucleus"
             )
-        labels[int(value)] = name.strip()
+        if labels.setdefault(int(value), name.strip()) != name.strip():
+            raise ImageError(
+                f"the value {int(value)} is given two classes, {labels[int(value)]} and {name.strip()}"
+            )
     return labels
-
-
-def cut_content(content: MaskContent, box: Box) -> MaskContent:
-    """What a mask says inside a box."""
-    if (box.height, box.width) == content.shape:
-        return content
-    cut = []
-    for one in content.objects:
-        whole = np.zeros(content.shape, bool)
-        whole[one.top : one.top + one.mask.shape[0], one.left : one.left + one.mask.shape[1]] = one.mask
-        part = whole[box.slices]
-        if part.any():
-            cut.append(cut_out(part, one.class_index))
-    return MaskContent((box.height, box.width), tuple(cut), content.ground[box.slices])
 
 
 def _find_frame(frames: Sequence[Frame], path: Path, place: Place) -> Frame:

@@ -99,6 +99,7 @@ def bring_masks(
     present = Present(kept.summaries(), "image")
     done = FolderImport(images, target, Choices(**choices), present, said).run(found.images)
     done.left_out += [*said.left_out, *said.unused()]
+    done.remarks += said.remarks
     return done
 
 

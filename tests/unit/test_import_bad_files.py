@@ -129,6 +129,7 @@ def test_a_bad_file_is_left_out_by_name_and_reason_and_the_rest_comes_in(tmp_pat
     masks.mkdir()
     (images / name).write_bytes(content)
     tifffile.imwrite(images / "good.tif", noise(*SHAPE))
+    tifffile.imwrite(masks / "good.tif", ONE)
     kept = KeptUploads()
     done = bring_masks(images, masks, kept)
     assert [task["data"]["file"] for task in kept.tasks] == ["good.tif"]

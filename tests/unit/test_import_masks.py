@@ -14,6 +14,8 @@ import tifffile
 from kept_uploads import CONFIG, SHAPE, KeptUploads, bring_masks, coco, noise, plain_runs, two_objects
 from PIL import Image
 
+from core.asking.suggestion import SuggestedMask
+from core.errors import ImageError
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.truth.label_map import build_label_map
 from export.label_files import save_instances
@@ -22,6 +24,8 @@ from ingest.masks import MOST_REGIONS, MaskRules
 from ml_backend.command.import_masks import is_mask_name, parse_labels
 from ml_backend.label_studio.label_config import LabelConfig, parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
+from ml_backend.label_studio.results import to_annotation
+from ml_backend.strokes.combining import combine_paintings
 
 BRUSH_ALONE = parse_label_config(
     '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
@@ -239,6 +243,157 @@ def test_an_export_of_label_studio_comes_in_as_it_is(images: Path, masks: Path) 
     kept = KeptUploads()
     assert bring_masks(images, masks, kept).n_masks == 1
     assert np.array_equal(truth(kept.tasks[0]), truth(first.tasks[0]))
+
+
+def annotated(name: str, *brushes: tuple[str, tuple[slice, slice]], **data: str) -> dict[str, Any]:
+    """A task of an export: one annotation per class and box, the first one the oldest."""
+    annotations = []
+    for number, (label, box) in enumerate(brushes):
+        mask = np.zeros(SHAPE, bool)
+        mask[box] = True
+        shown = SuggestedMask(CONFIG.schema.index_of(label) or 0, mask, 0, 0, 1.0)
+        made = to_annotation([shown], CONFIG, SHAPE, f"{name}{number}", "", is_reviewed=False)
+        annotations.append(made | {"updated_at": f"2026-01-0{number + 1}T10:00:00Z"})
+    return {"data": {"image": f"/data/upload/1/0a1b2c3d-{name}", **data}, "annotations": annotations}
+
+
+LEFT, MIDDLE = np.s_[:20, :25], np.s_[:20, 10:35]
+
+
+def export_to(path: Path, *tasks: dict[str, Any]) -> None:
+    path.write_text(json.dumps(tasks))
+
+
+def combined(task: dict[str, Any]) -> np.ndarray:
+    """What the worker makes of all annotations of one person, as it gets them."""
+    paintings = [parse_painting(one["result"], CONFIG, SHAPE) for one in task["annotations"]]
+    return combine_paintings(paintings, (), CONFIG.schema, [None] * len(paintings))[0]
+
+
+def test_all_annotations_of_an_export_come_in_and_the_newest_counts(images: Path, masks: Path) -> None:
+    task = annotated("cells.tif", ("Nucleus", LEFT), ("Background", MIDDLE))
+    task["annotations"] = task["annotations"][::-1]  # Label Studio exports them in any order
+    task["annotations"].append({"result": [{"broken": 1}], "was_cancelled": True})
+    export_to(masks / "export.json", task)
+    kept = KeptUploads()
+    done = bring_masks(images, masks, kept)
+    assert (done.n_masks, done.left_out) == (1, [])
+    assert len(kept.tasks[0]["annotations"]) == 2
+    ((file, remark),) = done.remarks
+    assert file == "cells.tif"
+    assert remark.startswith("export.json has 2 annotations of it")
+    assert "delete in Label Studio" in remark
+    label_map = combined(kept.tasks[0])
+    assert (label_map[:20, :10] == 1).all()
+    assert (label_map[MIDDLE] == 0).all()
+
+
+def test_a_task_that_is_there_gets_all_annotations_too(images: Path, masks: Path) -> None:
+    kept = KeptUploads()
+    write_png(masks / "nothing.png", two_objects())
+    bring_masks(images, masks, kept)
+    export_to(masks / "a.json", annotated("cells.tif", ("Nucleus", LEFT), ("Background", MIDDLE)))
+    assert bring_masks(images, masks, kept).n_masks == 1
+    assert len(kept.tasks[0]["annotations"]) == 2
+
+
+def test_one_unreadable_annotation_of_several_is_named(images: Path, masks: Path) -> None:
+    task = annotated("cells.tif", ("Nucleus", LEFT), ("Nucleus", MIDDLE))
+    task["annotations"][1]["result"][0]["value"]["rle"] = [1, 2]
+    export_to(masks / "a.json", task)
+    ((name, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert name == "the mask of cells.tif"
+    assert problem.startswith("a.json: annotation 2 of 2: ")
+
+
+def test_two_tasks_of_one_image_are_not_guessed_between(images: Path, masks: Path) -> None:
+    tasks = [annotated("cells.tif", ("Nucleus", LEFT)), annotated("cells.tif", ("Nucleus", MIDDLE))]
+    export_to(masks / "a.json", *tasks)
+    ((_, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert problem.startswith("2 tasks of a.json are of cells.tif: keep the one that counts")
+    export_to(masks / "a.json", tasks[0])
+    export_to(masks / "b.json", tasks[1])
+    ((_, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert problem.startswith("2 tasks of a.json, b.json are of cells.tif")
+
+
+def test_an_export_that_says_a_name_alone_is_not_given_to_two_images(images: Path, masks: Path) -> None:
+    (images / "more").mkdir()
+    tifffile.imwrite(images / "more" / "cells.tif", noise(*SHAPE) // 2)
+    export_to(masks / "a.json", annotated("cells.tif", ("Nucleus", LEFT)))
+    left_out = bring_masks(images, masks, KeptUploads()).left_out
+    assert [name for name, _ in left_out] == ["the mask of cells.tif", "the mask of more/cells.tif"]
+    assert all("several images here have that name" in problem for _, problem in left_out)
+    export_to(masks / "a.json", annotated("cells.tif", ("Nucleus", LEFT), file="more/cells.tif"))
+    kept = KeptUploads()
+    assert bring_masks(images, masks, kept).left_out == []
+    assert [("annotations" in task) for task in kept.tasks] == [False, True]
+
+
+def test_slices_find_their_own_annotation_in_an_export_of_theirs(images: Path, masks: Path) -> None:
+    (images / "cells.tif").unlink()
+    tifffile.imwrite(images / "film.tif", noise(2, *SHAPE), imagej=True, metadata={"axes": "ZYX"})
+    numbers = np.stack([two_objects(), two_objects() * 0])
+    tifffile.imwrite(masks / "film.tif", numbers, imagej=True, metadata={"axes": "ZYX"})
+    first = KeptUploads()
+    bring_masks(images, masks, first)
+    (masks / "film.tif").unlink()
+    export_to(masks / "a.json", *first.tasks)
+    kept = KeptUploads()
+    done = bring_masks(images, masks, kept)
+    assert (done.n_masks, done.left_out) == (2, [])
+    for task, other in zip(kept.tasks, first.tasks, strict=True):
+        assert np.array_equal(truth(task), truth(other))
+
+
+def test_the_mask_of_an_image_that_is_there_twice_is_named(images: Path, masks: Path) -> None:
+    (images / "copy.tif").write_bytes((images / "cells.tif").read_bytes())
+    write_png(masks / "cells.png", two_objects())
+    write_png(masks / "copy.png", two_objects()[::-1])
+    ((name, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert name == "the mask of copy.tif"
+    assert "has the content of cells.tif" in problem
+
+
+@pytest.mark.parametrize("name", ["cells.geojson", "cells.zip", "cells_mask.nrrd", "cells.txt"])
+def test_a_file_of_an_images_name_that_is_no_mask_is_listed(images: Path, masks: Path, name: str) -> None:
+    (masks / name).write_text("what another tool wrote")
+    (masks / "README.md").write_text("about these masks")
+    ((left_out, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert left_out == name
+    assert "save masks as PNG or TIFF" in problem
+
+
+@pytest.mark.parametrize("source", ["masks", "masks/rois.roi"])
+def test_a_place_without_any_mask_is_said(images: Path, masks: Path, source: str) -> None:
+    (masks / "rois.roi").write_bytes(b"Iout")
+    ((left_out, problem),) = bring_masks(images, masks.parent / source, KeptUploads()).left_out
+    assert left_out == Path(source).name
+    assert "there is no mask in it" in problem
+
+
+def test_a_mask_of_a_name_in_another_case_is_told_which_image_it_may_mean(images: Path, masks: Path) -> None:
+    write_png(masks / "CELLS.png", two_objects())
+    ((_, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert problem == "no image has its name, but one is called cells: write it alike"
+
+
+def test_a_mask_that_several_images_may_mean_is_told_apart_by_its_folder(images: Path, masks: Path) -> None:
+    (images / "more").mkdir()
+    tifffile.imwrite(images / "more" / "cells.tif", noise(*SHAPE) // 2)
+    (masks / "else").mkdir()
+    write_png(masks / "else" / "cells.png", two_objects())
+    ((name, problem),) = bring_masks(images, masks, KeptUploads()).left_out
+    assert name == "else/cells.png"
+    assert problem == "several images are called cells: put it into the folder of its image"
+
+
+def test_two_names_of_one_category_or_value_are_not_chosen_between() -> None:
+    categories = [{"id": 3, "name": "nucleus"}, {"id": 3, "name": "cell"}]
+    with pytest.raises(ImageError, match="the category 3 two names, 'nucleus' and 'cell'"):
+        parse_coco(coco([], categories=categories))
+    with pytest.raises(ImageError, match="the value 1 is given two classes, Nucleus and Cell"):
+        parse_labels("1=Nucleus, 1=Cell")
 
 
 class Trap:
