@@ -10,15 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.command.folder_of_images import NOT_UPLOADED, UPLOADED
+from ml_backend.command.folder_of_images import IMPORTED, NOT_UPLOADED, UPLOADED
 from ml_backend.errors import ServiceError
 
-TIFF_ENDINGS = frozenset(
-    {".tif", ".tiff", ".svs", ".ndpi", ".scn", ".lsm", ".stk", ".qptiff", ".btf", ".tf8"}
-)
-PLAIN_ENDINGS = UPLOADED | {".avif", ".gif", ".jpe", ".jfif"}
-EXTRA_ENDINGS = frozenset({".czi", ".nd2", ".lif", ".dcm", ".dicom"})
-READ = TIFF_ENDINGS | PLAIN_ENDINGS | EXTRA_ENDINGS
+READ = UPLOADED | IMPORTED
 IMAGE_ENDINGS = READ | NOT_UPLOADED
 """What is opened: read, or left out with a reason that its content gives."""
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ImageError
@@ -19,7 +18,7 @@ from ingest.scaling import plan_scaling
 from ingest.tiff import TIFF_STARTS, open_tiff
 from ingest.vendor_formats import START_BYTES, find_georeference, find_opener
 from ml_backend.command.folder_of_images import UPLOADED
-from ml_backend.label_studio.image_files import DECODER_ERRORS, count_further, is_transparent, read_image
+from ml_backend.label_studio.image_files import DECODER_ERRORS, count_further, find_hidden, read_image
 from ml_backend.label_studio.image_frame import ImageLimits
 
 HASH_BYTES = 1 << 20
@@ -112,17 +111,6 @@ def _placed(raster: Raster, path: Path) -> Raster:
         return replace(raster, remarks=(*raster.remarks, f"where it lies on the earth is not kept: {error}"))
 
 
-def is_shown(path: Path, raster: Raster) -> bool:
-    """Whether browsers show the file itself just as the network reads it, so that it is uploaded as it is.
-
-    They blend what is transparent with what lies behind it, and play what moves.
-    """
-    with path.open("rb") as file:
-        start = file.read(8)
-    return (
-        path.suffix.lower() in UPLOADED
-        and not start.startswith(TIFF_STARTS)
-        and raster.frames[0].dtype == np.uint8
-        and not count_further(path)
-        and not is_transparent(path)
-    )
+def is_shown(path: Path) -> bool:
+    """Whether Label Studio takes the file itself, and browsers show it just as the network reads it."""
+    return path.suffix.lower() in UPLOADED and not find_hidden(path)

@@ -95,7 +95,7 @@ class FileTasks:
         """Write previews into `scratch` and originals into `sources`, one place after the other."""
         if not wanted:
             return
-        as_it_is = is_shown(self.path, raster) and all(place.is_whole for place in wanted)
+        as_it_is = is_shown(self.path) and all(place.is_whole for place in wanted)
         scaling = plan_scaling(raster.frames, self._choices.number_range)
         looks: dict[str, Look] = {}
         for place in wanted:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ml_backend.command.child_process import ChildProcess, find_free_port
 from ml_backend.command.demo_project import TITLE, write_demo_images
+from ml_backend.command.folder_of_images import sort_images
 from ml_backend.command.local_label_studio import (
     HOST,
     Login,
@@ -125,7 +126,7 @@ def _prepare_demo(settings: Settings, folder: Path, stack: Stack, console: Conso
         plan = ProjectPlan(
             title=TITLE,
             label_config=read_default_config(),
-            images=write_demo_images(folder / "demo-images"),
+            images=sort_images(write_demo_images(folder / "demo-images"), settings),
             backend_url=stack.web_url,
         )
         token = stack.login.access_token or stack.login.legacy_key

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from ml_backend.command.folder_of_images import IMPORTED, UPLOADED, FolderImages, sort_images
+from ml_backend.command.folder_of_images import FolderImages, sort_images
 from ml_backend.config import Settings
 from ml_backend.errors import LabelConfigError, LabelStudioRefusedError, ServiceError
 from ml_backend.label_studio.admin import LabelStudioAdmin
@@ -43,10 +43,9 @@ class ProjectPlan:
     title: str
     backend_url: str
     label_config: str | None = None
-    images: Path | None = None
+    images: FolderImages | None = None
     project_id: int | None = None
     order_tasks: bool | None = None  # whether the label stream follows the scores; None leaves it as it is
-    imports_rest: bool = False  # what cannot be uploaded is brought in afterwards, and not listed
     add_background: bool = False  # to a labeling setup that has one label and nothing to tell it from
 
 
@@ -60,7 +59,6 @@ def set_up_project(
 
     A project that was made for this and cannot be connected is deleted again: nothing half-made stays.
     """
-    images = sort_images(plan.images, settings) if plan.images is not None else None
     admin = LabelStudioAdmin(connection)
     report(f"Label Studio at {connection.url} knows the token: it belongs to {admin.check_token()}")
     label_config = _check_setup(connection, plan)
@@ -76,8 +74,8 @@ def set_up_project(
         raise
     report(f"project {project_id} is connected to {plan.backend_url}, its webhook too")
     report(_instruct(admin, project_id))
-    if images is not None:
-        _upload(admin, project_id, images, report, plan.imports_rest)
+    if plan.images is not None:
+        _upload(admin, project_id, plan.images, report)
     if plan.order_tasks is not None:
         admin.set_project_fields(project_id, sampling=SCORED_ORDER if plan.order_tasks else FIXED_ORDER)
         how = "least sure first" if plan.order_tasks else "in the order of its images"
@@ -107,9 +105,8 @@ def run_setup(
     if config is None and project_id is None:
         config = read_default_config()
     address = backend_url.rstrip("/")
-    rest = find_rest(images) if images is not None else ()
-    plain = images if not rest or has_plain(images) else None
-    plan = ProjectPlan(title, address, config, plain, project_id, order_tasks, bool(rest), add_background)
+    sorted_images = sort_images(images, settings, imports_rest=True) if images is not None else None
+    plan = ProjectPlan(title, address, config, sorted_images, project_id, order_tasks, add_background)
     key = settings.label_studio_api_key.get_secret_value()
 
     def report(line: str) -> None:
@@ -120,20 +117,8 @@ def run_setup(
     console.print(
         f"annotate at {settings.label_studio_url}/projects/{found}/data", highlight=False, soft_wrap=True
     )
-    if images is not None and rest:
-        _import_rest(settings, found, images, rest)
-
-
-def find_rest(folder: Path) -> tuple[Path, ...]:
-    """Images right in a folder that have to be imported, because Label Studio does not take them."""
-    return tuple(
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMPORTED and path.is_file()
-    )
-
-
-def has_plain(folder: Path | None) -> bool:
-    """Whether a folder has images that Label Studio takes as they are."""
-    return folder is not None and any(path.suffix.lower() in UPLOADED for path in folder.iterdir())
+    if images is not None and sorted_images is not None and sorted_images.to_import:
+        _import_rest(settings, found, images, sorted_images.to_import)
 
 
 def _import_rest(settings: Settings, project_id: int, folder: Path, rest: tuple[Path, ...]) -> None:
@@ -209,15 +194,12 @@ def _upload(
     project_id: int,
     images: FolderImages,
     report: Callable[[str], None],
-    imports_rest: bool,
 ) -> None:
     """Upload what can be uploaded, and list the rest."""
     n_uploaded = admin.upload_images(project_id, images.usable)
     n_there = len(images.usable) - n_uploaded
     report(f"{n_uploaded} images were uploaded" + (f", {n_there} were there already" if n_there else ""))
     for path, problem in images.left_out:
-        if imports_rest and path.suffix.lower() in IMPORTED:
-            continue
         report(f"{path.name} was left out: {problem}")
 
 

@@ -113,6 +113,28 @@ def is_transparent(path: Path) -> bool:
         return "transparency" in image.info
 
 
+def find_hidden(path: Path) -> str:
+    """What of an image browsers do not show as it is read here, in words; empty where they show all of it.
+
+    They show 8 bits, blend what is transparent with what lies behind it, and play what moves.
+    Raises `ImageError` where it cannot be told.
+    """
+    with path.open("rb") as file:
+        start = file.read(START_BYTES)
+    if start.startswith(TIFF_STARTS):
+        return "it is a TIFF"
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            is_deep = _bytes_per_value(image, start) > 1
+        if is_deep:
+            return "it has 16 bits"
+        if count_further(path):
+            return "it holds several pictures"
+        return "it is transparent in places" if is_transparent(path) else ""
+    except DECODER_ERRORS as error:
+        raise ImageError(_complaint(error, path)) from None
+
+
 def _read_with_pillow(path: Path, limits: ImageLimits, start: bytes) -> NDArray[Any]:
     with Image.open(path, formats=FORMATS) as image:
         limits.check_shape(image.height, image.width, len(image.getbands()), _bytes_per_value(image, start))

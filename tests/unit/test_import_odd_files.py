@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,9 +17,11 @@ from PIL import Image
 from core.painting import Box
 from ingest.frames import frame_of
 from ingest.turning import turn, turn_frame
-from ml_backend.command.found_files import find_files
+from ml_backend.command.folder_of_images import IMPORTED, NOT_UPLOADED, UPLOADED, sort_images
+from ml_backend.command.found_files import READ, find_files
 from ml_backend.command.import_folder import FolderImport, Imported, Present, Target
 from ml_backend.command.import_tasks import Choices
+from ml_backend.config import Settings
 from ml_backend.errors import ServiceError
 from ml_backend.label_studio.image_files import read_image
 
@@ -172,3 +175,50 @@ def test_names_that_differ_in_case_or_folder_alone_are_different_files(folder: P
         Image.fromarray(np.roll(GREY, number, axis=0)).save(folder / name)
     kept = KeptUploads()
     assert bring(folder, kept).n_tasks == len(list(folder.rglob("*.png")))
+
+
+def save_film(path: Path) -> None:
+    Image.fromarray(PIXELS).save(path, save_all=True, append_images=[Image.fromarray(PIXELS[::-1])])
+
+
+ALIKE = {
+    "grey.png": (Image.fromarray(GREY).save, True),
+    "colour.jpg": (Image.fromarray(PIXELS).save, True),
+    "opaque.png": (Image.fromarray(np.dstack([PIXELS, np.full_like(GREY, 255)])).save, True),
+    "film.png": (save_film, False),
+    "film.webp": (save_film, False),
+    "film.gif": (save_film, False),
+    "deep.png": (lambda path: cv2.imwrite(str(path), GREY.astype(np.uint16) * 200), False),
+    "deep-colour.png": (lambda path: cv2.imwrite(str(path), PIXELS.astype(np.uint16) * 200), False),
+    "tiff-inside.png": (lambda path: Image.fromarray(GREY).save(path, format="TIFF"), False),
+    "a.jfif": (lambda path: Image.fromarray(PIXELS).save(path, format="JPEG"), False),
+    **{name: (partial(image.save, **options), False) for name, (image, options) in TRANSPARENT.items()},
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_setup_uploads_as_it_is_what_import_does_and_leaves_it_the_rest(folder: Path, name: str) -> None:
+    save, is_plain = ALIKE[name]
+    save(folder / name)
+    kept = KeptUploads()
+    assert bring(folder, kept).left_out == []
+    (uploaded,) = kept.files.values()
+    found = sort_images(folder, Settings(), imports_rest=True)
+    assert (uploaded == (folder / name).read_bytes()) == is_plain
+    assert [path.name for path in found.usable] == [name] * is_plain
+    assert [path.name for path in found.to_import] == [name] * (not is_plain)
+
+
+def test_setup_without_an_import_says_what_browsers_would_not_show(folder: Path) -> None:
+    Image.fromarray(GREY).save(folder / "a.png")
+    TRANSPARENT["rgba.png"][0].save(folder / "b.png")
+    ((path, problem),) = sort_images(folder, Settings()).left_out
+    assert path.name == "b.png"
+    assert "transparent in places" in problem
+    assert "import it" in problem
+
+
+def test_what_setup_and_import_read_is_one_list() -> None:
+    assert READ == UPLOADED | IMPORTED
+    assert IMPORTED < NOT_UPLOADED
+    assert not UPLOADED & NOT_UPLOADED

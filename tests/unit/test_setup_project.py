@@ -17,7 +17,6 @@ from ml_backend.command.folder_of_images import sort_images
 from ml_backend.command.import_folder import Imported
 from ml_backend.command.setup_project import (
     ProjectPlan,
-    find_rest,
     read_default_config,
     set_up_project,
 )
@@ -120,7 +119,7 @@ def plan(**changes: Any) -> ProjectPlan:
 def test_a_mixed_folder_uploads_what_can_be_uploaded_and_lists_the_rest(
     admin: FakeAdmin, folder: Path
 ) -> None:
-    said = run(plan(images=folder))
+    said = run(plan(images=sort_images(folder, Settings())))
     assert admin.uploaded == ["a.png", "b.jpg"]
     left_out = [line for line in said if "left out" in line]
     assert [line.split()[0] for line in left_out] == ["c.png", "deep.tif"]
@@ -141,12 +140,13 @@ def test_nothing_is_left_behind_when_something_is_wrong(
     empty.mkdir()
     admin.is_token_good = broken != "token"
     admin.reaches_backend = broken != "backend"
-    wanted = plan(
-        images=empty if broken == "folder" else folder,
-        label_config=ONE_LABEL if broken == "setup" else read_default_config(),
-    )
     with pytest.raises(ServiceError):
-        run(wanted)
+        run(
+            plan(
+                images=sort_images(empty if broken == "folder" else folder, Settings()),
+                label_config=ONE_LABEL if broken == "setup" else read_default_config(),
+            )
+        )
     assert admin.projects == {}
     assert admin.uploaded == []
 
@@ -192,9 +192,10 @@ def test_an_instruction_that_people_wrote_is_left_alone_and_that_is_said(admin: 
 
 
 def test_what_import_brings_in_afterwards_is_not_listed_as_left_out(admin: FakeAdmin, folder: Path) -> None:
-    said = run(plan(images=folder, imports_rest=True))
+    found = sort_images(folder, Settings(), imports_rest=True)
+    said = run(plan(images=found))
     assert [line.split()[0] for line in said if "left out" in line] == ["c.png"]
-    assert [path.name for path in find_rest(folder)] == ["deep.tif"]
+    assert [path.name for path in found.to_import] == ["deep.tif"]
 
 
 def test_setup_hands_to_import_what_label_studio_does_not_take(
