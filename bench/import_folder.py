@@ -26,8 +26,8 @@ from bench.fake_label_studio_app import build_app, run_app
 from bench.fake_uploads import add_uploads
 from bench.process_tree import peak_bytes
 from core.synthetic import make_image
-from ml_backend.bootstrap import connect
 from ml_backend.config import Settings
+from ml_backend.outside import connect
 from ml_backend.storage.database import migrate
 from ml_backend.storage.projects import remember_project
 

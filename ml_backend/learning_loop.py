@@ -18,9 +18,12 @@ the same time from many threads and processes.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from ml_backend.errors import ConflictError, LabelConfigError
@@ -35,7 +38,7 @@ from ml_backend.rounds.running import Rounds
 from ml_backend.rounds.sweeping import sweep_at_rest
 from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
-from ml_backend.storage.models import UNTRAINED
+from ml_backend.storage.models import UNTRAINED, StoredModel
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
 from ml_backend.strokes.build_truth import build_changed, mark_damaged
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
@@ -136,6 +139,13 @@ class LearningLoop:
     ) -> dict[str, Any]:
         """Answer a smart tool with one region; see `ml_backend.suggestions.prompting`."""
         return self._prompter.answer(project_id, task, context, painted, label_config, deadline)
+
+    def segment(
+        self, project: Project, model: StoredModel, task: TaskRecord
+    ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+        """What a model says of a task's image, `(H, W)`, and the names of its values."""
+        seen = self._suggester.predict(project, model, task, deadline=math.inf)
+        return seen.label_map, self._suggester.predictors.get(project, model).checkpoint.schema.names
 
     def push(self, project_id: int, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Send the predictions that are due to Label Studio, one per task; returns how many were sent."""

@@ -119,14 +119,14 @@ def restore(source: Path, data_dir: Path | None) -> None:
 @click.confirmation_option(prompt="Remove everything that Brushloop keeps of this project?")
 def forget(project: int, data_dir: Path | None) -> None:
     """Remove what Brushloop keeps of a PROJECT; Label Studio is not touched."""
-    from ml_backend.bootstrap import build_parts
+    from ml_backend.outside import open_outside
     from ml_backend.storage.projects import forget_project, get_project
 
-    parts = build_parts(settings_of(data_dir=data_dir))
-    with closing(parts.database), parts.database.write() as connection:
+    outside = open_outside(settings_of(data_dir=data_dir))
+    with closing(outside.database), outside.database.write() as connection:
         known = get_project(connection, project)
         forget_project(connection, project)
-    parts.artifacts(known).remove()
+    outside.artifacts(known).remove()
     console.print(f"project {project} is forgotten")
 
 

@@ -13,7 +13,8 @@ from rich.markup import escape
 from ml_backend.command.options import NewFolder, ProjectNumber, data_dir_option, settings_of
 
 if TYPE_CHECKING:
-    from ml_backend.command.project_results import ProjectResults
+    from ml_backend.command.project_results import Kept, ProjectResults, Segment, What
+    from ml_backend.config import Settings
 
 console = Console()
 
@@ -44,12 +45,11 @@ def export(project: int, out: Path, form: str, what: Any, images: str, data_dir:
 
     What cannot be given is listed with its reason, and the exit code is 1.
     """
-    from ml_backend.bootstrap import build_parts
     from ml_backend.command.project_results import ProjectResults
 
-    parts = build_parts(settings_of(data_dir=data_dir))
-    with closing(parts.database):
-        results = ProjectResults(parts, project, what, only_submitted=images == "submitted")
+    kept, segment = open_kept(settings_of(data_dir=data_dir), what)
+    with closing(kept.database):
+        results = ProjectResults(kept, project, what, segment, only_submitted=images == "submitted")
         n_images = write_form(form, out, results)
     console.print(f"{n_images} images: {out}", highlight=False, soft_wrap=True)
     for task_id, problem in results.left_out:
@@ -57,6 +57,18 @@ def export(project: int, out: Path, form: str, what: Any, images: str, data_dir:
         console.print(line, highlight=False, soft_wrap=True)
     if results.left_out:
         raise click.exceptions.Exit(1)
+
+
+def open_kept(settings: Settings, what: What) -> tuple[Kept, Segment | None]:
+    """Where results are read, and what predicts; truth alone does without torch."""
+    from ml_backend.outside import open_outside
+
+    if what == "truth":
+        return open_outside(settings), None
+    from ml_backend.bootstrap import build_loop
+
+    loop = build_loop(settings)
+    return loop.parts, loop.segment
 
 
 def write_form(form: str, out: Path, results: ProjectResults) -> int:

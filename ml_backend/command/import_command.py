@@ -187,7 +187,7 @@ def report(done: Imported) -> None:
 
 def find_known(settings: Settings, project_id: int) -> Project:
     """The project as the server that works in this data folder knows it."""
-    from ml_backend.bootstrap import connect
+    from ml_backend.outside import connect
     from ml_backend.storage.database import migrate
     from ml_backend.storage.projects import get_project
 

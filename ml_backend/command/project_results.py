@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -19,29 +18,48 @@ from export.errors import ExportError
 from export.result import Result, truth_over_prediction
 from ml_backend.label_studio.images import DEFAULT_IMAGE_KEY
 from ml_backend.label_studio.label_config import find_config, find_image_address
-from ml_backend.parts import Parts
-from ml_backend.ports import TaskRecord
-from ml_backend.storage.models import find_model
-from ml_backend.storage.projects import get_project
+from ml_backend.ports import ImageSource, TaskRecord
+from ml_backend.storage.artifacts import Artifacts
+from ml_backend.storage.database import Database
+from ml_backend.storage.models import StoredModel, find_model
+from ml_backend.storage.projects import Project, get_project
 from ml_backend.storage.tasks import StoredTask, list_truth
 from ml_backend.strokes.build_truth import TaskTruth
-from ml_backend.suggestions.suggesting import Suggester
 
 What = Literal["truth", "predictions", "both"]
+
+Segment = Callable[[Project, StoredModel, TaskRecord], tuple[NDArray[np.uint8], tuple[str, ...]]]
+"""What a model says of a task's image, and the names of its classes."""
+
+
+class Kept(Protocol):
+    """Where truth and images of a project are read."""
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def images(self) -> ImageSource: ...
+
+    def artifacts(self, project: Project) -> Artifacts: ...
 
 
 @dataclass
 class ProjectResults:
-    """The results of a project, one at a time; `left_out` grows with what cannot be given, and why."""
+    """The results of a project, one at a time; `left_out` grows with what cannot be given, and why.
 
-    parts: Parts
+    Predictions need `segment`, and truth alone does not.
+    """
+
+    kept: Kept
     project_id: int
     what: What
+    segment: Segment | None = None
     only_submitted: bool = True
     left_out: list[tuple[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        with self.parts.database.read() as connection:
+        with self.kept.database.read() as connection:
             self.project = get_project(connection, self.project_id)
             self.model = find_model(connection, self.project_id, self.project.current_version)
             self.tasks = list_truth(connection, self.project_id, 1 if self.only_submitted else 0)
@@ -53,7 +71,6 @@ class ProjectResults:
         self.config = config
         self.schema: LabelSchema = config.schema
         self._image_key = config.image_key or DEFAULT_IMAGE_KEY
-        self._suggester = Suggester(self.parts)
 
     def __iter__(self) -> Iterator[Result]:
         names: set[str] = set()
@@ -70,7 +87,7 @@ class ProjectResults:
             name = stem if stem not in names else f"{stem}-{task.task_id}"
             names.add(name)
             load: Callable[[], NDArray[Any]] = partial(
-                self.parts.images.open, self.project_id, task.task_id, task.data
+                self.kept.images.open, self.project_id, task.task_id, task.data
             )
             yield Result(name, file_name, label_map, load, {"id": task.task_id, "data": dict(task.data)})
 
@@ -87,15 +104,15 @@ class ProjectResults:
             raise ExportError(built.error)
         if built.maps is None:
             return None
-        stored = self.parts.artifacts(self.project).load_truth(built.maps)
+        stored = self.kept.artifacts(self.project).load_truth(built.maps)
         return renumber(stored, built.classes, self.schema)
 
     def _predicted(self, task: StoredTask) -> NDArray[np.uint8]:
         assert self.model is not None  # noqa: S101 - checked when this was made
+        assert self.segment is not None  # noqa: S101 - predictions are asked for with it
         wanted = TaskRecord(task.task_id, self.project_id, task.data, "")
-        seen = self._suggester.predict(self.project, self.model, wanted, deadline=math.inf)
-        checkpoint = self._suggester.predictors.get(self.project, self.model).checkpoint
-        return renumber(seen.label_map, checkpoint.schema.names, self.schema)
+        label_map, names = self.segment(self.project, self.model, wanted)
+        return renumber(label_map, names, self.schema)
 
 
 def file_name_of(data: Mapping[str, Any], image_key: str, task_id: int) -> str:

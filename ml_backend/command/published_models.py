@@ -59,10 +59,10 @@ class FoundModel:
 
 def find_published(settings: Settings, project_id: int, version: str | None = None) -> Published:
     """Find a version, by default the current one; raises `NotFoundError` that lists those that are kept."""
-    from ml_backend.bootstrap import build_parts
+    from ml_backend.outside import open_outside
 
-    parts = build_parts(settings)
-    with closing(parts.database), parts.database.read() as connection:
+    outside = open_outside(settings)
+    with closing(outside.database), outside.database.read() as connection:
         project = get_project(connection, project_id)
         kept = [name for name, _ in list_versions(connection, project_id)]
         chosen = version or project.current_version
@@ -72,4 +72,4 @@ def find_published(settings: Settings, project_id: int, version: str | None = No
             known = ", ".join(kept) or "none"
             raise NotFoundError(f"project {project_id} keeps no files of {chosen!r}; it keeps {known}")
         model = get_model(connection, project_id, chosen)
-    return Published(project, model, parts.artifacts(project).models / model.folder)
+    return Published(project, model, outside.artifacts(project).models / model.folder)

@@ -12,11 +12,14 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors.numpy import load, save
 
-from core.network.feature_maps import Map
 from ml_backend.processes.scratch import scratch_file, sweep_scratch
+
+if TYPE_CHECKING:
+    from core.network.feature_maps import Map  # loads torch, which whoever exports or imports can do without
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from machine_faults import FAULTS, Fault, House
 from stack import ROOT, Stack, children_of, is_alive, running_stack, wait_until
 from stored_rows import list_trained
 
-from ml_backend.bootstrap import connect
+from ml_backend.outside import connect
 from ml_backend.storage import tasks
 from ml_backend.storage.projects import get_project
 

@@ -22,7 +22,7 @@ from stack import Stack, children_of, is_alive, running_stack, wait_until
 from stored_rows import list_trained
 
 from core.rle import decode
-from ml_backend.bootstrap import connect
+from ml_backend.outside import connect
 from ml_backend.storage import annotations, tasks
 from ml_backend.storage.artifacts import Artifacts
 from ml_backend.storage.projects import get_project

@@ -49,7 +49,7 @@ FLOORS: dict[str, set[str]] = {
     "review and status": {"ml_backend.review", "ml_backend.status"},
     "the loop": {"ml_backend.learning_loop"},
     "web and queue": {"ml_backend.web", "ml_backend.jobs"},
-    "composition": {"ml_backend.bootstrap"},
+    "composition": {"ml_backend.bootstrap", "ml_backend.outside"},
     "processes": {"ml_backend.label_studio_ml_adapter", "ml_backend.worker", "ml_backend.wsgi"},
     "the command": {"ml_backend.command", "ml_backend._wsgi"},
 }
@@ -184,6 +184,7 @@ STRANGERS = [
     ("ml_backend.label_studio", "ml_backend.storage", "a parser stores nothing"),
     ("ml_backend.web", "ml_backend.storage", "the web asks the loop, never the database"),
     ("ml_backend.web", "ml_backend.bootstrap", "an app gets its loop as an argument"),
+    ("ml_backend.outside", "ml_backend.bootstrap", "who needs no torch opens this alone"),
     ("brushloop", "ml_backend", "a script needs no server"),
     ("export", "ml_backend", "a file of another tool needs no server"),
     ("ingest", "ml_backend", "a file of a microscope needs no server"),

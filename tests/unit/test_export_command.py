@@ -137,12 +137,12 @@ def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second
     truth = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "truth")}
     assert sorted(truth) == ["1.png", "2.png"]
     painted = make_picture(1)[1] > 0
-    schema = ProjectResults(bench.parts, 1, "truth").schema
+    schema, guess = ProjectResults(bench.parts, 1, "truth").schema, bench.loop.segment
     nucleus = schema.object_indices[0]
     assert (truth["1.png"] == nucleus)[~painted].sum() == 0
     assert (truth["1.png"] == nucleus).sum() > 0.5 * painted.sum()
-    seen = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "predictions")}
-    both = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "both")}
+    seen = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "predictions", guess)}
+    both = {r.file_name: r.label_map for r in ProjectResults(bench.parts, 1, "both", guess)}
     for name in truth:
         is_painted = truth[name] != IGNORE_INDEX
         assert (both[name] == np.where(is_painted, truth[name], seen[name])).all()
@@ -152,7 +152,7 @@ def test_a_project_gives_its_truth_its_predictions_and_the_first_over_the_second
     task = json.loads((tmp_path / "labelstudio" / "tasks.json").read_text())[0]
     assert task["data"]["image"].endswith(f"/{task['id']}.png")
     assert task["annotations"][0]["result"]
-    write_form("labelstudio", tmp_path, ProjectResults(bench.parts, 1, "both"))
+    write_form("labelstudio", tmp_path, ProjectResults(bench.parts, 1, "both", guess))
     (prediction,) = json.loads((tmp_path / "tasks.json").read_text())[0]["predictions"]
     assert prediction["model_version"].startswith("export-r")
     bench.close()

@@ -66,7 +66,8 @@ def test_a_command_of_a_how_to_runs(
     line: str, folder: Path, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("ml_backend.bootstrap.build_parts", lambda settings: project.parts)
+    monkeypatch.setattr("ml_backend.outside.open_outside", lambda settings: project.parts)
+    monkeypatch.setattr("ml_backend.bootstrap.build_loop", lambda settings: project.loop)
     _, *words = ["1" if word == "3" else word for word in shlex.split(line)]
     done = CliRunner().invoke(commands, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
