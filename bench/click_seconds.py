@@ -31,16 +31,17 @@ SIZES_PX = (20, 40, 60)
 
 @dataclass(frozen=True)
 class HandSeconds:
-    """What one object of a diameter costs either way."""
+    """What one object of a diameter costs either way; `one_click_s` where its first answer is kept."""
 
     diameter_px: float
     clicked_s: float
     painted_s: float
+    one_click_s: float
 
 
 def hand_seconds(truth: Mask, overlaps: Sequence[float]) -> HandSeconds:
     diameter_px = float(2 * np.sqrt(np.count_nonzero(truth) / np.pi))
-    return HandSeconds(diameter_px, clicking_s(truth, overlaps), painting_s(truth))
+    return HandSeconds(diameter_px, clicking_s(truth, overlaps), painting_s(truth), clicking_s(truth, [1.0]))
 
 
 def by_size(hand: Sequence[HandSeconds]) -> list[dict[str, Any]]:
@@ -55,6 +56,7 @@ def by_size(hand: Sequence[HandSeconds]) -> list[dict[str, Any]]:
                 "objects": len(these),
                 "clicked_s": round(sum(one.clicked_s for one in these), 2),
                 "painted_s": round(sum(one.painted_s for one in these), 2),
+                "one_click_s": round(sum(one.one_click_s for one in these), 2),
             })  # fmt: skip
     return found
 
@@ -63,12 +65,12 @@ def sizes_table(measurements: Sequence[Mapping[str, Any]]) -> Figures:
     """Simulated seconds of clicking and of painting, by the size of the objects."""
     rows = [
         (one["set"], one["with"], f"{part['from_px']} px and more", part["objects"],
-         part["clicked_s"] / part["objects"], part["painted_s"] / part["objects"],
-         part["clicked_s"] / part["painted_s"])
+         part["painted_s"] / part["objects"], part["clicked_s"] / part["painted_s"],
+         part["one_click_s"] / part["painted_s"])
         for one in measurements
         for part in one["by_size"]
     ]  # fmt: skip
-    columns = ("set", "with", "diameter", "objects", "s clicked", "s painted", "of painting")
+    columns = ("set", "with", "diameter", "objects", "s painted", "clicked, of it", "one click, of it")
     return Figures("Simulated seconds of a hand for one object", columns, tuple(rows))
 
 

@@ -56,6 +56,8 @@ def test_seconds_are_told_by_the_size_of_the_objects() -> None:
     assert (small["from_px"], small["objects"]) == (20, 2)
     assert (big["from_px"], big["objects"]) == (60, 1)
     assert small["clicked_s"] == pytest.approx(hand[0].clicked_s + hand[1].clicked_s, abs=0.01)
+    assert small["one_click_s"] < small["clicked_s"]
+    assert big["one_click_s"] == big["clicked_s"]
     assert big["clicked_s"] / big["painted_s"] < small["clicked_s"] / small["painted_s"]
 
 
