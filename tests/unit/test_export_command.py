@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import cv2
 import numpy as np
@@ -109,6 +111,34 @@ def test_nnunet_has_background_first_and_what_nobody_labelled_ignored(tmp_path, 
     assert (again == result.label_map).all()
     pixels = np.asarray(Image.open(tmp_path / "imagesTr" / "a_0000.png"))
     assert (pixels == result.load_image()[:, :, 0]).all()
+
+
+READ_BY_NNUNET = """
+import sys
+import numpy as np
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from batchgenerators.utilities.file_and_folder_operations import load_json
+folder, answer = sys.argv[1:]
+verify_dataset_integrity(folder, num_processes=1)
+image, label = f"{folder}/imagesTr/a_0000.png", f"{folder}/labelsTr/a.png"
+reader = determine_reader_writer_from_dataset_json(load_json(f"{folder}/dataset.json"), image)()
+np.savez(answer, image=reader.read_images([image])[0], label=reader.read_seg(label)[0])
+"""
+
+
+def test_nnunet_verifies_the_dataset_and_reads_the_same_pixels(tmp_path, result):
+    if "NNUNET_VENV" not in os.environ:
+        pytest.skip("NNUNET_VENV names no environment with nnunetv2")
+    folder, answer = tmp_path / "Dataset103_Nuclei", tmp_path / "answer.npz"
+    WRITERS["nnunet"](folder, [result], SCHEMA)
+    command = [f"{os.environ['NNUNET_VENV']}/bin/python", "-c", READ_BY_NNUNET, str(folder), str(answer)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verify_dataset_integrity Done" in done.stdout
+    read = np.load(answer)
+    assert (read["image"][0, 0] == result.load_image()[:, :, 0]).all()
+    assert (np.array([1, 0, 2, IGNORE_INDEX], np.uint8)[read["label"][0, 0]] == result.label_map).all()
 
 
 def test_nnunet_refuses_images_of_other_channels(tmp_path, result):
