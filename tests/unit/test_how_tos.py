@@ -128,6 +128,36 @@ def test_npe2_finds_naparis_manifest_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+IN_NAPARI = """
+import sys
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Layer
+from npe2 import PluginManager, PluginManifest
+manifest, model, image = sys.argv[1:]
+plugins = PluginManager.instance()
+plugins.register(PluginManifest.from_file(manifest))
+(widget,) = [one for one in plugins.iter_widgets() if one.plugin_name == "brushloop"]
+viewer = ViewerModel()
+for layer in plugins.commands.execute(widget.command, args=(np.load(image), model, True)):
+    viewer.add_layer(Layer.create(*layer))
+layers = [f"{layer.name}:{type(layer).__name__}:{int(np.max(layer.data))}" for layer in viewer.layers]
+sys.stdout.write(" ".join(layers))
+"""
+
+
+def test_napari_runs_the_command_of_the_manifest_and_takes_the_layers(folder: Path, tmp_path: Path) -> None:
+    if "NAPARI_VENV" not in os.environ:
+        pytest.skip("NAPARI_VENV names no environment with napari and what Brushloop needs")
+    np.save(tmp_path / "image.npy", squares())
+    words = (ROOT / "brushloop" / "napari.yaml", folder / "models" / "r0007-0a1b2c3d", tmp_path / "image.npy")
+    command = [f"{os.environ['NAPARI_VENV']}/bin/python", "-c", IN_NAPARI, *map(str, words)]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["uncertainty:Image:0", "classes:Labels:1", "objects:Labels:2"]
+
+
 def test_naparis_manifest_names_what_is_there(folder: Path) -> None:
     manifest = yaml.safe_load((ROOT / "brushloop" / "napari.yaml").read_text())
     (command,) = manifest["contributions"]["commands"]
