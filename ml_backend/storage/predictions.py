@@ -184,7 +184,10 @@ def count_scored(connection: Connection, project_id: int, model_version: str | N
 def enqueue_pushes(
     connection: Connection, project_id: int, task_ids: Sequence[int], due_at: float, *, is_open: bool
 ) -> None:
-    """Note tasks that Label Studio is to hold one answer for; a row that is there gets due the earlier."""
+    """Note tasks that Label Studio is to hold one answer for; a row that is there gets due the earlier.
+
+    One that somebody works on is due again after that: what is sent may be older than what is asked for.
+    """
     p = tables.pushes
     rows = [
         {"project_id": project_id, "task_id": task_id, "due_at": due_at, "attempts": 0, "is_open": is_open}
@@ -192,9 +195,26 @@ def enqueue_pushes(
     ]
     insert_or_ignore(connection, p, rows)
     owed = sa.and_(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
-    connection.execute(sa.update(p).where(owed, p.c.due_at > due_at).values(due_at=due_at))
+    at_work = p.c.leased_by.is_not(None)
+    connection.execute(sa.update(p).where(owed, ~at_work, p.c.due_at > due_at).values(due_at=due_at))
+    connection.execute(
+        sa.update(p).where(owed, at_work).values(due_at=due_at, attempts=-1 - _count_attempts())
+    )
     if is_open:
         connection.execute(sa.update(p).where(owed).values(is_open=True))
+
+
+def _asked_again() -> sa.ColumnElement[bool]:
+    """Whether a push was asked for anew while somebody works on it, who knows nothing of that.
+
+    Then `attempts` is below zero: -1 where there was none before, -2 after one.
+    """
+    return tables.pushes.c.attempts < 0
+
+
+def _count_attempts() -> sa.ColumnElement[int]:
+    attempts = tables.pushes.c.attempts
+    return sa.case((attempts < 0, -1 - attempts), else_=attempts)
 
 
 def _is_due(now: float) -> sa.ColumnElement[bool]:
@@ -234,13 +254,18 @@ def lease_pushes(
         connection, query.order_by(p.c.due_at, p.c.task_id).limit(limit), p, now, gone
     )
     row_leases.lease(connection, p, project_id, task_ids, owner, until)
+    mine = _mine(project_id, task_ids, owner)
+    connection.execute(sa.update(p).where(mine).values(attempts=_count_attempts()))
     rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
     return [DuePush(row.task_id, row.is_open) for row in connection.execute(rows)]
 
 
 def clear_pushes(connection: Connection, project_id: int, task_ids: Sequence[int], owner: str) -> None:
-    """Label Studio holds what it should."""
-    connection.execute(sa.delete(tables.pushes).where(_mine(project_id, task_ids, owner)))
+    """Label Studio holds what it should; what was asked for again meanwhile is still due."""
+    p = tables.pushes
+    mine = _mine(project_id, task_ids, owner)
+    connection.execute(sa.delete(p).where(mine, ~_asked_again()))
+    connection.execute(sa.update(p).where(mine).values(attempts=0, leased_by=None, leased_until=None))
 
 
 def postpone_pushes(
@@ -254,8 +279,8 @@ def postpone_pushes(
     """Try these again later, and give up on those that were tried too often."""
     p = tables.pushes
     mine = _mine(project_id, task_ids, owner)
-    connection.execute(sa.delete(p).where(mine, p.c.attempts + 1 >= max_attempts))
-    later = {"due_at": due_at, "attempts": p.c.attempts + 1, "leased_by": None, "leased_until": None}
+    connection.execute(sa.delete(p).where(mine, _count_attempts() + 1 >= max_attempts))
+    later = {"due_at": due_at, "attempts": _count_attempts() + 1, "leased_by": None, "leased_until": None}
     connection.execute(sa.update(p).where(mine).values(**later))
 
 

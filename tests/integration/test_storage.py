@@ -450,6 +450,30 @@ def test_a_push_belongs_to_one_worker_until_it_is_lost(database: Database) -> No
         assert predictions.count_due_pushes(connection, 1, 900.0) == 0
 
 
+def test_a_push_that_is_asked_for_again_while_it_is_sent_is_still_due(database: Database) -> None:
+    """What is under way may be an older answer: whoever sends it does not know of the newer one."""
+    with database.write() as connection:
+        predictions.enqueue_pushes(connection, 1, [10, 11], 100.0, is_open=False)
+        assert lease_pushes(connection, 100.0) == [10, 11]
+        for _ in range(2):
+            predictions.enqueue_pushes(connection, 1, [10], 101.0, is_open=False)
+        assert lease_pushes(connection, 102.0) == [], "one worker at a time"
+        predictions.clear_pushes(connection, 1, [10, 11], "me")
+        assert lease_pushes(connection, 102.0) == [10]
+        predictions.clear_pushes(connection, 1, [10], "me")
+        assert predictions.count_due_pushes(connection, 1, 900.0) == 0
+
+
+def test_asking_again_does_not_forget_how_often_a_push_failed(database: Database) -> None:
+    with database.write() as connection:
+        predictions.enqueue_pushes(connection, 1, [10], 100.0, is_open=False)
+        for attempt in range(3):
+            assert lease_pushes(connection, 100.0 + attempt) == [10]
+            predictions.enqueue_pushes(connection, 1, [10], 100.0, is_open=False)
+            predictions.postpone_pushes(connection, 1, [10], "me", 101.0 + attempt, max_attempts=3)
+        assert predictions.count_due_pushes(connection, 1, 900.0) == 0
+
+
 def test_a_task_is_scored_by_one_worker_at_a_time_in_the_order_of_the_plan(database: Database) -> None:
     def take(owner: str, now: float, gone: Any = ()) -> int | None:
         with database.write() as connection:
