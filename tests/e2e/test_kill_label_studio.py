@@ -21,9 +21,9 @@ from stored_rows import list_trained
 
 from bench.painted_results import paint_objects
 from core.synthetic import make_image
-from ml_backend.bootstrap import connect
 from ml_backend.config import Settings
 from ml_backend.errors import LabelStudioError
+from ml_backend.outside import connect
 from ml_backend.storage import tasks
 
 N_IMAGES, SHAPE, N_OBJECTS = 8, (128, 128), 8
