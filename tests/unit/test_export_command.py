@@ -138,7 +138,8 @@ def test_nnunet_verifies_the_dataset_and_reads_the_same_pixels(tmp_path, result)
     assert "verify_dataset_integrity Done" in done.stdout
     read = np.load(answer)
     assert (read["image"][0, 0] == result.load_image()[:, :, 0]).all()
-    assert (np.array([1, 0, 2, IGNORE_INDEX], np.uint8)[read["label"][0, 0]] == result.label_map).all()
+    labels = read["label"][0, 0].astype(int)  # nnU-Net reads them as floats
+    assert (np.array([1, 0, 2, IGNORE_INDEX], np.uint8)[labels] == result.label_map).all()
 
 
 def test_nnunet_refuses_images_of_other_channels(tmp_path, result):
