@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from core.learners.forest import FEWEST_PIXELS_PER_CLASS
 from core.training.sampling import OpenExample
 
-MOST_PIXELS = 40_000
-"""Painted pixels that a head learns from, drawn evenly among the classes; 2 kB each while it learns."""
+MOST_POSITIONS = 200_000
+"""Painted pixels that are drawn at all, as evenly among the classes as there are pixels of them."""
 
-MOST_FOREST_PIXELS = 20_000
+MOST_PIXELS = 40_000
+"""Pixels that a head learns from, drawn evenly among the classes; 2 kB each while it learns."""
+
+MOST_FOREST_PIXELS = 60_000
 """Pixels that a forest is grown from, in the shares in which they were painted."""
 
 
@@ -35,26 +38,49 @@ class Painted:
 
 
 def draw_painted(
-    examples: Sequence[OpenExample], rng: np.random.Generator, limit: int = MOST_PIXELS
+    examples: Sequence[OpenExample], rng: np.random.Generator, limit: int = MOST_POSITIONS
 ) -> Painted:
     """At most `limit` painted pixels; classes get equal parts as far as they have so many."""
     parts: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
     for index, opened in enumerate(examples):
-        for label, positions in opened.by_class.items():
+        for label, positions in opened.painted.items():
             parts.setdefault(label, []).append((index, positions))
-    sizes = {label: sum(len(at) for _, at in found) for label, found in parts.items()}
+    quotas = _share_evenly({label: sum(len(at) for _, at in found) for label, found in parts.items()}, limit)
     images, places, labels = [], [], []
-    left = limit
-    for n_done, label in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):  # the rarest first
+    for label, quota in quotas.items():
         image = np.concatenate([np.full(len(at), index) for index, at in parts[label]])
         at = np.concatenate([at for _, at in parts[label]])
-        # What a rare class cannot fill of its part goes to the more frequent ones.
-        chosen = rng.permutation(len(at))[: left // (len(sizes) - n_done)]
-        left -= len(chosen)
+        chosen = rng.permutation(len(at))[:quota]
         images.append(image[chosen])
         places.append(at[chosen])
         labels.append(np.full(len(chosen), label, np.uint8))
     return Painted(np.concatenate(images), np.concatenate(places), np.concatenate(labels))
+
+
+def draw_evenly(
+    labels: NDArray[np.uint8], rng: np.random.Generator, limit: int = MOST_PIXELS
+) -> NDArray[np.intp]:
+    """Indices of at most `limit` pixels, in order; classes get equal parts as far as they have so many.
+
+    Examples
+    --------
+    >>> labels = np.repeat(np.array([0, 1], np.uint8), [9000, 600])
+    >>> np.bincount(labels[draw_evenly(labels, np.random.default_rng(0), 2000)])
+    array([1400,  600])
+    """
+    found, counts = np.unique(labels, return_counts=True)
+    quotas = _share_evenly(dict(zip(found.tolist(), counts.tolist(), strict=True)), limit)
+    drawn = [rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in quotas.items()]
+    return np.sort(np.concatenate([np.zeros(0, np.intp), *drawn]))
+
+
+def _share_evenly(sizes: Mapping[int, int], limit: int) -> dict[int, int]:
+    """Pixels of each class, the rarest first: what one cannot fill of its part goes to the next ones."""
+    quotas: dict[int, int] = {}
+    for n_done, label in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        part = (limit - sum(quotas.values())) // (len(sizes) - n_done)
+        quotas[label] = min(sizes[label], part)
+    return quotas
 
 
 def draw_as_painted(
@@ -66,7 +92,8 @@ def draw_as_painted(
     """Indices of about `limit` pixels, in order, in which classes have the shares that were painted of them.
 
     A forest that sees all classes equally often answers rare ones too often: .02 Dice where grey values
-    decide. Each class gets `FEWEST_PIXELS_PER_CLASS` where it has them.
+    decide; `core.learners.forest` weighs them half way. Each class gets `FEWEST_PIXELS_PER_CLASS` where it
+    has them.
 
     Examples
     --------
@@ -77,4 +104,4 @@ def draw_as_painted(
     shares = np.asarray(class_pixels, float) / max(sum(class_pixels), 1)
     quotas = np.maximum(np.ceil(shares * limit), FEWEST_PIXELS_PER_CLASS).astype(int)
     drawn = [rng.permutation(np.flatnonzero(labels == label))[: quotas[label]] for label in np.unique(labels)]
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate([np.zeros(0, np.intp), *drawn]))

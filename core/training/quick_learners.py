@@ -28,7 +28,7 @@ from core.network.outputs import Weights
 from core.network.pixels import conform_channels, standardise
 from core.training.exposures import borrow_exposures
 from core.training.folds import HeldBack, ask_folds
-from core.training.painted_pixels import Painted, draw_as_painted, draw_painted
+from core.training.painted_pixels import Painted, draw_as_painted, draw_evenly, draw_painted
 from core.training.sampling import OpenExample
 
 HEAD_STEPS = 300
@@ -39,6 +39,9 @@ FEWEST_HEAD_STEPS, FEWEST_TREES = 50, 8
 DESCRIBED_BY, GROWN_BY, LOOKED_BY, FOLDED_BY = 0.4, 0.55, 0.8, 1.5
 """Shares of the time for quick learners at which no further image is described, tree grown, image looked at,
 and fold asked. The head learns until all of it is spent."""
+
+MOST_ASKED = 20_000
+"""Pixels, in the shares in which they were painted, that folds draw theirs from."""
 
 Pace = Callable[[], float]
 """The share of the time for quick learners that is spent, 0..1 or more."""
@@ -94,6 +97,7 @@ def train_quick(names: Collection[str], work: QuickRound, rng: np.random.Generat
         `should_stop` said so.
     """
     painted = draw_painted(work.examples, rng)
+    even = draw_evenly(painted.labels, rng)
     drawn = draw_as_painted(painted.labels, work.class_pixels, rng)
     streams = rng.spawn(4)
     learners: dict[str, Weights] = {}
@@ -105,12 +109,14 @@ def train_quick(names: Collection[str], work: QuickRound, rng: np.random.Generat
         learners[FOREST] = _grow(features, painted.labels[described], work, streams[1]).to_tensors()
         seen[FOREST] = len(described) / len(drawn)
     if HEAD in names:
-        looked, columns = _look(painted, work, streams[0])
+        looked, columns = _look(painted, even, work, streams[0])
         learners[HEAD] = _learn(columns, painted.labels[looked], work, streams[2]).to_tensors()
-        seen[HEAD] = len(np.unique(looked)) / len(painted)
+        seen[HEAD] = len(np.unique(looked)) / len(even)
     if not work.needs_folds or len(learners) < len((HEAD, FOREST)):
         return QuickLearnt(learners, seen, None)
-    _, ours, theirs = np.intersect1d(described, looked, return_indices=True)
+    both, ours, theirs = np.intersect1d(described, looked, return_indices=True)
+    asked = draw_as_painted(painted.labels[both], work.class_pixels, streams[3], MOST_ASKED)
+    ours, theirs = ours[asked], theirs[asked]
     held_back = ask_folds(
         painted[described[ours]],
         columns[torch.from_numpy(theirs)],
@@ -153,8 +159,10 @@ def _grow(
     return train_forest(features, labels, work.n_classes, seed, n_threads=work.n_threads, goes_on=goes_on)
 
 
-def _look(painted: Painted, work: QuickRound, rng: np.random.Generator) -> tuple[NDArray[np.intp], Tensor]:
-    """Which painted pixels there was time for, and their hypercolumns.
+def _look(
+    painted: Painted, wanted: NDArray[np.intp], work: QuickRound, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], Tensor]:
+    """Which of the wanted pixels there was time for, and their hypercolumns.
 
     Every image as it is first, then at the exposure of another one: a pixel may be there twice. Maps that are
     kept cost nothing, so what is left out now is there in a later round.
@@ -170,9 +178,8 @@ def _look(painted: Painted, work: QuickRound, rng: np.random.Generator) -> tuple
         if changed is not None:
             yield from _hypercolumns(changed, painted.at, own, work.maps, rows)
 
-    everything = np.arange(len(painted))
-    kept = _visit(painted, everything, look, LOOKED_BY, work, rng)
-    again = _visit(painted, everything[::2], look_again, LOOKED_BY, work, rng, seen=kept)
+    kept = _visit(painted, wanted, look, LOOKED_BY, work, rng)
+    again = _visit(painted, wanted[::2], look_again, LOOKED_BY, work, rng, seen=kept)
     return np.concatenate([kept, again]), torch.cat(rows)
 
 

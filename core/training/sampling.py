@@ -19,6 +19,9 @@ IMAGES_PER_ROUND = 64
 POSITIONS_PER_KIND = 2048
 """Candidate patch centres kept per class and per border; enough to cover every stroke of an image."""
 
+PAINTED_PER_CLASS = 100_000
+"""Painted pixels kept per class for the quick learners, over all images: with few images, many of each."""
+
 SCANNED_PX = 4_000_000
 """Label maps with more pixels are looked through on a lattice of about this many points."""
 
@@ -46,12 +49,17 @@ what is not opened now is not new in the next round."""
 
 @dataclass(frozen=True)
 class OpenExample:
-    """An opened image with the places where patches may be centred."""
+    """An opened image with the places where patches may be centred, and with its painted pixels.
+
+    `painted` has more of a class than `by_class` where few images are open: patches of neighbouring centres
+    show the same, but a learner of single pixels learns from each.
+    """
 
     example: Example
     is_new: bool
     by_class: dict[int, Positions]
     border: Positions
+    painted: dict[int, Positions]
 
 
 def select_keys(
@@ -103,23 +111,27 @@ def _replay(old: Sequence[ExampleSummary], rng: np.random.Generator, n: int) -> 
             yield queue[-1]
 
 
-def open_positions(example: Example, is_new: bool, rng: np.random.Generator) -> OpenExample:
-    """Find the patch centres of one image: bounded lists per class, and of pixels beside another class."""
+def open_positions(
+    example: Example, is_new: bool, rng: np.random.Generator, n_images: int = 1
+) -> OpenExample:
+    """Find the patch centres and painted pixels of one of `n_images` images, in bounded lists."""
     height, width = example.train_map.shape
     step = max(1, math.isqrt(height * width // SCANNED_PX))
     # A lattice with a new offset in every round: large images are never copied whole.
     offset = rng.integers(0, step, 2)
     label_map = np.asarray(example.train_map[offset[0] :: step, offset[1] :: step])
 
-    def kept(where: NDArray[np.bool_]) -> Positions:
+    def kept(where: NDArray[np.bool_], limit: int = POSITIONS_PER_KIND) -> Positions:
         positions = np.argwhere(where)
-        if len(positions) > POSITIONS_PER_KIND:
-            positions = positions[rng.choice(len(positions), POSITIONS_PER_KIND, replace=False)]
+        if len(positions) > limit:
+            positions = positions[rng.permutation(len(positions))[:limit]]
         return positions * step + offset
 
+    most = max(POSITIONS_PER_KIND, PAINTED_PER_CLASS // n_images)
     classes = np.unique(label_map[label_map != IGNORE_INDEX])
-    by_class = {int(c): kept(label_map == c) for c in classes}
-    return OpenExample(example, is_new, by_class, kept(_beside_another_class(label_map)))
+    painted = {int(c): kept(label_map == c, most) for c in classes}
+    by_class = {c: at[rng.permutation(len(at))[:POSITIONS_PER_KIND]] for c, at in painted.items()}
+    return OpenExample(example, is_new, by_class, kept(_beside_another_class(label_map)), painted)
 
 
 def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple[list[int], ...]:

@@ -231,9 +231,9 @@ def _open_examples(
     opened: list[OpenExample] = []
     skipped: dict[str, str] = {}
     is_away = False
-    for key in select_keys(summaries, rng):
+    for key in (keys := select_keys(summaries, rng)):
         try:
-            opened_here = open_positions(source.open(key), is_new[key], rng)
+            opened_here = open_positions(source.open(key), is_new[key], rng, len(keys))
         except ImageError as error:
             skipped[key] = str(error)
             is_away = is_away or isinstance(error, ImageUnavailableError)

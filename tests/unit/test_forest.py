@@ -14,11 +14,12 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from core.learners.forest import (
     FEWEST_PIXELS_PER_CLASS,
-    MOST_PIXELS,
-    SMALLEST_LEAF_PX,
+    PIXELS_AT_ONCE,
     Forest,
     draw_pixels,
+    from_sklearn,
     train_forest,
+    weigh_classes,
 )
 
 N_CLASSES = 4
@@ -39,9 +40,10 @@ def forest() -> Forest:
     return train_forest(*truth(1500), N_CLASSES, seed=7, n_trees=10)
 
 
-def test_probabilities_are_those_of_scikit_learn(forest: Forest) -> None:
+def test_probabilities_are_those_of_scikit_learn() -> None:
     rows, labels = truth(1500)
-    theirs = ExtraTreesClassifier(10, min_samples_leaf=SMALLEST_LEAF_PX, random_state=7).fit(rows, labels)
+    theirs = ExtraTreesClassifier(10, class_weight=weigh_classes(labels), random_state=7).fit(rows, labels)
+    forest = from_sklearn([tree.tree_ for tree in theirs.estimators_], theirs.classes_, N_CLASSES)
     asked = truth(3000, seed=1)[0]
     expected = np.zeros((len(asked), N_CLASSES))
     expected[:, theirs.classes_] = theirs.predict_proba(asked)
@@ -55,6 +57,32 @@ def test_a_value_on_a_threshold_goes_where_scikit_learn_sends_it() -> None:
     rows = np.array([[low], [high]] * 50, np.float32)
     forest = train_forest(rows, np.array([0, 1] * 50, np.uint8), 2, seed=0, n_trees=5)
     assert np.allclose(forest.probabilities(rows[:2]), [[1, 0], [0, 1]])
+
+
+def test_a_class_that_little_was_painted_of_is_found_where_values_overlap() -> None:
+    """One pixel in a hundred was painted of a class that fills half of the image."""
+
+    def draw(counts: list[int], seed: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        labels = np.repeat(np.array([0, 1], np.uint8), counts)
+        values = np.random.default_rng(seed).normal(3.0 * labels, 1.0)
+        return values[:, None].astype(np.float32), labels
+
+    rows, labels = draw([5000, 50], 0)
+    asked, truth = draw([2000, 2000], 1)
+    found = train_forest(rows, labels, 2, seed=0).probabilities(asked).argmax(1)
+    plain = ExtraTreesClassifier(32, min_samples_leaf=3, random_state=0).fit(rows, labels).predict(asked)
+    assert np.mean(found[truth == 1] == 1) > np.mean(plain[truth == 1] == 1) + 0.1
+    assert np.mean(found == truth) > np.mean(plain == truth) + 0.04
+
+
+def test_trees_see_more_pixels_together_than_one_group_of_them_has_time_for() -> None:
+    rows = np.arange(2 * PIXELS_AT_ONCE, dtype=np.float32)[:, None]
+    labels = (np.arange(len(rows)) % 2).astype(np.uint8)
+    few = train_forest(rows, labels, 2, seed=0, n_trees=1)
+    more = train_forest(rows, labels, 2, seed=0, n_trees=9)
+    assert len(np.unique(more.threshold)) > len(np.unique(few.threshold)) * 4
+    second = more.child[more.roots[8] :]
+    assert not np.array_equal(second[: len(few.child)] - more.roots[8], few.child[: len(second)])
 
 
 def test_the_same_seed_grows_the_same_trees(forest: Forest) -> None:
@@ -139,14 +167,14 @@ def test_labels_that_no_class_has_are_refused() -> None:
 
 
 def test_no_more_pixels_are_drawn_than_a_forest_may_learn_from() -> None:
-    labels = np.random.default_rng(0).integers(0, 3, 5 * MOST_PIXELS).astype(np.uint8)
+    labels = np.random.default_rng(0).integers(0, 3, 5 * PIXELS_AT_ONCE).astype(np.uint8)
     drawn = draw_pixels(labels, np.random.default_rng(1))
-    assert MOST_PIXELS - 3 <= len(drawn) <= MOST_PIXELS
+    assert PIXELS_AT_ONCE - 3 <= len(drawn) <= PIXELS_AT_ONCE
     assert len(np.unique(drawn)) == len(drawn)
 
 
 def test_a_rare_class_keeps_its_pixels() -> None:
-    labels = np.zeros(10 * MOST_PIXELS, np.uint8)
+    labels = np.zeros(10 * PIXELS_AT_ONCE, np.uint8)
     labels[:300], labels[1000 : 1000 + 2 * FEWEST_PIXELS_PER_CLASS] = 3, 2
     counts = np.bincount(labels[draw_pixels(labels, np.random.default_rng(1))])
     assert counts[3] == 300

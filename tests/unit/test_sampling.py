@@ -109,3 +109,16 @@ def test_object_areas_are_collected_over_images() -> None:
     opened = open_positions(_example(label_map), False, np.random.default_rng(0))
     assert collect_areas([opened, opened], schema)[1] == [4, 9, 4, 9]
     assert object_areas(label_map, schema)[1] == (4, 9)
+
+
+def test_of_few_images_more_painted_pixels_are_kept_for_the_learners_of_pixels_than_patch_centres() -> None:
+    label_map = np.zeros((300, 400), np.uint8)
+    label_map[:100] = 1
+    rng = np.random.default_rng(0)
+    alone = open_positions(_example(label_map), True, rng, n_images=1)
+    one_of_many = open_positions(_example(label_map), True, rng, n_images=64)
+    assert {c: len(at) for c, at in alone.painted.items()} == {0: 80_000, 1: 40_000}
+    assert {c: len(at) for c, at in alone.by_class.items()} == {0: POSITIONS_PER_KIND, 1: POSITIONS_PER_KIND}
+    assert {len(at) for at in one_of_many.painted.values()} == {POSITIONS_PER_KIND}
+    for c, at in alone.painted.items():
+        assert (label_map[at[:, 0], at[:, 1]] == c).all()
