@@ -111,6 +111,8 @@ def _stop_on_signals(server: BaseWSGIServer, stop: threading.Event) -> None:
         return
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            return  # asked twice: what wakes the loop may be closed already
         stop.set()
         server.pull_trigger()  # wake the loop
 

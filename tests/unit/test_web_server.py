@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -245,3 +248,14 @@ def test_a_small_limit_of_open_files_is_raised_or_heeded(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (512, 1024))
     assert server._allow_files(1000) == 768
     assert asked == [(1256, 4096), (1024, 1024)]
+
+
+def test_who_asks_twice_for_the_end_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, Callable[[int, None], None]] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    stop, woken = threading.Event(), iter([None])  # what wakes the loop is there once
+    server._stop_on_signals(SimpleNamespace(pull_trigger=lambda: next(woken)), stop)
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    handlers[signal.SIGINT](signal.SIGINT, None)
+    assert stop.is_set()
