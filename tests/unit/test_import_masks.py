@@ -267,7 +267,7 @@ def export_to(path: Path, *tasks: dict[str, Any]) -> None:
 def combined(task: dict[str, Any]) -> np.ndarray:
     """What the worker makes of all annotations of one person, as it gets them."""
     paintings = [parse_painting(one["result"], CONFIG, SHAPE) for one in task["annotations"]]
-    return combine_paintings(paintings, (), CONFIG.schema, [None] * len(paintings))[0]
+    return combine_paintings(paintings, (), CONFIG.schema, [None] * len(paintings)).label_map
 
 
 def test_all_annotations_of_an_export_come_in_and_the_newest_counts(images: Path, masks: Path) -> None:
