@@ -126,5 +126,8 @@ def half_of(device: torch.device) -> torch.dtype | None:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without it the format is a slow one."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Whether this processor multiplies tiles of bfloat16 (AMX).
+
+    AVX-512's products of bfloat16 alone are slower than float32 in our narrow layers, see decision 49.
+    """
+    return bool(torch.cpu._is_amx_tile_supported())

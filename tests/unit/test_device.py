@@ -49,6 +49,16 @@ def test_a_gpu_computes_in_bfloat16_only_where_it_has_it(
     assert half_of(CUDA) is half
 
 
+@pytest.mark.parametrize(("multiplies_tiles", "half"), [(True, torch.bfloat16), (False, None)])
+def test_a_processor_computes_in_bfloat16_only_where_it_multiplies_tiles_of_it(
+    monkeypatch: pytest.MonkeyPatch, multiplies_tiles: bool, half: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: multiplies_tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert half_of(CPU) is half
+    assert choose_compute("cpu").half is half
+
+
 def test_only_float16_scales_its_gradients() -> None:
     assert FLOAT16.scaler().is_enabled()
     assert not Compute(CPU, torch.bfloat16).scaler().is_enabled()
