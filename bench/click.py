@@ -18,13 +18,14 @@ import numpy as np
 
 from bench import BenchmarkResult, Goal, Options
 from bench.annotator import LabelledImage, PaintedImage, load_sets, paint
-from bench.click_answers import baseline, prompted
+from bench.click_answers import baseline, look_at, prompted
 from bench.click_dice import click_objects, dice_of, dice_table, learn, to_measurement
+from bench.click_limits import limits_of, limits_table
 from bench.click_prompts import Answer, click_and_correct, draw_box, flood_fill, grab_cut, overlap
 from bench.click_seconds import HandSeconds, by_size, hand_seconds, sizes_table
 from bench.domain_sets import MappedImage, load_domains
 from core.network.predict import Predictor
-from core.prompts.prompt import Prompt
+from core.prompts.prompt import Known, Prompt
 
 TAKES_ARGUMENTS = True
 
@@ -82,7 +83,11 @@ def run(options: Options) -> BenchmarkResult:
         rows=tuple(_row(one) for one in measurements),
         record={"settings": asdict(settings), "measurements": measurements, "learnt": learnt},
         goals=tuple(_goals(measurements)) if options.data and settings.split == "test" else (),
-        further=(sizes_table(measurements), *([dice_table(learnt)] if learnt else [])),
+        further=(
+            sizes_table(measurements),
+            *([limits_table(measurements)] if settings.after else []),
+            *([dice_table(learnt)] if learnt else []),
+        ),
         notes=() if options.data else ("Generated images: --data DIR measures on real ones.",),
     )
 
@@ -135,7 +140,7 @@ def _measure_set(
     methods: dict[str, Callable[[LabelledImage], Answer]] = {
         FLOOD: lambda one: baseline(one.image, flood_fill),
         GRABCUT: lambda one: baseline(one.image, grab_cut),
-        NO_MODEL: lambda one: prompted(one.image, None),
+        NO_MODEL: lambda one: prompted(*look_at(one.image, None)),
     }
     for name, open_image in methods.items():
         if settings.alone and name != NO_MODEL:
@@ -144,10 +149,21 @@ def _measure_set(
     models = {}
     for n_objects in settings.after:
         models[n_objects] = _learn(_paint(parts["pool"], n_objects, settings), settings)
-        found = _measure(targets, lambda one, p=models[n_objects]: prompted(one.image, p), settings.seed)  # type: ignore[misc]
-        yield {"with": f"{n_objects} objects", **found}
+        yield {"with": f"{n_objects} objects", **_measure_model(targets, models[n_objects], settings.seed)}
     if settings.dice:
         yield {"with": "clicked", "learnt": _compare(parts, models, settings)}
+
+
+def _measure_model(
+    targets: Sequence[tuple[LabelledImage, int]], predictor: Predictor, seed: int
+) -> dict[str, Any]:
+    known: dict[str, Known] = {}
+
+    def open_image(one: LabelledImage) -> Answer:
+        look, known[one.name] = look_at(one.image, predictor)
+        return prompted(look, known[one.name])
+
+    return {**_measure(targets, open_image, seed), "limits": limits_of(targets, known)}
 
 
 def _compare(
@@ -160,7 +176,7 @@ def _compare(
     clicked, hand, overlaps = click_objects(
         painted,
         parts["pool"],
-        lambda one: prompted(one.image, None if one.name in bare else models[first]),
+        lambda one: prompted(*look_at(one.image, None if one.name in bare else models[first])),
         N_CLICKS,
     )
     painted_dice = dice_of(models[last], parts["test"])

@@ -32,7 +32,7 @@ def click_and_correct(truth: Mask, answer: Answer, n_clicks: int) -> list[float]
     negative: tuple[tuple[float, float], ...] = ()
     found, scores = np.zeros_like(truth), []
     for _ in range(n_clicks):
-        missed, wrong = _deepest(truth & ~found), _deepest(found & ~truth)
+        missed, wrong = deepest(truth & ~found), deepest(found & ~truth)
         if missed[1] >= wrong[1]:
             positive += (missed[0],)
         else:
@@ -42,7 +42,7 @@ def click_and_correct(truth: Mask, answer: Answer, n_clicks: int) -> list[float]
     return scores
 
 
-def _deepest(mask: Mask) -> tuple[tuple[float, float], float]:
+def deepest(mask: Mask) -> tuple[tuple[float, float], float]:
     """The point of a mask farthest from its border, and how far that is."""
     distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     row, column = np.unravel_index(int(distance.argmax()), distance.shape)

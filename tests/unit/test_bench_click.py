@@ -10,10 +10,11 @@ import torch
 
 from bench import Options, click, click_dice
 from bench.annotator import BACKGROUND, OBJECT, LabelledImage, PaintedImage
+from bench.click_limits import limits_of
 from bench.click_prompts import click_and_correct, draw_box, flood_fill, grab_cut, overlap
 from bench.click_seconds import by_size, clicking_s, hand_seconds, painting_s
 from core.painting import Box, Mask
-from core.prompts.prompt import Prompt
+from core.prompts.prompt import Known, Prompt
 from core.schema import IGNORE_INDEX
 
 TRUTH = np.zeros((60, 60), bool)
@@ -103,9 +104,29 @@ def test_it_runs_on_drawn_images_with_a_model_and_without(monkeypatch: pytest.Mo
     ]
     assert all(0 <= score <= 1 for row in result.rows for score in row[3:7])
     assert not result.goals
+    limits = result.record["measurements"][-1]["limits"]
+    assert 0 <= limits["apart"] <= limits["threshold"] <= 1
+    assert [table.title for table in result.further][1:] == [
+        "Median IoU of what the model itself would answer",
+        "A round on painted objects, and one on the same objects clicked",
+    ]
     (learnt,) = result.record["learnt"]
     assert learnt["objects"] == 5
     assert all(0 <= value <= 1 for value in learnt["dice"].values())
+
+
+def test_what_limits_a_click_is_told_apart() -> None:
+    instances = np.zeros((60, 60), np.int32)
+    instances[20:40, 10:30], instances[20:40, 30:50] = 1, 2
+    sure = np.where(instances > 0, np.float16(0.9), np.float16(0.1))
+    sure[20:40, 10:16] = 0.3  # a part of the first object is found with a lower threshold alone
+    together = (sure > 0.5).astype(np.int32)  # and what is left of it was never parted from the second one
+    image = LabelledImage("a", np.zeros((60, 60, 1), np.uint8), instances)
+    limits = limits_of([(image, 1)], {"a": Known(sure, together)})
+    assert limits == {"seen": 1.0, "suggested": 0.35, "apart": 0.7, "threshold": 1.0}
+    assert limits_of([(image, 1)], {"a": Known()}) is None
+    nothing = Known(sure, np.zeros((60, 60), np.int32))
+    assert limits_of([(image, 1)], {"a": nothing}) == {**limits, "seen": 0.0, "suggested": 0.0}
 
 
 def test_a_clicked_object_is_kept_with_its_errors_and_one_that_clicks_do_not_find_is_painted() -> None:
