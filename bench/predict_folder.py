@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import cv2
@@ -28,7 +29,7 @@ from core.network.device import TORCH
 from core.network.inference import infer_logits, load_network
 from core.network.pixels import PixelStatistics
 from core.network.predict import FLIPS, sample_logits
-from core.network.unet import build_architecture, initial_weights, stride_of
+from core.network.unet import DEFAULT_WIDTHS, build_architecture, initial_weights, stride_of
 from core.schema import LabelSchema
 from core.synthetic import make_image
 from core.threads import torch_threads
@@ -122,7 +123,13 @@ class Course:
     show_default=True,
     help="Every so many-th image, all ways.",
 )
-def arguments(**given: int) -> dict[str, int]:
+@click.option(
+    "--widths",
+    default=",".join(map(str, DEFAULT_WIDTHS)),
+    show_default=True,
+    help="Of the network's levels; narrow ones show what memory does in less time.",
+)
+def arguments(**given: Any) -> dict[str, Any]:
     """Read this benchmark's own options."""
     return given
 
@@ -132,7 +139,7 @@ def run(options: Options) -> BenchmarkResult:
     if not isinstance(given, dict):
         raise SystemExit(0)
     with TemporaryDirectory() as place:
-        folder, model = Path(place) / "images", make_model(Path(place))
+        folder, model = Path(place) / "images", make_model(Path(place), read_widths(given["widths"]))
         draw_folder(folder, given["images"], given["size"])
         plain = Way(NETWORK, _ask_plainly(model, folder, given["threads"]))
         files, overlays = (
@@ -156,9 +163,21 @@ def go_through(files: Way, beside: Sequence[Way], course: Course, every: int) ->
         course.look(number + 1)
 
 
-def make_model(folder: Path) -> Path:
-    """The shipped network's size; what is bright is a nucleus, so there are objects to measure."""
-    architecture = build_architecture(1, 2)
+def read_widths(listed: str) -> tuple[int, ...]:
+    """Channels per level of the network.
+
+    >>> read_widths("2,4")
+    (2, 4)
+    """
+    try:
+        return tuple(int(width) for width in listed.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{listed!r}: whole numbers with commas between, as 32,64,128") from None
+
+
+def make_model(folder: Path, widths: tuple[int, ...] = DEFAULT_WIDTHS) -> Path:
+    """What is bright is a nucleus, so there are objects to measure."""
+    architecture = build_architecture(1, 2, widths)
     weights = initial_weights(architecture, np.random.default_rng(0))
     for name in ("unfold.weight", "unfold.bias", "detail.weight"):
         weights[name] = torch.zeros_like(weights[name])
@@ -213,7 +232,7 @@ def _predict(folder: Path, out: Path, model: Path, overlays: bool, n_threads: in
     return answer
 
 
-def report(ways: Sequence[Way], course: Course, given: dict[str, int]) -> BenchmarkResult:
+def report(ways: Sequence[Way], course: Course, given: dict[str, Any]) -> BenchmarkResult:
     plain, files, _ = ways
     share = files.images_per_cpu_s / plain.images_per_cpu_s
     return BenchmarkResult(
