@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from label_studio_sdk.converter.brush import decode_rle
+from loop_fakes import CREATED, make_bench
+from painted import LABEL_CONFIG, SIDE_PX, make_picture
+from PIL import Image
 from services import free_port
 
 from ml_backend.bootstrap import build_loop
@@ -33,7 +42,7 @@ pytestmark = [
     pytest.mark.skipif(VENV is None, reason="LABEL_STUDIO_ML_VENV names no environment of label-studio-ml 2"),
 ]
 
-STARTS_WITHIN_S = 120.0
+STARTS_WITHIN_S = ANSWERS_WITHIN_S = 120.0
 
 
 def load_recorded(name: str) -> dict[str, Any]:
@@ -41,15 +50,16 @@ def load_recorded(name: str) -> dict[str, Any]:
     return recorded
 
 
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of `label-studio-ml start`, run as its documents say, over a data folder of its own."""
-    folder, port = tmp_path_factory.mktemp("theirs"), free_port()
+@contextmanager
+def run_theirs(folder: Path, data_dir: Path) -> Iterator[httpx.Client]:
+    """A client of `label-studio-ml start`, run as its documents say, over a data folder."""
+    port = free_port()
     environment = os.environ | {
         "PATH": f"{VENV}/bin:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "DATA_DIR": str(folder / "data"),
+        "DATA_DIR": str(data_dir),
         "MODEL_DIR": str(folder / "notes"),
+        "PREDICT_DEADLINE_S": str(ANSWERS_WITHIN_S),
     }
     (folder / "notes").mkdir()
     command = f"{VENV}/bin/label-studio-ml"
@@ -61,12 +71,30 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
             start, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=ANSWERS_WITHIN_S) as client:
             _wait_until_healthy(client, server, folder / "log")
             yield client
     finally:
         os.killpg(server.pid, signal.SIGKILL)  # its command starts Python through a shell
         server.wait()
+
+
+@contextmanager
+def run_ours(data_dir: Path) -> Iterator[Any]:
+    """A client of our own server over a data folder, in this process."""
+    settings = Settings(data_dir=data_dir, predict_deadline_s=ANSWERS_WITHIN_S)
+    loop = build_loop(settings)
+    try:
+        yield create_app(loop, settings).test_client()
+    finally:
+        loop.parts.database.close()
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("theirs")
+    with run_theirs(folder, folder / "data") as client:
+        yield client
 
 
 def _wait_until_healthy(client: httpx.Client, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -87,10 +115,8 @@ def _is_healthy(client: httpx.Client) -> bool:
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    settings = Settings(data_dir=tmp_path_factory.mktemp("ours"))
-    loop = build_loop(settings)
-    yield create_app(loop, settings).test_client()
-    loop.parts.database.close()
+    with run_ours(tmp_path_factory.mktemp("ours")) as client:
+        yield client
 
 
 def replay(ours: Any, theirs: httpx.Client, name: str) -> tuple[Any, Any]:
@@ -126,3 +152,68 @@ def test_a_recorded_event_is_recorded_by_both(ours: Any, theirs: httpx.Client, n
     replay(ours, theirs, "setup")
     (status, answer), other = replay(ours, theirs, f"webhook_{name}")
     assert other == (status, {"result": answer, "status": "ok"})
+
+
+def test_a_trained_model_says_the_same_through_both(tmp_path: Path) -> None:
+    data = train_once(tmp_path / "data")
+    shutil.copytree(data, tmp_path / "copy")  # neither finds what the other has answered
+    body = {
+        "tasks": [drawn_task(task_id) for task_id in (1, 7)],  # painted, and never seen before
+        "project": f"1.{CREATED}",
+        "label_config": LABEL_CONFIG,
+        "params": {},
+    }
+    with run_ours(data) as ours, run_theirs(tmp_path, tmp_path / "copy") as theirs:
+        one, other = ours.post("/predict", json=body), theirs.post("/predict", json=body)
+    assert one.status_code == other.status_code == 200
+    answers, same = one.json["results"], other.json()["results"]
+    assert [(found["model_version"], found["score"]) for found in same] == [
+        (found["model_version"], found["score"]) for found in answers
+    ]
+    assert all(found["model_version"].startswith("r0001-") for found in answers)
+    for found, alike in zip(answers, same, strict=True):
+        assert masks_of(found)
+        assert masks_of(alike) == masks_of(found)
+        assert [without_id(entry) for entry in alike["result"]] == [
+            without_id(entry) for entry in found["result"]
+        ]
+
+
+def train_once(folder: Path) -> Path:
+    """A data folder whose project 1 has a model of one round on two painted images."""
+    bench = make_bench(folder)
+    bench.submit(1, 2)
+    bench.loop.build_truth(1)
+    bench.loop.run_round(1)
+    bench.close()
+    return folder
+
+
+def drawn_task(task_id: int) -> dict[str, Any]:
+    """A task that holds its image, so that both servers can open it."""
+    file = io.BytesIO()
+    Image.fromarray(make_picture(task_id)[0][..., 0]).save(file, format="PNG")
+    return {
+        "id": task_id,
+        "data": {"image": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"},
+    }
+
+
+def masks_of(found: dict[str, Any]) -> list[tuple[str, bytes]]:
+    """The class and the pixels of each region of the brush, by Label Studio's own decoder."""
+    return [
+        (entry["value"]["brushlabels"][0], pixels_of(entry["value"]["rle"]))
+        for entry in found["result"]
+        if entry["type"] == "brushlabels"
+    ]
+
+
+def pixels_of(rle: list[int]) -> bytes:
+    alpha = decode_rle(rle).reshape(SIDE_PX, SIDE_PX, 4)[..., 3]
+    assert np.any(alpha)
+    return alpha.tobytes()
+
+
+def without_id(entry: dict[str, Any]) -> dict[str, Any]:
+    """Regions get new names with each answer; all else is compared."""
+    return {**entry, "id": ""}
