@@ -39,6 +39,9 @@ TROUBLE_LOOK_S = 30.0
 
 FREE_INTERRUPTIONS, FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 1, 4.0, 60.0
 """A round that is interrupted is repeated at once, and then ever more slowly; asking for one starts anew."""
+LONGEST_AWAY_S = 300.0
+"""The longest pause while Label Studio does not answer and no annotated image can be had without it. When it
+answers again, which is asked every half minute, the shorter ones hold."""
 JITTER = 0.2
 """Pauses of projects differ by up to this share: one cause that interrupted them all ends for all at once."""
 
@@ -197,13 +200,18 @@ def find_repeat(connection: Connection, project: Project, now: float) -> Repeat 
     before = rounds.list_interrupted(connection, project.project_id, project.train_requests)
     if not before:
         return None
-    n_paused = len(before) - 1 - FREE_INTERRUPTIONS
-    pause_s = min(FIRST_BACKOFF_S * 2**n_paused, LONGEST_BACKOFF_S) if n_paused >= 0 else 0.0
+    tries = rounds.count_interrupted(connection, project.project_id, project.train_requests)
+    n_paused = tries - 1 - FREE_INTERRUPTIONS
+    is_away = before[0].trouble == "images" and health.has_trouble(
+        connection, project.project_id, health.UNREACHED
+    )
+    longest_s = LONGEST_AWAY_S if is_away else LONGEST_BACKOFF_S
+    pause_s = min(FIRST_BACKOFF_S * 2.0 ** min(n_paused, 30), longest_s) if n_paused >= 0 else 0.0
     # By the project and the try, because all workers must agree on it.
     pause_s *= random.Random(f"{project.folder} {n_paused}").uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
     spent_s = now - (before[0].finished_at or 0.0)
     left_s = pause_s - spent_s if 0 <= spent_s < pause_s else 0.0
-    return Repeat(before[0].error or "its worker went away", len(before), left_s)
+    return Repeat(before[0].error or "its worker went away", tries, left_s)
 
 
 def _has_no_readable_model(connection: Connection, project: Project) -> bool:
@@ -218,6 +226,8 @@ def _is_draft_due(
     connection: Connection, project: Project, schema: LabelSchema, settings: Settings, now: float
 ) -> bool:
     """Whether a draft should bridge the time until the round that people pause for."""
+    if _is_backing_off(connection, project, now):
+        return False
     if not tasks.has_unsettled(connection, project.project_id, project.attempted_seq):
         return False
     if not assess_project(connection, project, schema, settings).ready:

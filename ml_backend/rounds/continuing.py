@@ -34,7 +34,8 @@ WORTH_S = 10.0
 """A continuation that gives way earlier has learnt nothing that is worth a new version."""
 
 MAX_BROKEN_OFF = 2
-"""Drafts before one round, and continuations over one truth, that were killed, before nobody tries again."""
+"""Drafts before one round, however often it is repeated, and continuations over one truth, that were killed,
+before nobody tries again."""
 
 ROUNDS_BACK = 30
 """Rows that are read: more than the continuations over one truth."""
@@ -68,7 +69,13 @@ def is_draft_due(
     listed = rounds.list_rounds(connection, project.project_id, ROUNDS_BACK)
     if listed and _state_of(listed[0], now) == "running":
         return False
-    tried = [_state_of(one, now) for one in takewhile(lambda one: one.kind == "draft", listed)]
+
+    def is_before_the_round(stored: StoredRound) -> bool:
+        is_repeated = stored.kind == "round" and _state_of(stored, now) == "interrupted"
+        return stored.kind == "draft" or is_repeated
+
+    before = takewhile(is_before_the_round, listed)
+    tried = [_state_of(one, now) for one in before if one.kind == "draft"]
     if tried.count("interrupted") < len(tried) or len(tried) >= MAX_BROKEN_OFF:
         return False
     model = models.find_model(connection, project.project_id, project.current_version)

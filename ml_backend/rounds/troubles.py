@@ -15,6 +15,7 @@ from core.errors import (
     BrushloopError,
     DeviceError,
     EncoderError,
+    ImageUnavailableError,
     MachineError,
     OutOfMemoryError,
     RoundCancelledError,
@@ -63,6 +64,8 @@ def judge(error: BaseException, *, is_cancelled: bool = False) -> Ending:
         return Ending("interrupted", str(error) or "memory ran out", "memory")
     if isinstance(error, OF_TRUTH_OR_SETUP):
         return Ending("failed", str(error))
+    if isinstance(error, ImageUnavailableError):
+        return Ending("interrupted", str(error), "images")
     return Ending("interrupted", describe(error), "machine")
 
 
@@ -89,4 +92,6 @@ def to_error(ending: Ending) -> BrushloopError:
     """The ending of another process as an error that `judge` gives the same ending for."""
     if ending.trouble == "memory":
         return OutOfMemoryError(ending.cause)
+    if ending.trouble == "images":
+        return ImageUnavailableError(ending.cause)
     return TrainingError(ending.cause) if ending.state == "failed" else MachineError(ending.cause)

@@ -19,14 +19,15 @@ from ml_backend.moments import to_iso
 from ml_backend.storage import tables
 
 RoundState = Literal["running", "done", "failed", "cancelled", "interrupted"]
-Trouble = Literal["machine", "memory"]
-"""What interrupted a round: something that may pass, or memory, for which the next one takes less."""
+Trouble = Literal["machine", "memory", "images"]
+"""What interrupted a round: something that may pass; memory, for which the next one takes less; or that no
+annotated image could be had."""
 
 RoundKind = Literal["draft", "round", "continuation"]
 """A draft comes before a round and accounts for nothing; a continuation goes on over the same truth."""
 
 MAX_ROUNDS_BACK = 20
-"""Rounds that are read to count interruptions in a row."""
+"""Interrupted rounds that are read; how many there are is counted apart."""
 
 REPORTS_KEPT = 500
 """Rounds whose reports are kept, some kB each: what a long project shows is how it went of late."""
@@ -220,16 +221,31 @@ def count_outcomes(connection: Connection, project_id: int) -> dict[str, int]:
 def list_interrupted(
     connection: Connection, project_id: int, requests: int, before: int | None = None
 ) -> list[StoredRound]:
-    """Rounds in a row that were interrupted since somebody last asked for one; newest first.
+    """Rounds in a row that were interrupted since somebody last asked for one; the newest ones, newest first.
 
-    They end with the newest one, or with the one before the number `before`.
+    They end with the newest one, or with the one before the number `before`. Drafts before them account for
+    nothing, and do not count.
     """
 
     def is_one(stored: StoredRound) -> bool:
-        return stored.kind == "round" and stored.state == "interrupted" and stored.requests == requests
+        return stored.state == "interrupted" and stored.requests == requests
 
-    newest = list_rounds(connection, project_id, MAX_ROUNDS_BACK)
-    return list(takewhile(is_one, (s for s in newest if before is None or s.number < before)))
+    r = tables.rounds.c
+    query = sa.select(*_COLUMNS).where(r.project_id == project_id, r.kind == "round")
+    if before is not None:
+        query = query.where(r.number < before)
+    newest = connection.execute(query.order_by(r.number.desc()).limit(MAX_ROUNDS_BACK))
+    return list(takewhile(is_one, (StoredRound(*row) for row in newest)))
+
+
+def count_interrupted(connection: Connection, project_id: int, requests: int) -> int:
+    """How many such rounds there are in all."""
+    r = tables.rounds.c
+    of_project = sa.and_(r.project_id == project_id, r.kind == "round")
+    is_one = sa.and_(r.state == "interrupted", r.requests == requests)
+    last_other = sa.select(sa.func.coalesce(sa.func.max(r.number), 0)).where(of_project, ~is_one)
+    query = sa.select(sa.func.count()).where(of_project, r.number > last_other.scalar_subquery())
+    return int(connection.execute(query).scalar_one())
 
 
 def is_done(connection: Connection, project_id: int, number: int, model_version: str | None) -> bool:

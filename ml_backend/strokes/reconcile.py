@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 STATUS_NOT_FOUND = 404
 DOUBT_S, DOUBT_ALL_S = 60.0, 24 * 3600.0
 """So long must listings have left a task out before it is dropped; and where they leave out all there are."""
-TROUBLE = "reconcile"
 LISTING_CHUNK = 500
 """Tasks whose existence is noted in one transaction, so that webhooks never wait long."""
 
@@ -93,7 +92,9 @@ def _note_problem(parts: Parts, project: Project, found: Reconciled) -> Reconcil
     with parts.database.write() as connection:
         if find_project(connection, project.project_id) is None:
             return found
-        is_news = health.note_trouble(connection, project.project_id, TROUBLE, found.problem, parts.clock())
+        is_news = health.note_trouble(
+            connection, project.project_id, health.UNREACHED, found.problem, parts.clock()
+        )
         if not found.problem and not predictions.count_due_pushes(connection, project.project_id, math.inf):
             # Nothing is left that another push could show to work again.
             health.note_trouble(connection, project.project_id, "push", None, parts.clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from core.errors import (
     NonFiniteLossError,
     OutOfMemoryError,
 )
-from ml_backend.due import find_due
-from ml_backend.rounds import publishing
+from ml_backend.due import JobKind, find_due
+from ml_backend.rounds import publishing, troubles
 from ml_backend.storage.projects import get_project
 
 LOCKED = OperationalError("UPDATE", {}, Exception("database is locked"))
@@ -42,10 +43,13 @@ def raising(error: BaseException) -> Callable[[], None]:
     return fail
 
 
-def is_round_due(bench: Bench) -> bool:
+def list_due(bench: Bench) -> list[JobKind]:
     with bench.parts.database.read() as connection:
-        project = get_project(connection, 1)
-        return "round" in find_due(connection, project, bench.parts.settings, bench.clock())
+        return find_due(connection, get_project(connection, 1), bench.parts.settings, bench.clock())
+
+
+def is_round_due(bench: Bench) -> bool:
+    return "round" in list_due(bench)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +119,78 @@ def test_pauses_grow_to_a_minute_and_differ_between_projects(bench: Bench) -> No
     assert waits[0] <= 3 <= waits[2] < waits[4]
     assert 45 <= max(waits) <= 75
     assert len(set(waits[-4:])) > 1
+
+
+def list_tries(bench: Bench, seconds: int, look_s: int = 10) -> list[tuple[float, str]]:
+    """When drafts and rounds were due and run, by a worker that looks so often."""
+    run = {
+        "draft": bench.loop.run_draft, "round": bench.loop.run_round, "build": bench.loop.build_truth,
+        "reconcile": bench.loop.reconcile,
+    }  # fmt: skip
+    began, tried = bench.clock.now, []
+    while bench.clock.now < began + seconds:
+        for kind in list_due(bench):
+            if kind in run:
+                run[kind](1)
+                tried.append((bench.clock.now - began, kind))
+        bench.clock.now += look_s
+    return [(at, kind) for at, kind in tried if kind in ("draft", "round")]
+
+
+def test_before_the_first_model_no_drafts_come_with_each_repetition(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, draft_s=3.0)
+    bench.submit(1)
+    bench.trainer.during = raising(FULL)
+    tried = list_tries(bench, 300, look_s=4)
+    assert [kind for _, kind in tried[:3]] == ["draft", "draft", "round"]
+    assert {kind for _, kind in tried[3:]} == {"round"}
+    assert len(tried) <= 15
+    assert f"interrupted {len(tried) - 2} times" in bench.status()["last_error"]
+    bench.close()
+
+
+def test_while_label_studio_and_images_are_away_pauses_grow_to_minutes_and_end_when_it_answers(
+    bench: Bench,
+) -> None:
+    bench.submit(1)
+    bench.loop.build_truth(1)
+    bench.server.is_down = True
+    bench.images.away = {1}
+    tried = [at for at, _ in list_tries(bench, 3600)]
+    pauses = [later - at for at, later in pairwise(tried)]
+    assert max(pauses[:4]) < 60
+    assert 240 <= min(pauses[9:]) <= max(pauses) <= 370
+    assert f"interrupted {len(tried)} times" in bench.status()["last_error"]
+    assert "is tried again in about" in bench.status()["last_error"]
+    bench.clock.now += 61
+    assert not is_round_due(bench)
+    bench.server.is_down = False
+    bench.images.away = set()
+    assert list_tries(bench, 35)
+    assert bench.status()["annotations"] == {"received": 1, "trained": 1, "pending": 0}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL,
+        OutOfMemoryError("memory ran out"),
+        ImageUnavailableError("away"),
+        NonFiniteLossError("no number"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_ended_a_training_process_is_judged_alike_by_its_worker(error: Exception) -> None:
+    ending = troubles.judge(error)
+    assert troubles.judge(troubles.to_error(ending)) == ending
+
+
+def test_all_interruptions_are_counted_however_many_they_are(bench: Bench) -> None:
+    bench.submit(1)
+    bench.trainer.during = raising(FULL)
+    tried = list_tries(bench, 1800)
+    assert len(tried) > 25
+    assert f"interrupted {len(tried)} times" in bench.status()["last_error"]
 
 
 @pytest.mark.parametrize("trouble", [LOCKED, FULL], ids=["locked", "full"])
