@@ -21,6 +21,7 @@ from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads, mark_children
 from ml_backend.due import JobKind, find_due
+from ml_backend.failing_jobs import LOOK, PREFIX, FailingJobs
 from ml_backend.jobs import Queue, list_errors
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
@@ -79,6 +80,7 @@ class Worker:
     def __init__(self, loop: LearningLoop, stop: threading.Event) -> None:
         self._loop, self._stop = loop, stop
         self._trouble: str | None = None
+        self._failing = FailingJobs(loop.parts, LOST_AFTER_S)
         self._has_begun = False
         self._unclear: deque[tuple[int, JobKind]] = deque()  # jobs that the database kept from ending
         self._turn, self._turns = count(1), {}  # type: count[int], dict[int, int]
@@ -111,6 +113,7 @@ class Worker:
         with self._loop.parts.database.write() as connection:
             # What a predecessor took and never did would wait until it counts as lost.
             wakeups.clear(connection)
+            health.drop_troubles(connection, PREFIX)
             for project in list_projects(connection):
                 update_project(connection, project.project_id, reconciled_at=None)
         self._has_begun = True
@@ -126,7 +129,9 @@ class Worker:
             while self._unclear:
                 self._clear(*self._unclear[0])
                 self._unclear.popleft()
-            for project_id, kind in self._take_turns(self._list_due()):
+            due = self._list_due()
+            self._failing.end_others(set(due))
+            for project_id, kind in self._take_turns(due):
                 if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
                     self.queue.send(kind, project_id)
                     self._turns[project_id] = next(self._turn)
@@ -165,14 +170,29 @@ class Worker:
 
     def _list_due(self) -> list[tuple[int, JobKind]]:
         parts = self._loop.parts
+        due: list[tuple[int, JobKind]] = []
+        broken: list[tuple[int, Exception]] = []
         with parts.database.read() as connection:
-            return [
-                (project.project_id, kind)
-                for project in list_projects(connection)
-                for kind in find_due(connection, project, parts.settings, parts.clock())
+            for project in list_projects(connection):
+                if self._failing.rests(project.project_id, LOOK):
+                    continue
+                try:
+                    kinds = find_due(connection, project, parts.settings, parts.clock())
+                except AWAY:
+                    raise
+                except Exception as error:
+                    # A row that nobody can read, say: it is no reason to leave the other projects alone.
+                    broken.append((project.project_id, error))
+                    continue
                 # While a round runs, the next one would only fill the lane.
-                if kind not in LEADING or self._is_free(project)
-            ]
+                due += [
+                    (project.project_id, kind)
+                    for kind in kinds
+                    if kind not in LEADING or self._is_free(project)
+                ]
+        for project_id, error in broken:
+            self._failing.note(project_id, LOOK, error)
+        return due
 
     def _is_free(self, project: Project) -> bool:
         parts = self._loop.parts
@@ -209,9 +229,9 @@ class Worker:
             except (OperationalError, InterfaceError) as error:
                 # As soon as the database answers again, the job is due: nothing was wrong with it.
                 log.warning("postpone_job kind=%s project=%d cause=%s", kind, project_id, describe(error))
-            except Exception:
+            except Exception as error:
                 # Whatever it is, the other projects go on; the job is due again, and its wake-up delays it.
-                log.exception("fail_job kind=%s project=%d", kind, project_id)
+                self._failing.note(project_id, kind, error)
                 return
             self._end(project_id, kind)
 
@@ -220,6 +240,7 @@ class Worker:
     def _end(self, project_id: int, kind: JobKind) -> None:
         try:
             self._clear(project_id, kind)
+            self._failing.end(project_id, kind)
         except SQLAlchemyError:
             self._unclear.append((project_id, kind))  # for the first tick that finds the database
 

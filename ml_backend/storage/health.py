@@ -42,6 +42,12 @@ def note_trouble(connection: Connection, project_id: int, kind: str, message: st
     return noted != message
 
 
+def drop_troubles(connection: Connection, prefix: str) -> None:
+    """Forget the troubles whose kind begins so, of all projects: whoever meets them says them anew."""
+    t = tables.troubles
+    connection.execute(sa.delete(t).where(t.c.kind.startswith(prefix, autoescape=True)))
+
+
 def has_trouble(connection: Connection, project_id: int, kind: str) -> bool:
     """Whether something of this kind does not work now."""
     t = tables.troubles.c

@@ -24,6 +24,14 @@ def take(connection: Connection, project_id: int, kind: str, now: float, lost_af
     return connection.execute(taken).rowcount == 1
 
 
+def delay(connection: Connection, project_id: int, kind: str, sent_at: float) -> None:
+    """A job failed: it is due again when it counts as lost, as if it had been sent at that moment."""
+    w = tables.wakeups
+    insert_or_ignore(connection, w, [{"project_id": project_id, "kind": kind, "sent_at": sent_at}])
+    mine = sa.and_(w.c.project_id == project_id, w.c.kind == kind)
+    connection.execute(sa.update(w).where(mine).values(sent_at=sent_at))
+
+
 def clear(connection: Connection, project_id: int | None = None, kind: str | None = None) -> None:
     """The job has arrived; without arguments, forget all that were sent."""
     w = tables.wakeups

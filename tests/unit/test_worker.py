@@ -1,7 +1,8 @@
-"""The worker's jobs while the database is away: told in one line, and due again as soon as it is back."""
+"""The worker's jobs while something is away: told once, and due again as soon as it is back."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 from loop_fakes import Bench, make_bench
+from painted import LABEL_CONFIG
 from sqlalchemy.exc import OperationalError
 
-from ml_backend.storage import wakeups
+from ml_backend.failing_jobs import FailingJobs
+from ml_backend.storage import health, wakeups
 from ml_backend.storage.projects import update_project
 from ml_backend.worker import LOST_AFTER_S, Worker
 
@@ -109,3 +112,76 @@ def test_projects_take_turns_where_those_before_them_are_always_due(bench, worke
         ticks.append(number)
         worker.tick()
     assert sent == [1, 2, 3, 1, 2, 3]
+
+
+def look(worker: Worker) -> None:
+    worker._next_tick = 0.0
+    worker.tick()
+
+
+def test_a_job_that_fails_is_said_and_tried_again_with_growing_pauses(bench, worker, caplog, monkeypatch):
+    sent: list[str] = []
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+
+    def fail(project_id: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pauses = []
+    for _ in range(7):
+        while "build" not in sent:
+            bench.clock.now += 1
+            look(worker)
+        worker._job("build", fail)(1)
+        sent.clear()
+        began = bench.clock.now
+        while "build" not in sent:
+            bench.clock.now += 1
+            look(worker)
+        pauses.append(bench.clock.now - began)
+    assert pytest.approx(pauses, abs=2) == [5, 9, 17, 33, 61, 61, 61]
+    assert sum(bool(record.exc_info) for record in caplog.records) == 1
+    with bench.parts.database.write() as connection:
+        health.note_worker(connection, bench.parts.owner, bench.clock())
+    assert "Label maps could not be built: the disk is full" in bench.status()["last_error"]
+    worker._job("build", bench.loop.build_truth)(1)
+    assert bench.status()["last_error"] is None
+
+
+def test_what_failed_and_is_due_no_more_is_said_no_more(bench, worker, monkeypatch):
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: None)
+    now = [0.0]
+    worker._failing = FailingJobs(bench.parts, LOST_AFTER_S, lambda: now[0])
+    look(worker)
+    worker._failing.note(1, "rank", ValueError("no number"))
+    look(worker)
+    with bench.parts.database.read() as connection:
+        (said,) = health.list_troubles(connection, 1)
+    assert said.startswith("Scores could not be ranked: an unexpected failure (ValueError)")
+    now[0] += 5
+    look(worker)
+    with bench.parts.database.read() as connection:
+        assert health.list_troubles(connection, 1) == []
+
+
+def test_a_project_whose_rows_cannot_be_read_leaves_the_others_alone(bench, worker, monkeypatch):
+    sent: list[tuple[int, str]] = []
+    now = [0.0]
+    worker._failing = FailingJobs(bench.parts, LOST_AFTER_S, lambda: now[0])
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append((project_id, kind)))
+    bench.loop.connect(2, "1", LABEL_CONFIG, "http://label-studio", "token")
+    with bench.parts.database.write() as connection:
+        update_project(connection, 1, reconciled_at=bench.clock())
+        connection.exec_driver_sql("UPDATE tasks SET data = '{\"image' WHERE project_id = 1")
+    look(worker)
+    assert (2, "reconcile") in sent
+    assert 1 not in [project_id for project_id, _ in sent]
+    with bench.parts.database.read() as connection:
+        (said,) = health.list_troubles(connection, 1)
+    assert said.startswith("What is due could not be found out: an unexpected failure (JSONDecodeError)")
+    with bench.parts.database.write() as connection:
+        connection.exec_driver_sql("UPDATE tasks SET data = '{}' WHERE project_id = 1")
+    now[0] += 5
+    look(worker)
+    assert (1, "build") in sent
+    with bench.parts.database.read() as connection:
+        assert health.list_troubles(connection, 1) == []
