@@ -274,13 +274,15 @@ def postpone_pushes(
     task_ids: Sequence[int],
     owner: str,
     due_at: float,
-    max_attempts: int,
+    max_attempts: int | None,
 ) -> None:
-    """Try these again later, and give up on those that were tried too often."""
+    """Try these again later, and give up on those that were tried too often; None: nothing was tried."""
     p = tables.pushes
     mine = _mine(project_id, task_ids, owner)
-    connection.execute(sa.delete(p).where(mine, _count_attempts() + 1 >= max_attempts))
-    later = {"due_at": due_at, "attempts": _count_attempts() + 1, "leased_by": None, "leased_until": None}
+    if max_attempts is not None:
+        connection.execute(sa.delete(p).where(mine, _count_attempts() + 1 >= max_attempts))
+    n_tried = _count_attempts() + (max_attempts is not None)
+    later = {"due_at": due_at, "attempts": n_tried, "leased_by": None, "leased_until": None}
     connection.execute(sa.update(p).where(mine).values(**later))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.errors import LabelStudioError
+from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
 from ml_backend.ports import HeldPrediction, LabelStudio, TaskRecord
 from ml_backend.rounds.lease import list_gone
@@ -31,11 +31,30 @@ TROUBLE = "push"
 PUSH_BATCH = 10
 """Tasks whose predictions are listed in one call: Label Studio sends the whole masks along."""
 PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
+HELD_AT_ONCE = 10_000
+OF_CONTENT = (400, 409, 413, 422)
+"""Refusals of what was sent; others are of the credential, the project or the server."""
 LEASE_S = 300.0
 """For a batch, with time to compute it; a worker that died on this machine is noticed at once."""
 MAX_PASSES = 3
 """Times that a batch is compared: what Label Studio stored by itself meanwhile shows in the next one."""
 SCORE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of the tasks of one batch.
+
+    However long Label Studio is away, nothing is given up for that: tries are counted of those that `failed`,
+    because no answer can be computed, or Label Studio refuses it. Those that are `held` were not tried.
+    """
+
+    done: Sequence[int]
+    failed: Collection[int] = ()
+    held: Collection[int] = ()
+    n_sent: int = 0
+    problem: str | None = None
+    is_away: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,14 @@ def find_difference(
     )
 
 
+def _judge(error: LabelStudioError, ids: Sequence[int], unanswered: Collection[int]) -> _Outcome:
+    """How much of the batch arrived is not known; sending it again changes nothing that is there."""
+    problem = f"predictions could not be sent to Label Studio: {error}"
+    if isinstance(error, LabelStudioRefusedError) and error.status in OF_CONTENT:
+        return _Outcome((), failed={*unanswered, *ids}, problem=problem)
+    return _Outcome((), failed=unanswered, held=ids, problem=problem, is_away=True)
+
+
 class Pusher:
     """Sends the predictions that are due."""
 
@@ -88,42 +115,56 @@ class Pusher:
             leased = self._lease(project.project_id)
             if not leased:
                 break
-            n_sent += self._push_batch(project.project_id, leased)
+            outcome = self._push_batch(project.project_id, leased)
+            n_sent += outcome.n_sent
+            if outcome.is_away:
+                self._hold(project.project_id)
+                break
         return n_sent
 
-    def _lease(self, project_id: int) -> list[DuePush]:
+    def _lease(self, project_id: int, limit: int = PUSH_BATCH) -> list[DuePush]:
         parts, now = self._parts, self._parts.clock()
         with parts.database.write() as connection:
             gone = list_gone(connection, tables.pushes, project_id, now)
             return predictions.lease_pushes(
-                connection, project_id, parts.owner, now, now + LEASE_S, gone, PUSH_BATCH
+                connection, project_id, parts.owner, now, now + LEASE_S, gone, limit
             )
 
-    def _push_batch(self, project_id: int, leased: Sequence[DuePush]) -> int:
+    def _hold(self, project_id: int) -> None:
+        """Nothing can be sent now: one call after each pause is enough to see when that is over."""
+        ids = [push.task_id for push in self._lease(project_id, HELD_AT_ONCE)]
+        retry_at = self._parts.clock() + PUSH_RETRY_S
+        with self._parts.database.write() as connection:
+            predictions.postpone_pushes(connection, project_id, ids, self._parts.owner, retry_at, None)
+
+    def _push_batch(self, project_id: int, leased: Sequence[DuePush]) -> _Outcome:
         """Send what the tasks of one batch need, and note what is done."""
         unanswered = self._answer_open(project_id, [push.task_id for push in leased if push.is_open])
         ids = [push.task_id for push in leased if push.task_id not in unanswered]
-        n_sent, problem = 0, None
         try:
-            with self._parts.database.read() as connection:
-                project = get_project(connection, project_id)
-                ours = models.list_known_versions(connection, project_id)
-            n_sent = self._converge(self._parts.label_studio(project), project, ids, ours) if ids else 0
+            n_sent, unlisted = self._converge(project_id, ids) if ids else (0, [])
+            outcome = _Outcome(ids, failed=unanswered, held=unlisted, n_sent=n_sent)
         except LabelStudioError as error:
-            log.warning("postpone_push project=%d tasks=%d cause=%s", project_id, len(ids), error)
-            problem = f"predictions could not be sent to Label Studio: {error}"
-            # How much of the batch arrived is not known; sending it again changes nothing that is there.
-            unanswered, ids = {*unanswered, *ids}, []
+            outcome = _judge(error, ids, unanswered)
+        self._note(project_id, outcome)
+        return outcome
+
+    def _note(self, project_id: int, outcome: _Outcome) -> None:
+        """What arrived is due no more; all else is due again after a pause."""
+        owner, now, problem = self._parts.owner, self._parts.clock(), outcome.problem
+        retry_at, is_news = now + PUSH_RETRY_S, False
         with self._parts.database.write() as connection:
-            owner, retry_at = self._parts.owner, self._parts.clock() + PUSH_RETRY_S
-            if problem or ids:
-                health.note_trouble(connection, project_id, TROUBLE, problem, self._parts.clock())
-            predictions.clear_pushes(connection, project_id, ids, owner)
-            predictions.postpone_pushes(
-                connection, project_id, sorted(unanswered), owner, retry_at, MAX_PUSH_ATTEMPTS
-            )
-        log.info("push project=%d sent=%d later=%d", project_id, n_sent, len(unanswered))
-        return n_sent
+            if problem or outcome.done:
+                is_news = health.note_trouble(connection, project_id, TROUBLE, problem, now)
+            # One strange listing proves nothing: what is gone goes when reconciliation is sure of it.
+            held = [i for i in outcome.held if tasks.find_task(connection, project_id, i)]
+            predictions.postpone_pushes(connection, project_id, held, owner, retry_at, None)
+            predictions.clear_pushes(connection, project_id, [*outcome.done, *outcome.held], owner)
+            failed = sorted(outcome.failed)
+            predictions.postpone_pushes(connection, project_id, failed, owner, retry_at, MAX_PUSH_ATTEMPTS)
+        if problem and is_news:
+            log.warning("postpone_push project=%d cause=%s", project_id, problem)
+        log.info("push project=%d sent=%d later=%d", project_id, outcome.n_sent, len(failed) + len(held))
 
     def _answer_open(self, project_id: int, task_ids: Sequence[int]) -> set[int]:
         """Compute what a deadline cut off; returns the tasks that have no answer yet."""
@@ -137,28 +178,34 @@ class Pusher:
         answers = self._suggester.suggest(project_id, opened, None, deadline)
         return {task.task_id for task, answer in zip(opened, answers, strict=True) if answer is None}
 
-    def _converge(
-        self, server: LabelStudio, project: Project, task_ids: Sequence[int], ours: Collection[str]
-    ) -> int:
-        """List, send the difference, and list again what was created."""
+    def _converge(self, project_id: int, task_ids: Sequence[int]) -> tuple[int, list[int]]:
+        """List, send the difference, and list again what was created.
+
+        Returns how many were sent, and the tasks that are not listed.
+        """
         with self._parts.database.read() as connection:
-            stored = {i: predictions.find_stored(connection, project.project_id, i) for i in task_ids}
+            project = get_project(connection, project_id)
+            ours = models.list_known_versions(connection, project_id)
+            stored = {i: predictions.find_stored(connection, project_id, i) for i in task_ids}
+        server = self._parts.label_studio(project)
         # What an older version answered is not sent any more.
         wanted = {
             i: p if p and p["model_version"] == project.current_version else None for i, p in stored.items()
         }
         n_sent, unsure = 0, list(task_ids)
+        unlisted: list[int] = []
         for _ in range(MAX_PASSES):
             held = server.list_predictions(project.project_id, unsure)
-            # A task that the listing leaves out is gone from Label Studio: nothing is to be sent for it.
+            # A task that the listing leaves out seems to be gone: nothing is to be sent for it now.
+            unlisted += [i for i in unsure if i not in held]
             needs = {i: find_difference(wanted[i], held[i], ours) for i in unsure if i in held}
             # Only what was created is listed again: `/predict` may have stored another one meanwhile.
             unsure = [task_id for task_id, need in needs.items() if need.create]
             n_sent += _send(server, project.project_id, needs, wanted)
             if not unsure:
-                return n_sent
+                return n_sent, unlisted
         log.warning("give_up_push project=%d tasks=%s cause=not_kept", project.project_id, unsure)
-        return n_sent
+        return n_sent, unlisted
 
 
 def _send(

@@ -22,12 +22,14 @@ from PIL import Image
 from core.prediction import Prediction
 from core.rle import decode
 from core.schema import IGNORE_INDEX
+from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
 from ml_backend.storage import candidates, predictions, tables
 from ml_backend.strokes.combining import combine_paintings
 from ml_backend.suggestions import pictures
+from ml_backend.suggestions.push import MAX_PUSH_ATTEMPTS, PUSH_BATCH
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +147,54 @@ def test_a_push_that_fails_is_tried_again_later(bench: Bench) -> None:
     assert bench.loop.push(1) == 0
     bench.clock.now += 61
     assert bench.loop.push(1) == 1
+
+
+def test_however_long_label_studio_is_away_what_is_owed_is_sent_when_it_is_back(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    n_tasks = 2 * PUSH_BATCH + 1
+    for task_id in range(20, 20 + n_tasks):
+        bench.server.add_task(task_id)
+    ask(bench, *range(20, 20 + n_tasks), deadline=time.monotonic() - 1)
+    bench.server.is_down = True
+    for _ in range(2 * MAX_PUSH_ATTEMPTS):
+        assert bench.loop.push(1) == 0
+        assert not is_push_due(bench)
+        bench.clock.now += 61
+    said = [r for r in caplog.records if r.getMessage().startswith("postpone_push")]
+    assert len(said) == 1, "once, however often it is tried"
+    bench.server.is_down = False
+    assert bench.loop.push(1) == n_tasks
+
+
+def is_push_due(bench: Bench) -> bool:
+    with bench.parts.database.read() as connection:
+        return predictions.has_due_push(connection, 1, bench.clock())
+
+
+def test_a_listing_that_leaves_tasks_out_for_once_costs_them_no_prediction(bench: Bench) -> None:
+    ask(bench, 9, 8, deadline=time.monotonic() - 1)
+    listed, bench.server.tasks = bench.server.tasks, {}
+    for _ in range(MAX_PUSH_ATTEMPTS + 1):
+        assert bench.loop.push(1) == 0
+        bench.clock.now += 61
+    bench.server.tasks = listed
+    assert bench.loop.push(1) == 2
+
+
+def test_what_label_studio_refuses_itself_is_given_up_after_some_tries(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise LabelStudioRefusedError("no such label", 400)
+
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    monkeypatch.setattr(bench.server, "push_predictions", refuse)
+    for _ in range(MAX_PUSH_ATTEMPTS):
+        assert is_push_due(bench)
+        assert bench.loop.push(1) == 0
+        bench.clock.now += 61
+    assert not is_push_due(bench)
 
 
 def test_a_task_that_is_gone_is_not_pushed(bench: Bench) -> None:
