@@ -190,8 +190,8 @@ class Worker:
                     for kind in kinds
                     if kind not in LEADING or self._is_free(project)
                 ]
-        for project_id, error in broken:
-            self._failing.note(project_id, LOOK, error)
+        for project_id, cause in broken:
+            self._failing.note(project_id, LOOK, cause)
         return due
 
     def _is_free(self, project: Project) -> bool:
