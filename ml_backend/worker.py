@@ -21,12 +21,12 @@ from core.errors import RoundCancelledError
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads, mark_children
 from ml_backend.due import JobKind, find_due
-from ml_backend.failing_jobs import LOOK, PREFIX, FailingJobs
 from ml_backend.jobs import Queue, list_errors
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.logs import set_up_logging
 from ml_backend.processes.patience import patience
 from ml_backend.processes.priority import step_back_thread
+from ml_backend.rounds.failing_jobs import LOOK, PREFIX, FailingJobs
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.orphans import end_orphans
 from ml_backend.rounds.round_process import ProcessTrainer

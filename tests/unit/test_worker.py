@@ -14,7 +14,7 @@ from loop_fakes import Bench, make_bench
 from painted import LABEL_CONFIG
 from sqlalchemy.exc import OperationalError
 
-from ml_backend.failing_jobs import FailingJobs
+from ml_backend.rounds.failing_jobs import FailingJobs
 from ml_backend.storage import health, wakeups
 from ml_backend.storage.projects import update_project
 from ml_backend.worker import LOST_AFTER_S, Worker
