@@ -16,6 +16,7 @@ from bench.domain_sets import MappedImage
 from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS, fit_forest, forest_probabilities
 from core.network.checkpoint import Checkpoint
+from core.network.mixture import NETWORK
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.schema import LabelSchema
@@ -70,9 +71,10 @@ def learn_forest(painted: Sequence[PaintedImage], seed: int) -> Learnt:
 def learn_round(
     painted: Sequence[PaintedImage], schema: LabelSchema, settings: RoundSettings, n_looks: int
 ) -> tuple[Checkpoint, Learnt]:
-    """A project's first round, as the service does it."""
+    """A project's first round, or the draft before it, as the service does it."""
     began = time.perf_counter()
-    result = train_round(PaintedSource(painted, schema), schema, None, settings, now=time.perf_counter)
+    source = PaintedSource(painted, schema, hold_out=NETWORK in settings.learners)
+    result = train_round(source, schema, None, settings, now=time.perf_counter)
     train_s = time.perf_counter() - began
     record = {"steps": result.report.changed["steps"], "draft": result.report.draft}
     return result.checkpoint, Learnt(train_s, make_look(result.checkpoint, n_looks), record)

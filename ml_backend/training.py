@@ -38,7 +38,8 @@ class TrainingSpec:
     In the folder `maps`, if any, the encoder's maps are kept from round to round.
 
     Threads and patches at once are halved so often: memory ran out before. With `is_patient` nobody waits for
-    what comes out, and everything else on the machine goes first.
+    what comes out, and everything else on the machine goes first. Without `holds_out` all truth teaches, and
+    what comes out is a draft.
     """
 
     schema: LabelSchema
@@ -50,6 +51,7 @@ class TrainingSpec:
     halvings: int = 0
     maps: Path | None = None
     is_patient: bool = False
+    holds_out: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,22 @@ class Trainer(Protocol):
 class StoredExamples:
     """The annotated images of a specification, opened one at a time; implements `core.rounds.ExampleSource`.
 
-    While too little is held out to check a model, nothing is held out: a draft learns from everything.
+    Without `holds_out`, and while too little is held out to check a model, nothing is: a draft learns from
+    everything.
     """
 
-    def __init__(self, examples: Sequence[StoredExample], schema: LabelSchema, images: ImageSource) -> None:
+    def __init__(
+        self,
+        examples: Sequence[StoredExample],
+        schema: LabelSchema,
+        images: ImageSource,
+        *,
+        holds_out: bool = True,
+    ) -> None:
         self._examples = {example.summary.key: example for example in examples}
         self._images = images
-        self._is_draft = not has_enough_held_out([example.summary for example in examples], schema)
+        summaries = [example.summary for example in examples]
+        self._is_draft = not (holds_out and has_enough_held_out(summaries, schema))
 
     def summaries(self) -> Sequence[ExampleSummary]:
         stored = [example.summary for example in self._examples.values()]

@@ -92,7 +92,9 @@ def find_shares(
         evidence = _add_blocks(evidence, logits, judges, rng)
     # No fold had a network: the quick learners divide among them what it leaves.
     prior = prior_shares(tuple(evidence.logits), judges.seen)
-    fitted, temperature = fit_shares(evidence.logits, evidence.labels, evidence.n_places, rng, prior)
+    fitted, temperature = fit_shares(
+        evidence.logits, evidence.labels, evidence.n_places, rng, prior, rare_count_more=True
+    )
     rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
     shares = {**shares, **quick}

@@ -34,11 +34,14 @@ FOLD_STEPS, FOLD_TREES, FOLD_PIXELS = 60, 15, 4_000
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What learners said, `{name: (n, C)}` logits, of pixels in `n_places` that they did not see."""
+    """What learners said, `{name: (n, C)}` logits, of pixels that they did not see.
+
+    It counts as `n_places` independent places, which may be fewer than it comes from.
+    """
 
     logits: dict[str, NDArray[np.float32]]
     labels: NDArray[np.uint8]
-    n_places: int
+    n_places: int = N_FOLDS
 
 
 def ask_folds(
@@ -96,4 +99,4 @@ def ask_folds(
         return None
     answered = np.concatenate(asked)
     said = {name: np.concatenate(parts) for name, parts in logits.items()}
-    return HeldBack(said, labels[answered], len(np.unique(image[answered])))
+    return HeldBack(said, labels[answered])

@@ -61,6 +61,8 @@ def fit_shares(
     n_blocks: int,
     rng: np.random.Generator,
     prior: Mapping[str, Share] | None = None,
+    *,
+    rare_count_more: bool = False,
 ) -> tuple[dict[str, Share], float]:
     """Weights on the simplex and a temperature for each learner, and one for what they say together.
 
@@ -70,6 +72,7 @@ def fit_shares(
     labels : (n,) classes of the pixels
     n_blocks : the number of independent places that the pixels are from
     prior : by learner; `prior_shares` by default
+    rare_count_more : for the weights a class counts as the root of its pixels, as in a forest
 
     Examples
     --------
@@ -91,7 +94,9 @@ def fit_shares(
         return {names[0]: Share(1.0, temperatures[names[0]])}, 1.0
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in picked.items()}
     truth = torch.from_numpy(labels[drawn].astype(np.int64))
-    shares = _weigh(tensors, truth, temperatures, prior, n_blocks)
+    counts = np.bincount(labels[drawn])[labels[drawn]]
+    of_pixel = torch.from_numpy(np.asarray(counts**-0.5 if rare_count_more else np.ones(len(counts))))
+    shares = _weigh(tensors, truth, of_pixel / of_pixel.sum(), temperatures, prior, n_blocks)
     if sum(share.weight > 0 for share in shares.values()) == 1:
         return shares, 1.0
     return shares, fit_temperature(mix_logits(picked, shares), labels[drawn])
@@ -100,11 +105,12 @@ def fit_shares(
 def _weigh(
     logits: Mapping[str, Tensor],
     truth: Tensor,
+    of_pixel: Tensor,
     temperatures: Mapping[str, float],
     prior: Mapping[str, Share],
     n_blocks: int,
 ) -> dict[str, Share]:
-    """Weights that make the truth most likely, pixel by pixel; those that are too small become 0."""
+    """Weights that make the truth most likely, where pixels count `of_pixel`; those too small become 0."""
     names = tuple(logits)
     right = torch.stack(
         [calibrated(logits[name], temperatures[name]).gather(1, truth[:, None])[:, 0] for name in names]
@@ -116,7 +122,7 @@ def _weigh(
     def nats() -> Tensor:
         pooled = (torch.softmax(free, 0)[:, None] * right).sum(0)
         pull = -(before * torch.log_softmax(free, 0)).sum() * PRIOR_BLOCKS / n_blocks
-        return -(pooled + SMALLEST_PROBABILITY).log().mean() + pull
+        return -((pooled + SMALLEST_PROBABILITY).log() * of_pixel).sum() + pull
 
     _minimise(free, nats)
     weights = torch.softmax(free.detach(), 0)

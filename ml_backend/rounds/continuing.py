@@ -42,7 +42,10 @@ ROUNDS_BACK = 30
 
 
 def to_draft(spec: TrainingSpec, settings: Settings) -> TrainingSpec:
-    """The same training within the few seconds of a draft, which are too few to train the network."""
+    """The same training within the few seconds of a draft, which are too few to train the network.
+
+    Where no checked model is there to compare it with, it learns from all truth.
+    """
     learners = tuple(name for name in spec.settings.learners if name != NETWORK)
     short = replace(
         spec.settings,
@@ -50,7 +53,7 @@ def to_draft(spec: TrainingSpec, settings: Settings) -> TrainingSpec:
         warm_budget_s=settings.draft_s,
         learners=learners or spec.settings.learners,
     )
-    return replace(spec, settings=short)
+    return replace(spec, settings=short, holds_out=spec.start is not None)
 
 
 def to_continuation(spec: TrainingSpec, budget_s: float, number: int) -> TrainingSpec:

@@ -118,7 +118,7 @@ def train_here(
     recipe = Recipe()
     smaller = max(recipe.batch_size >> spec.halvings, 1)
     result = train_round(
-        StoredExamples(spec.examples, spec.schema, images),
+        StoredExamples(spec.examples, spec.schema, images, holds_out=spec.holds_out),
         spec.schema,
         start,
         _with_fewer_threads(spec),

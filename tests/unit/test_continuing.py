@@ -77,6 +77,7 @@ def test_the_first_usable_truth_gives_a_draft_at_once_and_then_the_round(bench: 
     draft = bench.loop.run_draft(1)
     assert draft is not None
     assert bench.trainer.specs[-1].settings.budget_s == 3.0
+    assert not bench.trainer.specs[-1].holds_out
     status = bench.status()
     assert status["model_version"] == draft
     assert status["annotations"] == {"received": 1, "trained": 0, "pending": 1}
@@ -93,6 +94,7 @@ def test_a_round_after_a_draft_starts_from_what_was_there_before(bench: Bench) -
     bench.loop.run_draft(1)
     version = bench.loop.run_round(1)
     assert bench.trainer.specs[-1].start is None
+    assert bench.trainer.specs[-1].holds_out
     assert bench.status()["model_version"] == version
 
 
@@ -120,6 +122,8 @@ def test_a_class_that_the_model_does_not_know_gives_a_draft_too(bench: Bench) ->
             (model,),
         )
     assert due(bench) == ["draft"]
+    bench.loop.run_draft(1)
+    assert bench.trainer.specs[-1].holds_out  # or nobody could compare it with the model in use
 
 
 def test_a_draft_is_tried_once_before_each_round(bench: Bench) -> None:

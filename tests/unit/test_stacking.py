@@ -42,6 +42,20 @@ def test_learners_that_err_differently_both_count_and_are_better_together() -> N
     assert _nats(shares, logits) < alone - 0.03
 
 
+def test_where_rare_classes_count_more_the_learner_that_finds_them_does_too() -> None:
+    labels = np.repeat(np.array([0, 1], np.uint8), [9900, 100])
+    noise = np.random.default_rng(5).normal(size=(len(labels), 2))
+    finds_the_rare_one = np.stack([0 * labels, 4.0 * labels - 1.5], 1) + noise
+    knows_how_rare_it_is = np.stack([0 * labels, 0 * labels - 4.6], 1) + 0.1 * noise
+    logits = {
+        HEAD: finds_the_rare_one.astype(np.float32),
+        FOREST: knows_how_rare_it_is.astype(np.float32),
+    }
+    as_painted, _ = fit_shares(logits, labels, 50, RNG)
+    by_roots, _ = fit_shares(logits, labels, 50, RNG, rare_count_more=True)
+    assert by_roots[HEAD].weight > as_painted[HEAD].weight + 0.1
+
+
 def test_weights_sum_to_one_and_a_single_block_hardly_moves_the_prior() -> None:
     few = {name: own[:20] for name, own in {NETWORK: _noisy(1, 1), HEAD: _noisy(1.2, 2)}.items()}
     shares, _ = fit_shares(few, LABELS[:20], 1, RNG)

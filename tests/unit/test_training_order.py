@@ -66,6 +66,14 @@ def test_what_is_held_out_stays_out_as_soon_as_it_is_enough(tmp_path: Path) -> N
     assert not ((example.train_map != 255) & (example.held_out_map != 255)).any()
 
 
+def test_a_draft_that_is_asked_for_learns_from_everything_however_much_is_painted(tmp_path: Path) -> None:
+    source = StoredExamples([_store(tmp_path, n_held_out=3)], SCHEMA, GreyImages(), holds_out=False)
+    (summary,) = source.summaries()
+    assert summary.class_pixels == (500, 500)
+    assert summary.held_out_pixels == (0, 0)
+    assert (source.open("7").held_out_map == 255).all()
+
+
 def test_an_image_of_another_size_than_the_painted_one_is_refused(tmp_path: Path) -> None:
     source = StoredExamples([_store(tmp_path, n_held_out=3)], SCHEMA, GreyImages(SIDE + 1))
     with pytest.raises(ImageError, match=r"\(65, 65\).*\(64, 64\)"):
