@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
 from running_services import Backend, RealLabelStudio, run_backend
+from smart_setups import with_smart_rectangle
 
 from core.painting import PAINTED_ALPHA
 from core.schema import IGNORE_INDEX
@@ -125,6 +126,41 @@ def test_clicks_draw_objects_that_become_truth_and_a_model_that_answers_the_next
     truth = backend.truth(project_id, tasks[1])
     np.testing.assert_array_equal(truth != IGNORE_INDEX, shape_of(own))
     assert status["model_version"]
+    assert annotator.script_errors == []
+
+
+def test_a_smart_rectangle_asks_for_the_object_in_it(
+    label_studio: RealLabelStudio,
+    backend: Backend,
+    browser: Browser,
+    images: tuple[Path, list[NDArray[np.int32]]],
+    artifacts: Path,
+    tmp_path: Path,
+) -> None:
+    folder, truths = images
+    setup = tmp_path / "boxes.xml"
+    setup.write_text(with_smart_rectangle())
+    backend.command("setup", "--title", "Boxes", "--images", str(folder), "--config", str(setup))
+    project_id, tasks = label_studio.find_tasks("Boxes")
+    annotator = Annotator(browser, label_studio.url)
+    annotator.log_in(label_studio.login.email, label_studio.login.password)
+    annotator.open_task(project_id, tasks[0])
+    annotator.take_smart_rectangle()
+
+    truth = truths[0] == largest_objects(truths[0])[0]
+    rows, columns = np.nonzero(truth)
+    corner, opposite = (rows.min() - 1.0, columns.min() - 1.0), (rows.max() + 2.0, columns.max() + 2.0)
+    asked = annotator.ask_box(NUCLEUS_KEY, corner, opposite)
+    (prompt,) = asked["context"]["result"]
+    assert (prompt["type"], prompt["from_name"]) == ("rectanglelabels", "box")
+    (artifacts / "smart-tools").mkdir(parents=True, exist_ok=True)
+    (artifacts / "smart-tools" / "box.json").write_text(json.dumps(asked, indent=1))
+    assert annotator.suggested() == 1
+    annotator.save_picture(artifacts / "smart-tools" / "4-box.jpg")
+    annotator.accept()
+    (accepted,) = annotator.submit()["result"]
+    assert (accepted["type"], accepted["origin"]) == ("brushlabels", "manual")
+    assert overlap(shape_of(accepted), truth) > 0.7
     assert annotator.script_errors == []
 
 

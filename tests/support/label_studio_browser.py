@@ -192,9 +192,16 @@ class Annotator:
 
     def take_smart_tool(self) -> None:
         """Switch Auto-Annotation on, which the browser remembers, and take the smart key point."""
+        self._take(".lsf-tool_smart")
+
+    def take_smart_rectangle(self) -> None:
+        """The same for a smart rectangle: of the tools in the page the last one that is seen."""
+        self._take(".lsf-tool_smart:visible")
+
+    def _take(self, tools: str) -> None:
         if not self.page.evaluate(READ_SMART)["on"]:
             self.page.get_by_text("Auto-Annotation").click()
-        self.page.locator(".lsf-tool_smart").last.click()
+        self.page.locator(tools).last.click()
         assert self.page.evaluate(READ_SMART)["on"]
 
     def accept_by_itself(self) -> None:
@@ -217,6 +224,18 @@ class Annotator:
             self.page.mouse.click(*self._on_screen(row, column))
         if held is not None:
             self.page.keyboard.up(held)
+        self.page.wait_for_function(f"() => !({READ_SMART})().waits")
+        return dict(asked.value.post_data_json)
+
+    def ask_box(
+        self, hotkey: str, corner: tuple[float, float], opposite: tuple[float, float]
+    ) -> dict[str, Any]:
+        """Take a label of a smart rectangle and draw it; returns what the page sent, once answered."""
+        self.press(hotkey)
+        with self.page.expect_request_finished(
+            lambda request: request.url.endswith("/interactive-annotating")
+        ) as asked:
+            self.stroke([corner, opposite])
         self.page.wait_for_function(f"() => !({READ_SMART})().waits")
         return dict(asked.value.post_data_json)
 
