@@ -281,7 +281,7 @@ def postpone_pushes(
     mine = _mine(project_id, task_ids, owner)
     if max_attempts is not None:
         connection.execute(sa.delete(p).where(mine, _count_attempts() + 1 >= max_attempts))
-    n_tried = _count_attempts() + (max_attempts is not None)
+    n_tried = _count_attempts() + int(max_attempts is not None)
     later = {"due_at": due_at, "attempts": n_tried, "leased_by": None, "leased_until": None}
     connection.execute(sa.update(p).where(mine).values(**later))
 

@@ -437,6 +437,17 @@ def test_owed_pushes_are_given_up_after_too_many_attempts(database: Database) ->
         assert lease_pushes(connection, 900.0) == []
 
 
+def test_owed_pushes_that_nobody_tried_are_not_given_up(database: Database) -> None:
+    with database.write() as connection:
+        predictions.enqueue_pushes(connection, 1, [10], 100.0, is_open=True)
+        for now in range(100, 105):
+            assert lease_pushes(connection, now) == [10]
+            predictions.postpone_pushes(connection, 1, [10], "me", now + 1, max_attempts=None)
+        assert lease_pushes(connection, 105) == [10]
+        predictions.postpone_pushes(connection, 1, [10], "me", 106.0, max_attempts=2)
+        assert lease_pushes(connection, 106) == [10]
+
+
 def test_a_push_belongs_to_one_worker_until_it_is_lost(database: Database) -> None:
     with database.write() as connection:
         predictions.enqueue_pushes(connection, 1, [10], 100.0, is_open=False)
