@@ -47,7 +47,8 @@ class Day:
     n_starts: int = 0
     lived_s: float = 0.0
 
-    def live(self, hours: float) -> None:
+    def live(self, hours: float, look: Callable[[], None] = lambda: None) -> None:
+        """Let so much time pass, and `look` after each fault."""
         while self.lived_s < 3600 * hours:
             self.paint()
             name = self.chance.choice(sorted(FAULTS))
@@ -59,6 +60,7 @@ class Day:
             root = self.bench.parts.settings.data_dir
             self.disk.append(sum(path.stat().st_size for path in root.rglob("*") if path.is_file()))
             self.memory.append(psutil.Process().memory_info().rss)
+            look()
 
     def paint(self) -> None:
         """A person submits, corrects or deletes; one event in five is lost."""
