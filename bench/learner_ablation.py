@@ -76,7 +76,7 @@ ARMS: Mapping[str, Arm] = {
         lambda recipe: replace(recipe, augmentation=replace(recipe.augmentation, warped=0.0))
     ),
     "separation": Arm(
-        changed=lambda: _swap("core.objects.of_prediction.separate_touching", lambda mask, *_, **__: mask)
+        changed=lambda: _swap("core.objects.of_prediction.split_touching", lambda mask, *_, **__: (mask, ()))
     ),
 }
 """By what is switched off."""

@@ -31,7 +31,6 @@ __all__ = [
     "choose_regions",
     "find_candidates",
     "propose_regions",
-    "reason",
     "set_apart",
 ]
 
@@ -82,6 +81,8 @@ class Region:
     model is of `class_index` against `runner_up_index`, where it is unsure of them, in 0..1.
     `expected_error` is the share of the box's pixels that are probably wrong, outlines counted less;
     `has_object` says that an object is predicted in the box, `is_disputed` that people differ there.
+    `n_objects` is set where the question is about objects of `class_index` and not about pixels: the box holds
+    so many, one or two, and `confidence` is how sure that is.
     """
 
     box: Box
@@ -92,6 +93,7 @@ class Region:
     expected_error: float = 1.0
     has_object: bool = True
     is_disputed: bool = False
+    n_objects: int = 0
 
 
 def propose_regions(
@@ -135,8 +137,8 @@ def propose_regions(
     >>> maps = Prediction(labels, labels + np.uint8(1), zeros + np.float16(0.5), entropy, zeros, zeros, zeros)
     >>> schema = LabelSchema.of("Background", "Nucleus")
     >>> question, = propose_regions(maps, np.zeros((96, 96), bool), schema, 16, 1)
-    >>> question.box, reason(question, schema)
-    (Box(top=65, left=65, height=30, width=30), 'Background or Nucleus? 50 %')
+    >>> question.box, question.class_index, question.runner_up_index, question.confidence
+    (Box(top=65, left=65, height=30, width=30), 0, 1, 0.5)
     """
     candidates = find_candidates(prediction, annotated, schema, object_size_px)
     return set_apart(candidates, n, prediction.shape)
@@ -224,12 +226,6 @@ def choose_regions(candidates: Sequence[Region], n: int) -> list[int]:
     scores = [region.acquisition_score for region in candidates]
     pairs = [frozenset((region.class_index, region.runner_up_index)) for region in candidates]
     return rank_in_turns(scores, pairs)[: max(n, 0)]
-
-
-def reason(region: Region, schema: LabelSchema) -> str:
-    """Say in a few words why this place is asked about, as in `Nucleus or Background? 52 %`."""
-    first, second = schema.names[region.class_index], schema.names[region.runner_up_index]
-    return f"{first} or {second}? {100 * region.confidence:.0f} %"
 
 
 def _box_scores(

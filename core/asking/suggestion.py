@@ -8,16 +8,21 @@ from typing import Literal
 
 import numpy as np
 
+from core.asking.object_questions import object_questions
 from core.asking.regions import Region, find_candidates, is_question, set_apart
 from core.objects.components import Components, find_components
 from core.objects.measure import ObjectLimits
-from core.objects.of_prediction import separated_masks, typical_size
+from core.objects.of_prediction import masks_and_necks, typical_size
+from core.objects.split_blobs import Neck
 from core.painting import Box, Mask, filled_box
 from core.prediction import Prediction
 from core.schema import LabelSchema
 
 MAX_OBJECTS = 50
 """Label Studio shows and edits up to so many regions smoothly."""
+
+MAX_OBJECT_QUESTIONS = 2
+"""Of the questions of an image, so many may be whether something is one object or two."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def build_suggestion(
         The defaults for classes beyond its end.
     settings : SuggestionSettings, optional
     disputed : sequence of Region
-        Places where people differ: asked about before all others.
+        Places where people differ: asked about before all others. Then come objects that may be two.
 
     Returns
     -------
@@ -104,7 +109,7 @@ def build_suggestion(
     ([(1, Box(top=20, left=20, height=20, width=20), 1.0)], 1.0)
     """
     settings = settings or SuggestionSettings()
-    masks, areas_px = _object_masks(prediction, schema, limits, settings)
+    masks, areas_px, necks = _object_masks(prediction, schema, limits, settings)
     # Background first: Label Studio draws later regions over earlier ones.
     ground_index = schema.background_index
     if settings.send_background and ground_index is not None and schema.classes[ground_index].is_painted:
@@ -115,19 +120,23 @@ def build_suggestion(
     candidates = find_candidates(prediction, annotated, schema, size_px, even_sure=True)
     worst = max((region.acquisition_score for region in candidates), default=0.0)
     questions = [region for region in candidates if settings.ask_when_sure or is_question(region)]
-    first = tuple(disputed[: settings.max_questions])
-    taken = [region.box for region in first]
-    rest = set_apart(questions, settings.max_questions - len(first), prediction.shape, taken)
-    return Suggestion(prediction.shape, tuple(masks), (*first, *rest), float(np.clip(1 - worst, 0, 1)))
+    asked = tuple(disputed[: settings.max_questions])
+    doubtful = object_questions(necks, annotated)
+    for group, most in ((doubtful, MAX_OBJECT_QUESTIONS), (questions, settings.max_questions)):
+        left, taken = settings.max_questions - len(asked), [region.box for region in asked]
+        asked += set_apart(group, min(most, left), prediction.shape, taken)
+    return Suggestion(prediction.shape, tuple(masks), asked, float(np.clip(1 - worst, 0, 1)))
 
 
 def _object_masks(
     prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits], settings: SuggestionSettings
-) -> tuple[list[SuggestedMask], list[int]]:
-    """Cut out what is sent; and measure every object of the image in pixels, sent or not."""
+) -> tuple[list[SuggestedMask], list[int], list[tuple[int, Neck]]]:
+    """Cut out what is sent; measure every object of the image in pixels, sent or not; and list the necks."""
     masks: list[SuggestedMask] = []
     areas_px: list[int] = []
-    for index, mask in separated_masks(prediction, schema, limits):
+    necks: list[tuple[int, Neck]] = []
+    for index, mask, of_class in masks_and_necks(prediction, schema, limits):
+        necks += [(index, neck) for neck in of_class]
         components = find_components(mask)
         areas_px += components.areas.tolist()
         if settings.regions == "classes":
@@ -136,7 +145,7 @@ def _object_masks(
             masks += _cut_objects(index, components, prediction, settings.max_objects)
     if settings.regions == "objects":
         masks = sorted(masks, key=_weight, reverse=True)[: settings.max_objects]
-    return masks, areas_px
+    return masks, areas_px, necks
 
 
 def _weight(mask: SuggestedMask) -> float:

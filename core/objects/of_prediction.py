@@ -15,8 +15,8 @@ from core.objects.measure import (
     clean_mask,
     count_labels,
     learn_limits,
-    separate_touching,
 )
+from core.objects.split_blobs import Neck, split_touching
 from core.painting import Mask
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
@@ -98,15 +98,24 @@ def separated_masks(
 
     Arguments are those of `separated_objects`.
     """
+    for index, mask, _ in masks_and_necks(prediction, schema, limits):
+        yield index, mask
+
+
+def masks_and_necks(
+    prediction: Prediction, schema: LabelSchema, limits: Sequence[ObjectLimits]
+) -> Iterator[tuple[int, Mask, tuple[Neck, ...]]]:
+    """The same, each with what may be one of its objects or two; see `core.objects.split_blobs`."""
     limits = _for_each_class(limits, schema)
     tidy = tidy_map(prediction.label_map, schema, limits)
     for index in _present(tidy, schema):
         mask: Mask = tidy == index
+        necks: tuple[Neck, ...] = ()
         if schema.background_index is not None:
             diameter_px = limits[index].typical_diameter_px
-            apart = separate_touching(mask, diameter_px, outline=prediction.outline)
+            apart, necks = split_touching(mask, diameter_px, outline=prediction.outline)
             mask = clean_mask(apart, ObjectLimits(limits[index].min_object_px, max_hole_px=0))
-        yield index, mask
+        yield index, mask, necks
 
 
 def typical_size(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,7 +15,7 @@ from skimage.segmentation import watershed
 from core.distances import distance_inside
 from core.objects.components import find_components
 from core.objects.keep_apart import carve_line
-from core.painting import Mask
+from core.painting import Box, Mask, filled_box
 
 NECK_SHARE = 0.82
 """A neck narrower than this part of the thinner side is a contact between two objects. Outlines that
@@ -57,6 +59,18 @@ _NEIGHBOURS = (
 """Slices that lay an array over itself, moved by one pixel in each of four directions."""
 
 
+NECK_SPREAD = 0.05
+"""How far from `NECK_SHARE` a neck has to be for two objects, or one, to be e times as probable as the other."""
+
+
+@dataclass(frozen=True)
+class Neck:
+    """What may be one object or two: the box of both sides, and how probable it is that they are two."""
+
+    box: Box
+    p_two: float
+
+
 def separate_touching(
     mask: Mask, typical_diameter_px: float, *, outline: NDArray[np.floating[Any]] | None = None
 ) -> Mask:
@@ -90,12 +104,25 @@ def separate_touching(
     >>> cv2.connectedComponents(parts.astype(np.uint8), connectivity=8)[0] - 1
     2
     """
+    return split_touching(mask, typical_diameter_px, outline=outline)[0]
+
+
+def split_touching(
+    mask: Mask, typical_diameter_px: float, *, outline: NDArray[np.floating[Any]] | None = None
+) -> tuple[Mask, tuple[Neck, ...]]:
+    """The same, and the necks at which this was decided, the most doubtful one of each blob."""
     separated = mask.copy()
+    necks: list[Neck] = []
     for box, blob in _suspects(mask, typical_diameter_px):
-        parts = _parts(blob, typical_diameter_px, None if outline is None else outline[box])
+        parts, neck = _parts(blob, typical_diameter_px, None if outline is None else outline[box])
         if parts is not None:
             separated[box] &= ~(blob & carve_line(parts))
-    return separated
+        if neck is not None:
+            top, left = box[0].start, box[1].start
+            inner = neck.box
+            moved = Box(inner.top + top, inner.left + left, inner.height, inner.width)
+            necks.append(Neck(moved, neck.p_two))
+    return separated, tuple(necks)
 
 
 def _suspects(mask: Mask, typical_diameter_px: float) -> Iterator[tuple[tuple[slice, slice], Mask]]:
@@ -119,8 +146,8 @@ def _solidity(blob: Mask) -> float:
 
 def _parts(
     blob: Mask, typical_diameter_px: float, outline: NDArray[np.floating[Any]] | None
-) -> NDArray[np.int32] | None:
-    """Return labels of the objects in one blob, or None when it is one object."""
+) -> tuple[NDArray[np.int32] | None, Neck | None]:
+    """Return labels of the objects in one blob, None when it is one object; and its most doubtful neck."""
     distance = distance_inside(np.pad(blob, 1))[1:-1, 1:-1]
     if outline is not None:
         distance = distance * (1 - OUTLINE_WEIGHT * outline.astype(np.float32))
@@ -128,29 +155,51 @@ def _parts(
     tops = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & blob
     n_seeds, seeds = cv2.connectedComponents(tops.astype(np.uint8), connectivity=8)
     if n_seeds <= 2:
-        return None
+        return None, None
     flooded = watershed(-distance, seeds, connectivity=2, mask=blob)  # type: ignore[no-untyped-call]
     basins = np.asarray(flooded, np.int32)
     min_radius_px = max(MIN_PART_RADIUS_PX, MIN_PART_SHARE * typical_diameter_px / 2)
     neck_share = NECK_SHARE if outline is None else NECK_SHARE_IN_SIGHT
-    joined = _join_basins(basins, distance, min_radius_px, neck_share)
-    return joined if joined.max() > joined[blob].min() else None
+    root, passes = _join_basins(basins, distance, min_radius_px, neck_share)
+    joined = np.array(root, np.int32)[basins]
+    neck = _most_doubtful(joined, root, passes, neck_share)
+    return (joined if joined.max() > joined[blob].min() else None), neck
 
 
 def _join_basins(
     basins: NDArray[np.int32], distance: NDArray[Any], min_radius_px: float, neck_share: float
-) -> NDArray[np.int32]:
-    """Join basins over their highest ridges first, until only real necks are left between them."""
+) -> tuple[list[int], list[tuple[float, int, int]]]:
+    """Join basins over their highest ridges first, until only real necks are left between them.
+
+    Returns the basin that each one belongs to in the end; and for each pair that might be two objects the
+    depth of what lies between them, as a share, with both basins.
+    """
     n_basins = int(basins.max()) + 1
     peaks = np.zeros(n_basins, np.float32)
     np.maximum.at(peaks, basins.ravel(), distance.ravel())
     root = list(range(n_basins))
+    passes: list[tuple[float, int, int]] = []
     for ridge, one, other in _ridges(basins, distance, n_basins):
         high, low = sorted((_root(root, one), _root(root, other)), key=lambda r: -float(peaks[r]))
-        is_neck = ridge + _SOFTENING_PX <= neck_share * (peaks[low] + _SOFTENING_PX)
-        if high != low and not (is_neck and peaks[low] >= min_radius_px):
+        if high == low:
+            continue
+        share = (ridge + _SOFTENING_PX) / (float(peaks[low]) + _SOFTENING_PX)
+        if peaks[low] >= min_radius_px:
+            passes.append((share, low, high))
+        if share > neck_share or peaks[low] < min_radius_px:
             root[low] = high
-    return np.array([_root(root, basin) for basin in range(n_basins)], np.int32)[basins]
+    return [_root(root, basin) for basin in range(n_basins)], passes
+
+
+def _most_doubtful(
+    joined: NDArray[np.int32], root: list[int], passes: list[tuple[float, int, int]], neck_share: float
+) -> Neck | None:
+    """The neck that is nearest to the share that decides, with the box of all that lies on its two sides."""
+    if not passes:
+        return None
+    share, low, high = min(passes, key=lambda found: abs(found[0] - neck_share))
+    sides = np.isin(joined, (root[low], root[high]))
+    return Neck(filled_box(sides), 1 / (1 + math.exp((share - neck_share) / NECK_SPREAD)))
 
 
 def _ridges(basins: NDArray[np.int32], distance: NDArray[Any], n_basins: int) -> list[tuple[float, int, int]]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from core.asking.reason import checked_share, reason
 from core.asking.regions import Region
 from core.asking.suggestion import SuggestedMask, Suggestion
 from core.painting import Box
-from core.schema import LabelSchema
 from ml_backend.label_studio.answer_shapes import DrawnAnswer, draw_answer
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.ports import SentRegion
@@ -55,7 +54,7 @@ def to_prediction(
                 result.append(_question(region_id, region, box, config, suggestion.shape))
     prediction = {
         "result": result,
-        "score": _checked_score(suggestion.score),
+        "score": checked_share(suggestion.score),
         "model_version": model_version,
     }
     return prediction, tuple(sent)
@@ -119,7 +118,7 @@ def _mask_region(
     """One region; beside a `<Labels>` as two entries of one id, the shape and its label."""
     key = config.class_tags.get(config.brush_tag, "brushlabels")
     named = {**part.value, key: [config.schema.names[mask.class_index]]}
-    score = _checked_score(mask.confidence)
+    score = checked_share(mask.confidence)
     region = _region(region_id, key, config.brush_tag, config, shape, named, score)
     if config.answer_tool is None:
         return [region]
@@ -142,9 +141,9 @@ def _question(
         "rectanglelabels": [config.uncertain_label],
     }
     # The editor shows it beside the label: the same number as in the reason, so that it has one meaning.
-    score = _checked_score(region.confidence)
+    score = checked_share(region.confidence)
     rectangle = _region(region_id, "rectanglelabels", str(config.uncertain_tag), config, shape, value, score)
-    return {**rectangle, "meta": {"text": [_reason(region, config.schema)]}}
+    return {**rectangle, "meta": {"text": [reason(region, config.schema)]}}
 
 
 def _region(
@@ -170,26 +169,10 @@ def _region(
     }
 
 
-def _reason(region: Region, schema: LabelSchema) -> str:
-    """`Nucleus or Background? 52 %`"""
-    first, second = schema.names[region.class_index], schema.names[region.runner_up_index]
-    if region.is_disputed:
-        return f"Two people differ: {first} or {second}?"
-    return f"{first} or {second}? {100 * _checked_score(region.confidence):.0f} %"
-
-
 def _cut_to(box: Box, shape: tuple[int, int]) -> Box:
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.top + box.height, shape[0]), min(box.left + box.width, shape[1])
     return Box(top, left, bottom - top, right - left)
-
-
-def _checked_score(score: float) -> float:
-    """A plain float in 0..1; rounding errors just outside are cut."""
-    tolerance = 1e-3  # float16 maps
-    if not math.isfinite(score) or not -tolerance <= score <= 1 + tolerance:
-        raise ValueError(f"a score must be in 0..1, got {score}")
-    return min(max(float(score), 0.0), 1.0)
 
 
 def _region_id(task_key: str, model_version: str, index: int, box: Box, content: bytes | memoryview) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from core.asking.reason import reason
 from core.asking.regions import (
     CLEAR_PX,
     MAX_SIDE_PX,
@@ -16,7 +17,6 @@ from core.asking.regions import (
     Region,
     clearance,
     propose_regions,
-    reason,
 )
 from core.asking.suggestion import SuggestionSettings, build_suggestion
 from core.painting import Box
