@@ -35,7 +35,7 @@ def object_questions(found: Iterable[tuple[int, Neck]], annotated: Mask) -> tupl
     -------
     tuple of Region
         Around the objects themselves, most doubtful first, for `core.asking.regions.set_apart`. They may
-        overlap. `n_objects` is what the model shows.
+        overlap. `n_objects` is what is more probable.
 
     Examples
     --------

@@ -81,8 +81,8 @@ class Region:
     model is of `class_index` against `runner_up_index`, where it is unsure of them, in 0..1.
     `expected_error` is the share of the box's pixels that are probably wrong, outlines counted less;
     `has_object` says that an object is predicted in the box, `is_disputed` that people differ there.
-    `n_objects` is set where the question is about objects of `class_index` and not about pixels: the box holds
-    so many, one or two, and `confidence` is how sure that is.
+    `n_objects` is set where the question is about objects of `class_index` and not about pixels: one or two,
+    whichever is more probable in the box, and `confidence` is how sure that is.
     """
 
     box: Box

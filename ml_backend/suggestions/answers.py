@@ -83,6 +83,7 @@ def to_region_record(region: Region, schema: LabelSchema) -> dict[str, Any]:
         "class": schema.names[region.class_index],
         "runner_up": schema.names[region.runner_up_index],
         "confidence": float(region.confidence),
+        **({"objects": region.n_objects} if region.n_objects else {}),
     }
 
 

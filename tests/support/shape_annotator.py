@@ -1,0 +1,78 @@
+"""A person who draws shapes of other tags than the brush in Label Studio's editor, and sees its canvases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from label_studio_browser import Annotator
+from numpy.typing import NDArray
+
+READ_CANVASES = """([height, width]) => [...document.querySelectorAll('.konvajs-content canvas')].map(one => {
+    const data = one.getContext('2d').getImageData(0, 0, width, height).data
+    return Array.from({length: width * height}, (_, index) => data[4 * index + 3])})"""
+
+READ_TURNER = """() => Konva.stages.flatMap(stage => stage.find('.rotater'))
+    .filter(handle => handle.isVisible()).map(handle => handle.getAbsolutePosition()).pop()"""
+
+READ_CLOSED = "() => Htx.annotationStore.selected.regions.at(-1).closed"
+
+HIDE_HANDLES = """() => Konva.stages.forEach(stage => {
+    stage.find('Circle').forEach(handle => handle.visible(false))
+    stage.draw()})"""
+
+
+class ShapeAnnotator(Annotator):
+    """Points are rows and columns of the image."""
+
+    def outline(self, hotkey: str, points: Sequence[tuple[float, float]]) -> None:
+        """Click the points of a polygon or vector, and then the first one again until that closes it."""
+        self.press("Escape")
+        self.press(hotkey)
+        for point in points:
+            self._click(point)
+        for _ in range(5):
+            self._click(points[0])
+            if self.page.evaluate(READ_CLOSED):
+                return
+        raise AssertionError("the outline stays open")
+
+    def bend_last(self, point: tuple[float, float]) -> None:
+        """Make a point of the vector that was drawn last the middle of a curve."""
+        self.press("Escape")
+        self.page.locator(".lsf-outliner-item").last.click()
+        self.page.wait_for_timeout(300)
+        self.page.keyboard.down("Shift")
+        self._click(point)
+        self.page.keyboard.up("Shift")
+
+    def _click(self, point: tuple[float, float]) -> None:
+        """Click as slowly as a hand: a quicker one sets the first point of a vector twice."""
+        self.page.mouse.move(*self._on_screen(*point), steps=3)
+        self.page.wait_for_timeout(150)
+        self.page.mouse.down()
+        self.page.wait_for_timeout(120)
+        self.page.mouse.up()
+        self.page.wait_for_timeout(400)
+
+    def drag(self, hotkey: str, path: Sequence[tuple[float, float]]) -> None:
+        """Draw with the tool of a label from the first point to the last."""
+        self.press("Escape")
+        self.press(hotkey)
+        self.stroke(path)
+
+    def turn_last(self, towards: tuple[float, float]) -> None:
+        """Turn the region that was drawn last by its handle."""
+        self.page.locator(".lsf-outliner-item").last.click()
+        self.page.wait_for_function(f"() => ({READ_TURNER})()")
+        handle = self.page.evaluate(READ_TURNER)
+        self.stroke([(handle["y"], handle["x"]), towards])
+
+    def painted_pixels(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """What the editor's canvases show of regions, for a picture at its own size: half as opaque as their
+        most opaque pixel, or more. The canvas that holds the picture is left out, and so are handles."""
+        self.page.evaluate(HIDE_HANDLES)
+        assert self._scale() == 1
+        layers = np.array(self.page.evaluate(READ_CANVASES, list(shape)), np.uint8).reshape(-1, *shape)
+        regions = [layer for layer in layers if layer.any() and not layer.all()]
+        return np.logical_or.reduce([layer >= layer.max() / 2 for layer in regions])
