@@ -34,6 +34,9 @@ SAID = (
 
 FEWEST_POINTS = 3
 CURVE_POINTS = 32
+STRAIGHT_SHARE = 0.3
+"""Where one end of a curve has no control point, the editor puts it so far along the straight line."""
+
 DATA_URL = "data:image/png;base64,"
 
 
@@ -128,11 +131,12 @@ def _curve(before: Mapping[str, Any], here: Mapping[str, Any], name: str) -> lis
     arrive = here.get("controlPoint1") if here.get("isBezier") else None
     if not isinstance(leave, Mapping) and not isinstance(arrive, Mapping):
         return [end]
+    along = STRAIGHT_SHARE * np.subtract(end, start)
     corners = np.array(
         [
             start,
-            _vertex(leave, name) if isinstance(leave, Mapping) else start,
-            _vertex(arrive, name) if isinstance(arrive, Mapping) else end,
+            _vertex(leave, name) if isinstance(leave, Mapping) else start + along,
+            _vertex(arrive, name) if isinstance(arrive, Mapping) else end - along,
             end,
         ]
     )

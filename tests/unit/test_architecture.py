@@ -59,7 +59,7 @@ A box imports from its own floor and those below. Files inside a wing are not li
 """
 
 OPEN: dict[str, set[str]] = {
-    "core.asking": {"acquisition", "diversity", "regions", "suggestion"},
+    "core.asking": {"acquisition", "diversity", "reason", "regions", "suggestion"},
     "core.learners": {"forest", "forest_map", "pixel_features"},
     "core.network": {
         "base_weights",
@@ -77,7 +77,7 @@ OPEN: dict[str, set[str]] = {
         "timm_network",
         "unet",
     },
-    "core.objects": {"components", "keep_apart", "measure", "of_prediction"},
+    "core.objects": {"components", "keep_apart", "measure", "of_prediction", "split_blobs"},
     "core.prompts": {"ground", "lab_colours", "prompt", "segment"},
     "core.rle": {"__init__"},
     "core.training": {"consolidation", "metrics", "optimiser", "outlines", "stopping", "trainer"},

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_shapes import TOLERANCE, differing_share, from_runs
 from PIL import Image
 
 from core.asking.suggestion import SuggestedMask, Suggestion
@@ -279,3 +280,21 @@ def test_shapes_are_filled_as_chromiums_canvas_fills_them() -> None:
     for filled in recorded["shapes"]:
         _, _, alpha = draw_shape(filled["value"], "recorded", shape)
         assert int((alpha >= 128).sum()) == pytest.approx(filled["pixels"], rel=0.013)
+
+
+RECORDED = json.loads((FIXTURES / "editor_shapes.json").read_text())
+
+
+@pytest.mark.parametrize("index", range(len(RECORDED["shapes"])))
+def test_shapes_teach_the_pixels_that_the_editor_drew(index: int) -> None:
+    """Recorded in the real editor, where `tests/e2e/test_drawn_shapes.py` draws them with the mouse."""
+    recorded, shape = RECORDED["shapes"][index], (RECORDED["height"], RECORDED["width"])
+    assert int(from_runs(recorded["runs"], shape).sum()) == recorded["pixels"] > 2000
+    assert differing_share(recorded, shape) < TOLERANCE[recorded["type"]]
+
+
+def test_every_tag_that_draws_areas_was_recorded_in_the_editor() -> None:
+    values = [recorded["value"] for recorded in RECORDED["shapes"]]
+    assert {recorded["type"] for recorded in RECORDED["shapes"]} == set(TOLERANCE)
+    assert sum(bool(value.get("rotation")) for value in values) == 2
+    assert any(vertex["isBezier"] for value in values for vertex in value.get("vertices", []))
