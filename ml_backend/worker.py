@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -36,7 +37,7 @@ from ml_backend.storage.projects import Project, find_project, list_projects, up
 
 log = logging.getLogger(__name__)
 
-AWAY: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *list_errors())
+AWAY: tuple[type[Exception], ...] = (SQLAlchemyError, sqlite3.Error, OSError, *list_errors())
 """What a database or a queue raises that is away for a while."""
 
 TICK_S = 0.5
@@ -133,7 +134,7 @@ class Worker:
             self._failing.end_others(set(due))
             for project_id, kind in self._take_turns(due):
                 if self.queue.places(kind).has_place(project_id) and self._take(project_id, kind):
-                    self.queue.send(kind, project_id)
+                    self._send(project_id, kind)
                     self._turns[project_id] = next(self._turn)
         except AWAY as error:
             # The database or the queue may be away for a while: say so once, and look again ever more slowly.
@@ -204,6 +205,14 @@ class Worker:
         parts = self._loop.parts
         with parts.database.write() as connection:
             return wakeups.take(connection, project_id, kind, parts.clock(), LOST_AFTER_S)
+
+    def _send(self, project_id: int, kind: JobKind) -> None:
+        try:
+            self.queue.send(kind, project_id)
+        except AWAY:
+            # It is not on its way: as soon as the queue takes jobs again, it is due.
+            self._unclear.append((project_id, kind))
+            raise
 
     def _job(self, kind: JobKind, work: Callable[[int], object]) -> Callable[[int], None]:
         def run(project_id: int) -> None:

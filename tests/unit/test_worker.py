@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,18 @@ def test_a_project_whose_rows_cannot_be_read_leaves_the_others_alone(bench, work
     assert (1, "build") in sent
     with bench.parts.database.read() as connection:
         assert health.list_troubles(connection, 1) == []
+
+
+def test_a_job_that_the_queue_did_not_take_is_due_as_soon_as_it_does(bench, worker, caplog, monkeypatch):
+    sent: list[str] = []
+
+    def refuse(kind: str, project_id: int) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(worker.queue, "send", refuse)
+    look(worker)
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert said == ["miss_ticks cause=database or disk is full"]
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+    look(worker)
+    assert {"reconcile", "build"} <= set(sent)
