@@ -173,10 +173,11 @@ def _try_alone(checkpoint: Checkpoint, name: str, kind: str, images: Sequence[ND
 
 def _alone(checkpoint: Checkpoint, name: str) -> Checkpoint:
     if name == NETWORK:
-        return replace(checkpoint, learners={}, shares={}, mixture_temperature=1.0)
+        return replace(checkpoint, learners={}, judged={}, shares={}, mixture_temperature=1.0)
     return replace(
         checkpoint,
         learners={name: checkpoint.learners[name]},
+        judged={},
         shares={name: Share(1.0, checkpoint.shares[name].temperature)},
         mixture_temperature=1.0,
     )

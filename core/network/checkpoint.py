@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,15 @@ from core.schema import LabelSchema
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
 
-FORMAT = 3
+FORMAT = 4
 """Raised when an older reader could not understand a newer record."""
 
-OF_PLAIN_NETWORK, WITHOUT_LEARNERS = 1, 2
-"""Formats of before: with a network that answers and is trained no more; without learners beside it."""
+OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED = 1, 2, 3
+"""Formats of before: with a network that answers and is trained no more; without learners beside it; with one
+copy of them, which never saw the hold-out."""
 
-LEARNER = "learner"
-"""Name prefix of the tensors of a learner beside the network: `learner.NAME.TENSOR`."""
+LEARNER, JUDGED = "learner", "judged"
+"""Name prefixes of tensors of learners beside the network: `learner.NAME.TENSOR`, `judged.NAME.TENSOR`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Checkpoint:
     architecture : what `core.network.unet.build_network` builds, as plain JSON values
     temperature : divisor of the network's logits, from the hold-out
     learners : tensors of the quick learners, by name
+    judged : tensors of the copies of the learners that never saw the hold-out; empty where those that answer
+        did not see it either
     shares : what the quick learners count; the rest is the network's
     mixture_temperature : divisor of the logarithms of what all say together
     limits : object sizes per class, in the order of the schema
@@ -72,6 +75,7 @@ class Checkpoint:
     learners: Mapping[str, Weights] = field(default_factory=dict)
     shares: Mapping[str, Share] = field(default_factory=dict)
     mixture_temperature: float = 1.0
+    judged: Mapping[str, Weights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.architecture["n_classes"] != len(self.schema):
@@ -84,6 +88,8 @@ class Checkpoint:
             raise ValueError(f"{len(self.limits)} object limits for {len(self.schema)} classes")
         if set(self.shares) != set(self.learners):
             raise ValueError(f"shares of {sorted(self.shares)} for the learners {sorted(self.learners)}")
+        if self.judged and set(self.judged) != set(self.learners):
+            raise ValueError(f"copies of {sorted(self.judged)} for the learners {sorted(self.learners)}")
 
     @property
     def fingerprint(self) -> str:
@@ -94,6 +100,11 @@ class Checkpoint:
     def network_weight(self) -> float:
         """What the network counts in an answer, 0..1."""
         return network_weight(self.shares)
+
+    @property
+    def as_judged(self) -> Checkpoint:
+        """The same model with the learners that never saw the hold-out."""
+        return replace(self, learners=self.judged, judged={}) if self.judged else self
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -141,7 +152,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         checkpoint = _from_record(record, load(raw))
         build_network(checkpoint.architecture).load_state_dict(checkpoint.weights)
-        check_learners(checkpoint.learners, len(checkpoint.schema))
+        for learners in (checkpoint.learners, checkpoint.judged):
+            check_learners(learners, len(checkpoint.schema))
     except (BrushloopError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {folder.name} does not fit together: {error}") from error
     return checkpoint
@@ -153,7 +165,7 @@ def _check_format(record: Any, name: str) -> None:
         raise CheckpointError(
             f"{name} is of format {found}, which a newer Brushloop writes: install that one"
         )
-    if found not in (OF_PLAIN_NETWORK, WITHOUT_LEARNERS, FORMAT):
+    if found not in (OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED, FORMAT):
         raise CheckpointError(f"the record of {name} is not of format {FORMAT}")
 
 
@@ -165,22 +177,26 @@ def _read_architecture(record: Mapping[str, Any]) -> Mapping[str, Any]:
 def _weight_bytes(checkpoint: Checkpoint) -> bytes:
     """The safetensors file of a checkpoint; the same weights always give the same bytes."""
     tensors = dict(checkpoint.weights)
-    for learner, own in checkpoint.learners.items():
-        tensors |= {f"{LEARNER}.{learner}.{name}": tensor for name, tensor in own.items()}
+    for prefix, learners in ((LEARNER, checkpoint.learners), (JUDGED, checkpoint.judged)):
+        for learner, own in learners.items():
+            tensors |= {f"{prefix}.{learner}.{name}": tensor for name, tensor in own.items()}
     return bytes(save(copy_weights(dict(sorted(tensors.items())))))
 
 
-def _split_learners(tensors: Mapping[str, torch.Tensor]) -> tuple[Weights, dict[str, Weights]]:
-    """The network's weights, and the tensors of each learner beside it."""
+def _split_learners(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[Weights, dict[str, Weights], dict[str, Weights]]:
+    """The network's weights, and the tensors of each learner beside it and of each judged copy."""
     weights: Weights = {}
-    learners: dict[str, Weights] = {}
+    learners: dict[str, dict[str, Weights]] = {LEARNER: {}, JUDGED: {}}
     for path, tensor in tensors.items():
-        if path.startswith(f"{LEARNER}."):
-            _, learner, name = path.split(".", 2)
-            learners.setdefault(learner, {})[name] = tensor
+        prefix, _, rest = path.partition(".")
+        if prefix in learners:
+            learner, name = rest.split(".", 1)
+            learners[prefix].setdefault(learner, {})[name] = tensor
         else:
             weights[path] = tensor
-    return weights, learners
+    return weights, learners[LEARNER], learners[JUDGED]
 
 
 def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -202,7 +218,7 @@ def _to_record(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
     taught = record.get("taught")
-    weights, learners = _split_learners(tensors)
+    weights, learners, judged = _split_learners(tensors)
     return Checkpoint(
         schema=LabelSchema.from_records(record["schema"]),
         architecture=_read_architecture(record),
@@ -215,6 +231,7 @@ def _from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
         seed=int(record["seed"]),
         taught=None if taught is None else tuple(taught),
         learners=learners,
+        judged=judged,
         mixture_temperature=float(record.get("mixture_temperature", 1.0)),
         shares={name: Share(**share) for name, share in record.get("shares", {}).items()},
     )

@@ -27,8 +27,8 @@ Logits = dict[str, NDArray[np.float32]]
 class Judges:
     """What learners are judged by: held-out blocks, and what learners like them say of images not seen.
 
-    Without blocks the latter alone counts. Beside blocks it is asked for where few images are painted:
-    blocks lie in images that learners saw the rest of, and tell little about an image of another look.
+    The latter decides among the quick learners: blocks lie in images that they saw the rest of, and tell
+    little about an image of another look. Blocks decide about the network, which no fold can train again.
 
     `seen` is the part of its truth that a learner had the time to see.
     """
@@ -88,8 +88,6 @@ def find_shares(
         shares, temperature = fit_shares(logits, judges.labels, len(judges.blocks), rng, shares)
     if evidence is None:
         return shares, temperature
-    if judges.blocks:
-        evidence = _add_blocks(evidence, logits, judges, rng)
     # No fold had a network: the quick learners divide among them what it leaves.
     prior = prior_shares(tuple(evidence.logits), judges.seen)
     fitted, temperature = fit_shares(
@@ -103,22 +101,17 @@ def find_shares(
     return shares, temperature
 
 
-def _add_blocks(evidence: HeldBack, logits: Logits, judges: Judges, rng: np.random.Generator) -> HeldBack:
-    """What folds said, and as much of what the learners themselves say of the hold-out."""
-    labels = judges.labels
-    drawn = rng.permutation(len(labels))[: len(evidence.labels)]
-    said = {name: np.concatenate([own, logits[name][drawn]]) for name, own in evidence.logits.items()}
-    n_places = evidence.n_places + len(judges.blocks)
-    return HeldBack(said, np.concatenate([evidence.labels, labels[drawn]]), n_places)
-
-
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:
     """A learner that counts nothing is not kept: nobody would ask it."""
-    learners = {name: own for name, own in checkpoint.learners.items() if shares[name].weight}
+    learners, judged = (
+        {name: own for name, own in copies.items() if shares[name].weight}
+        for copies in (checkpoint.learners, checkpoint.judged)
+    )
     temperature = shares[NETWORK].temperature if NETWORK in shares else checkpoint.temperature
     return replace(
         checkpoint,
         learners=learners,
+        judged=judged,
         shares={name: shares[name] for name in learners},
         temperature=temperature,
     )
@@ -133,7 +126,7 @@ def _better_network(
     maps: FeatureMaps,
 ) -> Checkpoint:
     # Without the quick learners: what they say is the same for both.
-    alone = replace(checkpoint, learners={}, shares={})
+    alone = replace(checkpoint, learners={}, judged={}, shares={})
     candidates = (alone, replace(alone, weights=other))
     nats = [
         _balanced_nats(ask_learners(one, judges.blocks, schema, compute, maps)[NETWORK], judges.labels)

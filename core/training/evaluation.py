@@ -130,8 +130,10 @@ def ask_learners(
     """What each learner of a model says of the annotated pixels of held-out blocks: `{name: (n, C)}` logits.
 
     Classes are matched to the schema by name. One that the model does not know gets minus infinity, so it
-    is never answered. `maps` are those of images standardised as the model is.
+    is never answered. `maps` are those of images standardised as the model is. Copies of the learners that
+    never saw the hold-out answer, where the model has some.
     """
+    checkpoint = checkpoint.as_judged
     rows = [checkpoint.schema.index_of(name) for name in schema.names]
     answers: dict[str, NDArray[np.float32]] = {}
     if checkpoint.network_weight or not checkpoint.learners:

@@ -1,8 +1,7 @@
 """How good the quick learners are, asked of themselves: some of the images answer for the others.
 
-Learners of most images answer for the rest, in turn, and so say which kind to trust: where nothing can be
-held out, and where few images are painted, since a hold-out inside them says little about another image.
-They are smaller than the real ones, so a hold-out of many images says more.
+Learners of most images answer for the rest, in turn, and so say which kind to trust. A hold-out lies in
+images that the learners saw the rest of, and says little about another image.
 
 References: Stone 1974, "Cross-validatory choice and assessment of statistical predictions".
 """
@@ -24,9 +23,6 @@ from core.network.quick import forest_logits
 from core.training.painted_pixels import Painted
 
 N_FOLDS = 4
-
-FEW_IMAGES = N_FOLDS
-"""So many painted images or fewer are asked one by one, also where a hold-out is there."""
 
 FOLD_STEPS, FOLD_TREES, FOLD_PIXELS = 60, 15, 4_000
 """The learners of a fold only tell how good the real ones are, so a part of the work has to do."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class OpenExample:
     """An opened image with the places where patches may be centred, and with its painted pixels.
 
     `painted` has more of a class than `by_class` where few images are open: patches of neighbouring centres
-    show the same, but a learner of single pixels learns from each.
+    show the same, but a learner of single pixels learns from each. `held_out` has those of the hold-out.
     """
 
     example: Example
@@ -60,6 +60,7 @@ class OpenExample:
     by_class: dict[int, Positions]
     border: Positions
     painted: dict[int, Positions]
+    held_out: dict[int, Positions] = field(default_factory=dict)
 
 
 def select_keys(
@@ -119,7 +120,10 @@ def open_positions(
     step = max(1, math.isqrt(height * width // SCANNED_PX))
     # A lattice with a new offset in every round: large images are never copied whole.
     offset = rng.integers(0, step, 2)
-    label_map = np.asarray(example.train_map[offset[0] :: step, offset[1] :: step])
+    label_map, held_out_map = (
+        np.asarray(whole[offset[0] :: step, offset[1] :: step])
+        for whole in (example.train_map, example.held_out_map)
+    )
 
     def kept(where: NDArray[np.bool_], limit: int = POSITIONS_PER_KIND) -> Positions:
         positions = np.argwhere(where)
@@ -128,10 +132,26 @@ def open_positions(
         return positions * step + offset
 
     most = max(POSITIONS_PER_KIND, PAINTED_PER_CLASS // n_images)
-    classes = np.unique(label_map[label_map != IGNORE_INDEX])
-    painted = {int(c): kept(label_map == c, most) for c in classes}
+    painted = {c: kept(label_map == c, most) for c in _classes_in(label_map)}
     by_class = {c: at[rng.permutation(len(at))[:POSITIONS_PER_KIND]] for c, at in painted.items()}
-    return OpenExample(example, is_new, by_class, kept(_beside_another_class(label_map)), painted)
+    border = kept(_beside_another_class(label_map))
+    held_out = {c: kept(held_out_map == c, most) for c in _classes_in(held_out_map)}
+    return OpenExample(example, is_new, by_class, border, painted, held_out)
+
+
+def with_held_out(opened: OpenExample) -> OpenExample:
+    """The same, with the held-out pixels among the painted ones: for what no hold-out judges."""
+    nothing = np.zeros((0, 2), np.int64)
+    parts = opened.painted, opened.held_out
+    both = {
+        c: np.concatenate([part.get(c, nothing) for part in parts]) for c in sorted({*parts[0], *parts[1]})
+    }
+    return replace(opened, painted=both, held_out={})
+
+
+def _classes_in(label_map: NDArray[np.uint8]) -> list[int]:
+    found: list[int] = np.unique(label_map[label_map != IGNORE_INDEX]).tolist()
+    return found
 
 
 def collect_areas(examples: Sequence[OpenExample], schema: LabelSchema) -> tuple[list[int], ...]:

@@ -24,10 +24,10 @@ from core.training.beginning import Beginning, begin, choose_start, keep_of_base
 from core.training.candidate import Judges, settle
 from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
-from core.training.folds import FEW_IMAGES
 from core.training.loss import class_weights
 from core.training.optimiser import Optimised, Recipe, optimise, thin_out
-from core.training.quick_learners import QuickRound, train_quick
+from core.training.quick_copies import train_copies
+from core.training.quick_learners import QuickRound
 from core.training.round_report import Origin, RoundReport, RoundResult
 from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.truth.holdout import has_enough_held_out
@@ -103,18 +103,11 @@ def train_round(
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
         beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
         maps = FeatureMaps(beginning.statistics, store or KeptInMemory(), compute.device)
-        quick = train_quick(
+        n_steps = clock.head_steps(recipe.head_steps)
+        quick = train_copies(
             set(settings.learners) & set(QUICK),
-            QuickRound(
-                examples,
-                len(schema),
-                maps,
-                pixels,
-                clock.quick_pace(),
-                should_stop,
-                n_steps=clock.head_steps(recipe.head_steps),
-                needs_folds=is_draft or len(examples) <= FEW_IMAGES,
-            ),
+            QuickRound(examples, len(schema), maps, pixels, clock.quick_pace(), should_stop, n_steps=n_steps),
+            [] if is_draft else summaries,
             quick_draw,
         )
         optimised = Optimised(beginning.weights, ())
@@ -141,13 +134,14 @@ def train_round(
         checkpoint = replace(
             _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
             taught=tuple(n for n in schema.names if n in (learnt | painted if has_network else learnt)),
-            learners=quick.learners,
-            shares={name: Share(0.0) for name in quick.learners},
+            learners=quick.answering.learners,
+            judged=quick.judged,
+            shares={name: Share(0.0) for name in quick.answering.learners},
         )
         checkpoint, new = settle(
             checkpoint,
             optimised.weights,
-            Judges(blocks, quick.held_back, quick.seen),
+            Judges(blocks, quick.answering.held_back, quick.answering.seen),
             schema,
             compute.exact,
             maps,

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, RoundCancelledError
-from core.network.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from core.network.checkpoint import FORMAT, RECORD_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from core.network.mixture import FOREST, HEAD, NETWORK, QUICK
+from core.network.outputs import Weights
 from core.network.predict import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
+from core.training.evaluation import ask_learners, open_held_out
 from core.training.optimiser import Recipe
 from core.training.round_report import RoundResult
 from core.training.trainer import train_round
@@ -117,6 +119,7 @@ def test_a_model_is_read_back_with_all_its_learners(checked: RoundResult, tmp_pa
     loaded = load_checkpoint(save_checkpoint(checkpoint, tmp_path / "model"))
     assert loaded.fingerprint == checkpoint.fingerprint
     assert loaded.shares == checkpoint.shares
+    assert set(loaded.judged) == set(checkpoint.judged) != set()
     assert loaded.mixture_temperature == checkpoint.mixture_temperature
     image, _ = _picture(50)
     one, other = (Predictor(model, 1).predict(image, n_augmentations=1) for model in (checkpoint, loaded))
@@ -138,7 +141,7 @@ def test_learners_of_another_number_of_classes_are_refused(draft: RoundResult, t
 def test_records_from_before_there_were_learners_are_read(draft: RoundResult, tmp_path: Path) -> None:
     plain = replace(draft.checkpoint, learners={}, shares={})
     path = save_checkpoint(plain, tmp_path / "model") / RECORD_FILE
-    record = path.read_text().replace('"format": 3', '"format": 2')
+    record = path.read_text().replace(f'"format": {FORMAT}', '"format": 2')
     path.write_text(record.replace('"shares": {}', '"extra": {}').replace('"mixture_temperature": 1.0,', ""))
     assert load_checkpoint(tmp_path / "model").network_weight == 1
 
@@ -150,17 +153,37 @@ def test_the_hold_out_weighs_all_learners_and_what_counts_nothing_is_not_kept(ch
     assert checked.report.held_out["Striped"]["dice"] > 0.9
 
 
-def test_held_out_truth_changes_no_learner() -> None:
-    """It may change how much they count, never what they are."""
+def test_held_out_truth_changes_no_learner_that_it_judges_and_teaches_those_that_answer() -> None:
     images, disturbed = Pictures(held_out=True), Pictures(held_out=True)
     for key, example in disturbed.examples.items():
         known = example.held_out_map != IGNORE_INDEX
         wrong = np.where(known, 1 - np.minimum(example.held_out_map, 1), IGNORE_INDEX).astype(np.uint8)
         disturbed.examples[key] = replace(example, held_out_map=wrong)
-    one, other = (_train(source).checkpoint.learners for source in (images, disturbed))
-    both = set(one) & set(other)
+    one, other = (_train(source).checkpoint for source in (images, disturbed))
+    both = set(one.judged) & set(other.judged)
     assert both
-    assert all(torch.equal(one[name][part], other[name][part]) for name in both for part in one[name])
+    for name in both:
+        assert _are_equal(one.judged[name], other.judged[name])
+        assert not _are_equal(one.learners[name], other.learners[name])
+
+
+def _are_equal(one: Weights, other: Weights) -> bool:
+    return all(one[part].shape == other[part].shape and torch.equal(one[part], other[part]) for part in one)
+
+
+def test_what_judges_a_model_asks_the_copies_that_never_saw_the_hold_out(checked: RoundResult) -> None:
+    model = checked.checkpoint
+    assert set(model.judged) == set(model.learners)
+    assert model.as_judged.learners == model.judged
+    source = Pictures(held_out=True)
+    blocks, _ = open_held_out(source, source.summaries(), np.random.default_rng(0))
+    asked, of_copies = (ask_learners(one, blocks, SCHEMA) for one in (model, model.as_judged))
+    assert all((asked[name] == of_copies[name]).all() for name in asked)
+
+
+def test_a_draft_has_no_copies_because_nothing_judges_it(draft: RoundResult) -> None:
+    assert draft.checkpoint.judged == {}
+    assert draft.checkpoint.as_judged is draft.checkpoint
 
 
 def test_learners_that_disagree_are_unsure(checked: RoundResult, draft: RoundResult) -> None:

@@ -1,4 +1,4 @@
-"""Where few images are painted, what learners say of unseen images counts beside the hold-out."""
+"""What learners say of images that they did not see decides among the quick ones, beside a hold-out too."""
 
 from __future__ import annotations
 
