@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from label_studio_browser import Annotator
 from numpy.typing import NDArray
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 READ_CANVASES = """([height, width]) => [...document.querySelectorAll('.konvajs-content canvas')].map(one => {
     const data = one.getContext('2d').getImageData(0, 0, width, height).data
@@ -15,7 +16,9 @@ READ_CANVASES = """([height, width]) => [...document.querySelectorAll('.konvajs-
 READ_TURNER = """() => Konva.stages.flatMap(stage => stage.find('.rotater'))
     .filter(handle => handle.isVisible()).map(handle => handle.getAbsolutePosition()).pop()"""
 
-READ_CLOSED = "() => Htx.annotationStore.selected.regions.at(-1).closed"
+IS_CLOSED = """before => Htx.annotationStore.selected.regions[before]?.closed"""
+
+CLOSING_MS = 15_000
 
 HIDE_HANDLES = """() => Konva.stages.forEach(stage => {
     stage.find('Circle').forEach(handle => handle.visible(false))
@@ -29,12 +32,16 @@ class ShapeAnnotator(Annotator):
         """Click the points of a polygon or vector, and then the first one again until that closes it."""
         self.press("Escape")
         self.press(hotkey)
+        n_before = len(self.regions())
         for point in points:
             self._click(point)
         for _ in range(5):
             self._click(points[0])
-            if self.page.evaluate(READ_CLOSED):
-                return
+            try:
+                self.page.wait_for_function(IS_CLOSED, arg=n_before, timeout=CLOSING_MS)
+            except PlaywrightTimeoutError:
+                continue  # a click soon after the last one may be lost
+            return
         raise AssertionError("the outline stays open")
 
     def bend_last(self, point: tuple[float, float]) -> None:
