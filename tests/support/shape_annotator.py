@@ -29,7 +29,7 @@ class ShapeAnnotator(Annotator):
     """Points are rows and columns of the image."""
 
     def outline(self, hotkey: str, points: Sequence[tuple[float, float]]) -> None:
-        """Click the points of a polygon or vector, and then the first one again until that closes it."""
+        """Click the points of a polygon, and then the first one again until that closes it."""
         self.press("Escape")
         self.press(hotkey)
         n_before = len(self.regions())
@@ -44,17 +44,8 @@ class ShapeAnnotator(Annotator):
             return
         raise AssertionError("the outline stays open")
 
-    def bend_last(self, point: tuple[float, float]) -> None:
-        """Make a point of the vector that was drawn last the middle of a curve."""
-        self.press("Escape")
-        self.page.locator(".lsf-outliner-item").last.click()
-        self.page.wait_for_timeout(300)
-        self.page.keyboard.down("Shift")
-        self._click(point)
-        self.page.keyboard.up("Shift")
-
     def _click(self, point: tuple[float, float]) -> None:
-        """Click as slowly as a hand: a quicker one sets the first point of a vector twice."""
+        """Click as slowly as a hand."""
         self.page.mouse.move(*self._on_screen(*point), steps=3)
         self.page.wait_for_timeout(150)
         self.page.mouse.down()
