@@ -36,7 +36,7 @@ HEAD_STEPS = 300
 FEWEST_HEAD_STEPS, FEWEST_TREES = 50, 8
 """On a busy machine too: fewer leave a learner that has seen too little of what was painted."""
 
-DESCRIBED_BY, GROWN_BY, LOOKED_BY, FOLDED_BY = 0.4, 0.55, 0.8, 1.5
+DESCRIBED_BY, GROWN_BY, LOOKED_BY, FOLDED_BY = 0.3, 0.45, 0.8, 1.5
 """Shares of the time for quick learners at which no further image is described, tree grown, image looked at,
 and fold asked. The head learns until all of it is spent."""
 

@@ -39,6 +39,9 @@ from ml_backend.training import OnProgress, StoredExamples, TrainedRound, Traini
 
 log = logging.getLogger(__name__)
 
+LOADED_AHEAD = "core.learners.compiled_ahead"
+"""Of the fork server: a draft has no seconds to import and compile in."""
+
 POLL_S = 0.2
 STOP_GRACE_S = 15.0
 """How long a child that was asked to stop may take, before it is killed: one step and the checks after it."""
@@ -60,7 +63,7 @@ class ProcessTrainer:
         # A round takes its place only now: what it waited for before kept no other project from training.
         self._places = threading.BoundedSemaphore(settings.training_slots)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, image_factory.__module__])
+        self._context.set_forkserver_preload([__name__, image_factory.__module__, LOADED_AHEAD])
 
     def warm_up(self) -> None:
         """Start the fork server, so that the first round does not wait for torch."""

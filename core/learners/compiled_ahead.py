@@ -1,0 +1,24 @@
+"""Import this where training processes are forked from: a draft has no seconds to load and compile in.
+
+scikit-learn takes a second to import, and compiled loops half a second to load from their cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.learners.forest import train_forest
+from core.learners.pixel_features import pixel_features
+
+SIDE_PX = 32
+
+
+def grow_a_forest() -> None:
+    """Go through all that a forest of a real image goes through, once."""
+    image = np.random.default_rng(0).integers(0, 255, (SIDE_PX, SIDE_PX, 1), np.uint8)
+    rows = pixel_features(image).reshape(SIDE_PX * SIDE_PX, -1)
+    forest = train_forest(rows, (image.reshape(-1) > 127).astype(np.uint8), 2, seed=0, n_trees=1)
+    forest.probabilities(rows)
+
+
+grow_a_forest()
