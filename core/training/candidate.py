@@ -17,7 +17,7 @@ from core.network.outputs import Weights
 from core.schema import LabelSchema
 from core.training.calibration import fit_temperature
 from core.training.evaluation import HeldOutBlock, HeldOutScore, ask_learners, score_logits
-from core.training.folds import HeldBack
+from core.training.folds import N_FOLDS, HeldBack
 from core.training.stacking import fit_shares, prior_shares
 
 Logits = dict[str, NDArray[np.float32]]
@@ -91,7 +91,7 @@ def find_shares(
     # No fold had a network: the quick learners divide among them what it leaves.
     prior = prior_shares(tuple(evidence.logits), judges.seen)
     fitted, temperature = fit_shares(
-        evidence.logits, evidence.labels, evidence.n_places, rng, prior, rare_count_more=True
+        evidence.logits, evidence.labels, N_FOLDS, rng, prior, rare_count_more=True
     )
     rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}

@@ -30,14 +30,10 @@ FOLD_STEPS, FOLD_TREES, FOLD_PIXELS = 60, 15, 4_000
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What learners said, `{name: (n, C)}` logits, of pixels that they did not see.
-
-    It counts as `n_places` independent places, which may be fewer than it comes from.
-    """
+    """What learners said, `{name: (n, C)}` logits, of pixels that they did not see."""
 
     logits: dict[str, NDArray[np.float32]]
     labels: NDArray[np.uint8]
-    n_places: int = N_FOLDS
 
 
 def ask_folds(

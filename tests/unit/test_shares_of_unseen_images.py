@@ -28,7 +28,7 @@ def blocks() -> list[HeldOutBlock]:
 HOLD_OUT = {NETWORK: says(3, 1), HEAD: says(3, 2), FOREST: says(3, 3)}
 """In the images that they saw the rest of, all are equally good."""
 
-ELSEWHERE = HeldBack({HEAD: says(0, 4), FOREST: says(3, 5)}, LABELS, 2)
+ELSEWHERE = HeldBack({HEAD: says(0, 4), FOREST: says(3, 5)}, LABELS)
 """Of an image that they did not see the head knows nothing."""
 
 

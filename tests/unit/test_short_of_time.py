@@ -16,7 +16,7 @@ from core.network.mixture import FOREST, HEAD, QUICK
 from core.rounds import Example
 from core.schema import IGNORE_INDEX
 from core.training.beginning import measure
-from core.training.folds import N_FOLDS, ask_folds
+from core.training.folds import ask_folds
 from core.training.painted_pixels import Painted
 from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
 from core.training.sampling import OpenExample, open_positions
@@ -83,7 +83,6 @@ def test_with_time_all_of_the_truth_is_seen_and_each_image_is_asked_about(
     assert _trees(learnt) > FEWEST_TREES
     assert learnt.held_back is not None
     assert len(learnt.held_back.labels) > 0
-    assert learnt.held_back.n_places == N_FOLDS
 
 
 def test_the_forest_does_not_wait_for_images_that_the_head_had_no_time_to_look_at() -> None:
