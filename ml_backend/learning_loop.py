@@ -40,7 +40,8 @@ from ml_backend.status import overview, ready
 from ml_backend.storage import models, rounds
 from ml_backend.storage.models import UNTRAINED, StoredModel
 from ml_backend.storage.projects import Project, count_cancel_request, get_project, list_projects
-from ml_backend.strokes.build_truth import build_changed, mark_damaged
+from ml_backend.strokes.build_truth import build_changed
+from ml_backend.strokes.damaged_truth import mark_damaged
 from ml_backend.strokes.reconcile import Reconciled, reconcile_project
 from ml_backend.strokes.recording import record_event, record_setup, request_training
 from ml_backend.suggestions import pictures, prompting, push, suggesting

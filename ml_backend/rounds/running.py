@@ -16,7 +16,8 @@ from ml_backend.rounds.lease import Lease, LeaseLostError, take_lease
 from ml_backend.rounds.readable import keep_readable
 from ml_backend.rounds.sweeping import sweep
 from ml_backend.storage.projects import Project, get_project
-from ml_backend.strokes.build_truth import build_changed, rebuild_damaged
+from ml_backend.strokes.build_truth import build_changed
+from ml_backend.strokes.damaged_truth import rebuild_damaged
 from ml_backend.strokes.reconcile import reconcile_project
 from ml_backend.training import TrainingSpec
 

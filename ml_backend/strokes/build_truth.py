@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import BrushloopError, MachineError, RoundCancelledError
+from core.errors import BrushloopError, RoundCancelledError
 from core.painting import Finding, Painting
 from core.schema import IGNORE_INDEX
 from core.truth.holdout import split, summarise
@@ -25,7 +25,6 @@ from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import efforts, health, predictions, tasks
-from ml_backend.storage.label_map_files import find_wrong_class, read_shape
 from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.combining import combine_paintings, to_sent_masks
@@ -95,64 +94,6 @@ def _note_whole(parts: Parts, project: Project) -> None:
     if is_troubled:
         with parts.database.write() as connection:
             health.note_trouble(connection, project.project_id, TROUBLE, None, parts.clock())
-
-
-def rebuild_damaged(
-    parts: Parts, project: Project, config: LabelConfig, should_stop: Callable[[], bool] = lambda: False
-) -> int:
-    """Build the label maps again that are missing, cannot be read, or name a class that there is not."""
-    mark_damaged(parts, project, find_damage)
-    return build_changed(parts, project, config, should_stop)
-
-
-def mark_damaged(
-    parts: Parts, project: Project, find: Callable[[Parts, Project, TaskTruth], str | None] | None = None
-) -> int:
-    """Have damaged label maps built again, and say so until they are; returns how many they are.
-
-    Without `find`, what is inside the files is left unread: damage to it shows in the next round.
-    """
-    find = find or _find_unreadable
-    with parts.database.read() as connection:
-        listed = tasks.list_truth(connection, project.project_id)
-    damage: dict[int, str] = {}
-    for task in listed:
-        truth = TaskTruth.from_record(task.truth) if task.truth else TaskTruth()
-        cause = find(parts, project, truth) if truth.maps else None
-        if cause and task.built_seq >= task.truth_seq:
-            damage[task.task_id] = cause
-    for task_id, cause in damage.items():
-        log.warning("rebuild_truth project=%d task=%d cause=%s", project.project_id, task_id, cause)
-    if damage:
-        with parts.database.write() as connection:
-            for task_id in damage:
-                tasks.mark_unbuilt(connection, project.project_id, task_id)
-            said = (
-                f"{next(iter(damage.values()))} ({len(damage)} of {len(listed)} tasks); they are made again"
-            )
-            health.note_trouble(connection, project.project_id, TROUBLE, said, parts.clock())
-    return len(damage)
-
-
-def _find_unreadable(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
-    try:
-        read_shape(parts.artifacts(project).truth / str(truth.maps))
-    except MachineError as error:
-        return str(error)
-    return None
-
-
-def find_damage(parts: Parts, project: Project, truth: TaskTruth) -> str | None:
-    """Why stored label maps cannot be used, or None."""
-    path = parts.artifacts(project).truth / str(truth.maps)
-    try:
-        shape, stat = read_shape(path), path.stat()
-        wrong = find_wrong_class(path, stat.st_mtime_ns, stat.st_size, len(truth.classes))
-    except (MachineError, OSError) as error:
-        return str(error)
-    if shape != tuple(truth.shape):
-        return f"it is of {shape} pixels, not {truth.shape}"
-    return None if wrong is None else f"it names the class index {wrong}"
 
 
 def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: StoredTask) -> None:

@@ -18,9 +18,9 @@ from core.schema import IGNORE_INDEX, LabelSchema
 from ml_backend.label_studio.label_config import LabelConfig
 from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
-from ml_backend.storage import tasks
 from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
+from ml_backend.strokes.damaged_truth import mark_one_damaged
 
 UNDECIDED = 0.5
 """How sure two people who differ are together."""
@@ -57,9 +57,8 @@ def load_annotated(
         return np.zeros(shape, bool)
     try:
         label_map = parts.artifacts(project).load_truth(truth.maps)
-    except MachineError:  # damaged, or built anew and swept meanwhile
-        with parts.database.write() as connection:
-            tasks.mark_unbuilt(connection, project.project_id, task_id)
+    except MachineError as error:  # damaged, or built anew and swept meanwhile
+        mark_one_damaged(parts, project, task_id, truth.maps, str(error))
         return np.zeros(shape, bool)
     annotated: NDArray[np.bool_] = label_map != IGNORE_INDEX
     return annotated

@@ -27,6 +27,7 @@ from ml_backend.ports import TaskRecord
 from ml_backend.storage import models, tasks
 from ml_backend.storage.projects import Project
 from ml_backend.strokes.build_truth import TaskTruth
+from ml_backend.strokes.damaged_truth import mark_one_damaged
 from ml_backend.suggestions.suggesting import Suggester
 
 PictureKind = Literal["overlay", "probability", "uncertainty", "label_map", "truth"]
@@ -87,8 +88,7 @@ def _load_truth(parts: Parts, project: Project, task_id: int, name: str) -> NDAr
     try:
         return parts.artifacts(project).load_truth(name)
     except MachineError as error:
-        with parts.database.write() as connection:
-            tasks.mark_unbuilt(connection, project.project_id, task_id)
+        mark_one_damaged(parts, project, task_id, name, str(error))
         raise BusyError(f"{error}; they are made again, ask again in some seconds") from None
 
 

@@ -208,6 +208,8 @@ class Fault:
     backend: str | None = None
     """What it is about; None: both."""
     least_s: float = 3.0
+    heals: bool = False
+    """Whether the service mends it by itself meanwhile: then it may be over before anybody looked."""
 
 
 def away(how: int | str, words: str, least_s: float = 3.0) -> Fault:
@@ -231,6 +233,6 @@ FAULTS: dict[str, Fault] = {
     "disk full": Fault(disk_full, "DATA_DIR"),
     "worker stopped": Fault(worker_stopped, "no worker has been seen"),
     "training killed": Fault(training_killed, "SIGKILL"),
-    "label maps damaged": Fault(partial(damaged, "truth/*"), "label maps"),
-    "live version damaged": Fault(partial(damaged, "models/*/*.safetensors"), "weights of r"),
+    "label maps damaged": Fault(partial(damaged, "truth/*"), "label maps", heals=True),
+    "live version damaged": Fault(partial(damaged, "models/*/*.safetensors"), "weights of r", heals=True),
 }

@@ -164,7 +164,7 @@ OPEN: dict[str, set[str]] = {
         "tasks",
         "wakeups",
     },
-    "ml_backend.strokes": {"build_truth", "effort", "reconcile", "recording"},
+    "ml_backend.strokes": {"build_truth", "damaged_truth", "effort", "reconcile", "recording"},
     "ml_backend.suggestions": {"pictures", "prompting", "push", "suggesting"},
     "ml_backend.web": {"app", "label_studio_routes", "loop", "server"},
     "simulation": {"command"},

@@ -14,6 +14,7 @@ from loop_fakes import Bench, make_bench
 from ml_backend.errors import BusyError
 from ml_backend.storage import health
 from ml_backend.storage.label_map_files import PARTS, read_map, write_maps
+from ml_backend.strokes.damaged_truth import mark_one_damaged
 
 
 @pytest.fixture
@@ -126,6 +127,33 @@ def test_damaged_label_maps_are_said_until_they_are_built_again(
     assert bench.loop.build_truth(1) == 1
     assert bench.status()["last_error"] is None
     assert read_all(map_of(bench, 2))
+
+
+@pytest.mark.parametrize("meet", ["answer", "picture"])
+def test_who_meets_a_damaged_label_map_says_so_until_it_is_built_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture, meet: str
+) -> None:
+    with bench.parts.database.write() as connection:
+        health.note_worker(connection, "elsewhere|1|1|w", bench.clock())
+    bench.submit(1)
+    bench.loop.run_round(1)
+    truncate(map_of(bench, 1))
+    if meet == "answer":
+        bench.loop.suggest(1, [bench.task(1)], None, np.inf)
+    else:
+        with pytest.raises(BusyError):
+            bench.loop.picture(1, 1, "truth")
+    assert "cannot be read" in bench.status()["last_error"]
+    assert "rebuild_truth project=1 task=1" in caplog.text
+    assert bench.loop.build_truth(1) == 1
+    assert bench.status()["last_error"] is None
+
+
+def test_label_maps_that_were_built_anew_and_swept_meanwhile_were_not_damaged(bench: Bench) -> None:
+    bench.submit(1)
+    bench.loop.run_round(1)
+    mark_one_damaged(bench.parts, bench.loop._get(1), 1, "1-0.npz", "it is gone")
+    assert bench.loop.build_truth(1) == 0
 
 
 def test_a_picture_that_is_cut_off_is_drawn_again(bench: Bench) -> None:
