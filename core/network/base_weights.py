@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError
 from core.network.outputs import Weights
+from core.network.regular_files import check_regular, read_regular
 from core.network.unet import copy_weights
 from core.schema import LabelSchema
 
@@ -50,6 +51,7 @@ def load_base(folder: Path | None = None) -> Weights:
     """
     path = (folder or FOLDER) / WEIGHTS_FILE
     try:
+        check_regular(path)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the base weights {path.name}: {error}") from error
@@ -90,7 +92,7 @@ def base_for(schema: LabelSchema, folder: Path | None = None) -> Weights:
 
 def _read_card(folder: Path) -> dict[str, Any]:
     try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        card = json.loads(read_regular(folder / CARD_FILE).decode())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read the card of the base weights: {error}") from error
     return dict(card)

@@ -24,6 +24,7 @@ from core.network.mixture import Share, network_weight
 from core.network.outputs import Weights
 from core.network.pixels import NumberRange, PixelStatistics
 from core.network.quick import check_learners
+from core.network.regular_files import OF_THE_PROCESS, read_regular
 from core.network.unet import PLAIN, build_network, copy_weights
 from core.objects.measure import ObjectLimits
 from core.schema import LabelSchema
@@ -140,11 +141,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     ------
     CheckpointError
         A file is missing or damaged, or weights and record do not fit each other.
+    OSError
+        This process can open no file at all just now.
     """
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        raw = (folder / WEIGHTS_FILE).read_bytes()
+        record = json.loads(read_regular(folder / RECORD_FILE).decode())
+        raw = read_regular(folder / WEIGHTS_FILE)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_PROCESS:
+            raise
         raise CheckpointError(f"cannot read the checkpoint {folder.name}: {error}") from error
     _check_format(record, folder.name)
     if hashlib.sha256(raw).hexdigest() != record.get("weights_sha256"):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from core.errors import CheckpointError
 from core.network.outputs import Weights
+from core.network.regular_files import read_regular
 
 FOLDER = Path(__file__).parent / "encoder_weights"
 WEIGHTS_FILE, CARD_FILE = "weights.safetensors", "card.json"
@@ -134,8 +135,8 @@ def load_encoder() -> Encoder:
         The weights are missing, or are not the ones of their card.
     """
     try:
-        raw = (FOLDER / WEIGHTS_FILE).read_bytes()
-        card = json.loads((FOLDER / CARD_FILE).read_text(encoding="utf-8"))
+        raw = read_regular(FOLDER / WEIGHTS_FILE)
+        card = json.loads(read_regular(FOLDER / CARD_FILE).decode())
         weights = load(raw)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the encoder's weights: {error}") from error

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_backend.processes.scratch import scratch_file, sweep_scratch
+from core.network.regular_files import OF_THE_PROCESS, check_regular
+from ml_backend.processes.scratch import make_folder, put, remove, scratch_file, sweep_scratch
 
 SCRATCH_LIFE_S = 3600.0
 """An unfinished file of a process of which nobody can say whether it lives goes after this long."""
@@ -54,23 +55,28 @@ class ImageCache:
         """The array as a read-only memory map, or None; a damaged file is thrown away."""
         path = self._path(name)
         try:
+            check_regular(path)
             pixels: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError):
-            path.unlink(missing_ok=True)
+        except (OSError, ValueError, EOFError) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_PROCESS:
+                raise
+            with suppress(OSError):  # what lies in the place of the folder goes when it is filled
+                remove(path)
             return None
         return pixels
 
     def fill(self, name: str, write: Callable[[Path], None]) -> NDArray[Any]:
         """Have an array written to a file, and give it back as a memory map."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
+        make_folder(path.parent)
         with self.scratch_file() as scratch:
             write(scratch)
             stored: NDArray[Any] = np.load(scratch, mmap_mode="r", allow_pickle=False)
-            scratch.replace(path)
+            put(scratch, path)
         self._added += stored.nbytes
         if self._added >= ROOM_SHARE * self._max_bytes:
             self._added = 0

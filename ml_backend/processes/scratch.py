@@ -6,7 +6,10 @@ in another container that shares the folder, age decides.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +19,7 @@ from ml_backend.processes.process_identity import find_ended, name_scratch
 
 def new_scratch(folder: Path, start: str = "") -> Path:
     """A path inside the folder that nobody uses, by a name that starts like this; the folder is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder / f"{start}{name_scratch()}"
 
 
@@ -48,6 +51,59 @@ def read_clock(folder: Path) -> float:
     with scratch_file(folder) as probe:
         probe.touch()
         return probe.stat().st_mtime
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of what is made again when it is lost, also where something else has its name."""
+    if _is_in_the_way(folder):
+        remove(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_in_the_way(folder: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        return False  # a link to a disk that is away may be what lies there, and stays
+    except OSError as error:
+        return error.errno == errno.ELOOP
+
+
+def put(scratch: Path, place: Path) -> None:
+    """Give a finished file or folder its name, whatever has that, and on whatever disk that is."""
+    if place.is_dir() and not place.is_symlink():
+        remove(place)
+    try:
+        scratch.replace(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _carry(scratch, place)
+
+
+def _carry(scratch: Path, place: Path) -> None:
+    """The same over the border of two disks: first all bytes beside their place, and then the name."""
+    beside = place.with_name(f".{name_scratch()}")
+    try:
+        if scratch.is_dir():
+            shutil.copytree(scratch, beside)
+        else:
+            shutil.copyfile(scratch, beside)
+        for path in (beside, *beside.rglob("*")):
+            sync(path)
+        beside.replace(place)
+    finally:
+        remove(beside)
+    remove(scratch)
+
+
+def sync(path: Path) -> None:
+    """Have the bytes of a file, or the names of a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove(path: Path) -> None:

@@ -99,8 +99,8 @@ class Lease:
             try:
                 self._beat_once()
                 cause = None
-            except SQLAlchemyError as error:
-                # The database may be away for a moment; the lease holds for a while without a beat.
+            except (SQLAlchemyError, OSError) as error:
+                # The database may be away for a moment, or no file be opened; the lease holds for a while.
                 cause = describe(error)
             if cause and cause != before:
                 log.warning(

@@ -32,6 +32,18 @@ PASSING = (BrushloopError, SQLAlchemyError, OSError, MemoryError)
 """What a round may end with without anybody having to look at a traceback."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = "give the user of this process the right to read and write it"
+_TOO_MANY = "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or start fewer processes"
+REMEDIES = {
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: _TOO_MANY,
+    errno.EROFS: "mount the disk of DATA_DIR for writing; it may have been turned read-only for its errors",
+    errno.EACCES: f"see DATA_DIR, and {_FORBIDDEN}",
+    errno.EPERM: f"see DATA_DIR, and {_FORBIDDEN}",
+    errno.EIO: "see the kernel's log, and the disk of DATA_DIR",
+    errno.ENOMEM: "give the machine more memory, or stop what takes it",
+}
+"""What to do about failures of files; about all others, to see DATA_DIR and its disk."""
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch says in a RuntimeError that memory ran out."""
 
@@ -73,6 +85,8 @@ def is_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the machine or of a GPU."""
     if isinstance(error, OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM  # of a process that cannot be forked
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in MEMORY_WORDS)
 
 
@@ -84,7 +98,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return "the disk is full: free some space below DATA_DIR"
     if isinstance(error, OSError):
-        return f"a file or folder cannot be used ({error.strerror or error}): see DATA_DIR and its disk"
+        remedy = REMEDIES.get(error.errno or 0, "see DATA_DIR and its disk")
+        return f"a file or folder cannot be used ({error.strerror or error}): {remedy}"
     return str(error) or type(error).__name__
 
 

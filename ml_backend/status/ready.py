@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ from ml_backend.storage import health
 
 SILENT_AFTER_S = 20.0
 """Workers show themselves every few seconds; one that did not for so long is taken for gone."""
-LEAST_FREE_BYTES = 500_000_000
-"""With less on the disk a round may not be able to save its model."""
+LEAST_FREE_BYTES, LEAST_FREE_FILES = 500_000_000, 1_000
+"""With less on the disk a round may not be able to save its model, or label maps theirs."""
 PROBE_BYTES = 32_768
 
 NEEDED = ("database", "queue", "workers", "disk")
@@ -39,7 +40,7 @@ def check(parts: Parts) -> Mapping[str, Any]:
             checks["workers"] = describe_workers(connection, parts)
             checks["label_studio"] = next(iter(health.list_troubles(connection)), None)
         checks["database"] = describe_database(parts)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OSError) as error:
         checks["database"] = describe(error)
     return {"ready": all(checks[name] is None for name in NEEDED), "checks": checks}
 
@@ -70,10 +71,13 @@ def describe_database(parts: Parts) -> str | None:
 
 def describe_disk(parts: Parts) -> str | None:
     """That the disk is almost full or cannot be written to, or None."""
+    folder = parts.settings.data_dir
     try:
-        free = shutil.disk_usage(parts.settings.data_dir).free
+        free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
+        if files.f_files and files.f_favail < LEAST_FREE_FILES:  # none in all: it does not count them
+            return f"only {files.f_favail} more files fit on the disk of DATA_DIR (`df -i`): remove some"
         # A quota, a limit, or a disk that became read-only does not show in what is free.
-        with tempfile.TemporaryFile(dir=parts.settings.data_dir) as probe:
+        with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))
     except OSError as error:
         return describe(error)

@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_backend.processes.process_identity import name_scratch
-from ml_backend.processes.scratch import new_scratch, read_clock, remove, scratch_file, sweep_scratch
+from ml_backend.processes.scratch import (
+    make_folder,
+    new_scratch,
+    put,
+    read_clock,
+    remove,
+    scratch_file,
+    sweep_scratch,
+    sync,
+)
 from ml_backend.storage.kept_maps import sweep_maps
 from ml_backend.storage.label_map_files import SUFFIX, read_map, write_maps
 
@@ -56,12 +65,12 @@ class Artifacts:
         """Store three `(H, W)` in one file; returns the name under which `load_truth` finds it."""
         name = f"{task_id}-{seq}{SUFFIX}"
         self._clear_way()
-        _make_folder(self.truth)
+        make_folder(self.truth)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
                 write_maps(file, maps)
                 _sync_open(file)
-            _put(scratch, self.truth / name)
+            put(scratch, self.truth / name)
         return name
 
     def load_truth(self, name: str) -> NDArray[np.uint8]:
@@ -71,12 +80,12 @@ class Artifacts:
     def save_picture(self, model_version: str, name: str, png: bytes) -> None:
         folder = self.pictures / model_version
         self._clear_way()
-        _make_folder(folder)
+        make_folder(folder)
         with scratch_file(self.scratch) as scratch:
             with scratch.open("wb") as file:
                 file.write(png)
                 _sync_open(file)
-            _put(scratch, folder / name)
+            put(scratch, folder / name)
 
     def publish(self, scratch: Path, model_version: str) -> None:
         """Make the folder of a trained model final; its bytes are on the disk before its name is."""
@@ -84,16 +93,13 @@ class Artifacts:
         if not scratch.exists() and final.exists():
             return  # an earlier try came so far
         for file in scratch.iterdir():
-            _sync(file)
-        _make_folder(self.models)
+            sync(file)
+        make_folder(self.models)
         if final.exists():
             # Of a round that the database does not know, or it had another number: nobody can be using it.
-            displaced = final.rename(self.new_scratch())
-            scratch.rename(final)
-            remove(displaced)
-        else:
-            scratch.rename(final)
-        _sync(self.models)
+            remove(final.rename(final.with_name(f".{name_scratch()}")))
+        put(scratch, final)
+        sync(self.models)
 
     def discard(self, scratch: Path) -> None:
         """Drop what a training wrote and nobody published, also where it was killed while it wrote."""
@@ -151,20 +157,6 @@ def sweep_projects(data_dir: Path) -> None:
         sweep_maps(project.maps)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder of what is made again when it is lost, also where a file has its name."""
-    if folder.exists() and not folder.is_dir():
-        remove(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _put(scratch: Path, place: Path) -> None:
-    """Give a finished file its name, also where a folder has that."""
-    if place.is_dir():
-        remove(place)
-    scratch.replace(place)
-
-
 def _sync_open(file: IO[bytes]) -> None:
     """Have the bytes on the disk before the name is: a power cut between leaves an empty file otherwise."""
     file.flush()
@@ -186,11 +178,3 @@ def _age_s(path: Path, now: float) -> float:
         return now - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

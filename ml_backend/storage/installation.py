@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from core.network.regular_files import read_regular
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage import tables
 
@@ -34,7 +35,7 @@ def identify(connection: Connection, data_dir: Path, place: str) -> str:
     file = data_dir / IDENTITY_FILE
     stored = connection.execute(sa.select(tables.installation.c.identity)).scalar_one_or_none()
     # What is no text belongs to nobody, and is refused as such.
-    beside = file.read_text(encoding="utf-8", errors="replace").strip() if file.exists() else None
+    beside = read_regular(file).decode(errors="replace").strip() if file.exists() else None
     if stored is None and beside:
         is_used = connection.execute(sa.select(tables.projects.c.project_id).limit(1)).first()
         if not is_used:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from safetensors.numpy import load, save
 
-from ml_backend.processes.scratch import scratch_file, sweep_scratch
+from core.network.regular_files import read_regular
+from ml_backend.processes.scratch import put, remove, scratch_file, sweep_scratch
 
 if TYPE_CHECKING:
     from core.network.feature_maps import Map  # loads torch, which whoever exports or imports can do without
@@ -42,7 +43,7 @@ class KeptMaps:
         """What was saved, or None where it is missing or damaged."""
         path = self._folder / name
         try:
-            raw = path.read_bytes()
+            raw = read_regular(path)
             # By this stamp the least recently used file goes first.
             os.utime(path)
         except OSError:
@@ -51,7 +52,7 @@ class KeptMaps:
         if _digest(content) != raw[:DIGEST_BYTES]:
             log.warning("remove_damaged_maps name=%s", name)
             with suppress(OSError):
-                path.unlink()
+                remove(path)
             return None
         tensors = load(content)
         return [tensors[key] for key in sorted(tensors)]
@@ -62,7 +63,7 @@ class KeptMaps:
         try:
             with scratch_file(self._folder, SCRATCH) as scratch:
                 scratch.write_bytes(_digest(content) + content)
-                scratch.replace(self._folder / name)
+                put(scratch, self._folder / name)
             sweep_maps(self._folder)
             self._make_room()
         except OSError as error:

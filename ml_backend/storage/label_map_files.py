@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ImageUnavailableError
+from core.network.regular_files import OF_THE_PROCESS, check_regular
 from core.schema import IGNORE_INDEX
 
 MapPart = Literal["all", "train", "held_out"]
@@ -58,6 +59,7 @@ def write_maps(file: IO[bytes], maps: Sequence[NDArray[np.uint8]]) -> None:
 def read_shape(path: Path) -> tuple[int, int]:
     """Height and width in pixels, without unpacking the maps; raises as `read_map` does."""
     with _telling_damage(path):
+        check_regular(path)
         if path.suffix == PLAIN_SUFFIX:
             height, width = _load_plain(path).shape[1:]
             return height, width
@@ -72,6 +74,7 @@ def read_map(path: Path, part: MapPart = "all", *, is_lasting: bool = False) -> 
     `find_wrong_class`.
     """
     with _telling_damage(path):
+        check_regular(path)
         if path.suffix == PLAIN_SUFFIX:
             return np.asarray(_load_plain(path)[PARTS.index(part)])
         with ZipFile(path) as archive, archive.open(f"{part}.npy") as member:
@@ -99,6 +102,8 @@ def _telling_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_PROCESS:
+            raise
         cause = f"{type(error).__name__}: {error}"
         raise ImageUnavailableError(f"the label maps {path.name} cannot be read: {cause}") from None
 

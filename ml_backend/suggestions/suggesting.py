@@ -176,8 +176,9 @@ class Suggester:
             return None, True
         except CheckpointError as error:
             return self._answer_with_another(project, model, config, task, deadline, error)
-        except BrushloopError as error:
-            log.warning("skip_predict project=%d task=%d cause=%s", project.project_id, task.task_id, error)
+        except (BrushloopError, OSError) as error:
+            cause = describe(error)
+            log.warning("skip_predict project=%d task=%d cause=%s", project.project_id, task.task_id, cause)
             return None, False
 
     def _answer_with_another(

@@ -10,7 +10,15 @@ import logging
 import uuid
 
 from flask import Flask, Response, jsonify, request
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -69,6 +77,10 @@ STATUS: dict[type[BrushloopError], int] = {
 }
 """The one table of errors and their HTTP status; a subclass counts as its nearest listed ancestor."""
 
+OF_STATEMENTS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+LACKING = ("42501", "42P01", "3F000")
+"""Codes of PostgreSQL: no right to do it, no such table, no such schema."""
+
 PLAIN_WORDS = {
     404: "there is nothing at {path}",
     405: "{method} is not possible at {path}",
@@ -107,9 +119,9 @@ def create_app(loop: Loop, settings: Settings) -> Flask:
     app.register_blueprint(api_routes(loop, FairPlaces(places.pictures)))
     app.register_blueprint(dashboard_routes(loop))
     app.register_error_handler(BrushloopError, _refuse)
-    # Not SQLAlchemy's other errors: those are faults of ours, and no retry helps.
-    for kind in (OperationalError, InterfaceError, PoolTimeoutError):
+    for kind in (DatabaseError, InterfaceError, PoolTimeoutError):
         app.register_error_handler(kind, _say_database)
+    app.register_error_handler(OSError, _say_file)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(Exception, _last_resort)
     app.after_request(_add_security_headers)
@@ -149,9 +161,24 @@ def _refuse_http(error: HTTPException) -> Response | WerkzeugResponse:
 
 def _say_database(error: SQLAlchemyError) -> Response:
     """The same call works once the database does; the driver's words go to the log alone."""
+    if _is_our_fault(error):
+        return _last_resort(error)
     cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     log.warning("miss_database method=%s path=%r cause=%r", request.method, request.path[:200], cause)
     return _answer(503, "the database cannot be reached or is locked: see that it runs, and GET /ready")
+
+
+def _is_our_fault(error: SQLAlchemyError) -> bool:
+    """Whether a statement is wrong, so that no retry helps, whatever state the database is in."""
+    if not isinstance(error, OF_STATEMENTS):
+        return False
+    # PostgreSQL says so of rights that were taken away, and of tables that were.
+    return getattr(error.orig, "sqlstate", None) not in LACKING
+
+
+def _say_file(error: OSError) -> Response:
+    cause = error.strerror or type(error).__name__
+    return _answer(503, f"a file or folder cannot be used ({cause}): see DATA_DIR, and GET /ready")
 
 
 def _last_resort(error: Exception) -> Response:

@@ -155,7 +155,7 @@ class _ProjectGauges(Collector):
     def _read(self) -> Sequence[ProjectView]:
         try:
             return self._loop.views(NEWEST_ROUNDS)
-        except (BrushloopError, SQLAlchemyError) as error:
+        except (BrushloopError, SQLAlchemyError, OSError) as error:
             # The counters of this process are still worth showing, and which part is away most of all.
             log.warning("skip_gauges cause=%r", str(error).partition("\n")[0])
             return ()

@@ -74,6 +74,7 @@ OPEN: dict[str, set[str]] = {
         "pixels",
         "predict",
         "quick",
+        "regular_files",
         "timm_network",
         "unet",
     },

@@ -479,7 +479,7 @@ def test_another_limit_is_another_entry(make_images: Any) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_an_image_error(make_images: Any, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
+    (tmp_path / "cache").symlink_to(tmp_path / "away")  # as of a disk that is not mounted
     with pytest.raises(ImageError, match="read or kept"):
         make_images().open(1, 1, UPLOAD)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import shutil
 import sqlite3
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from loop_fakes import Bench, make_bench
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InternalError, OperationalError, ProgrammingError
 
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.jobs import watch_queue
@@ -131,6 +133,53 @@ def test_a_database_that_is_away_is_a_503_with_a_sentence(loop: Any, client: Any
     assert answer.status_code == 503
     assert "Retry-After" in answer.headers
     assert "GET /ready" in answer.json["error"]
+
+
+def refusal(kind: type[DBAPIError], words: str, sqlstate: str = "") -> DBAPIError:
+    cause = Exception(words)
+    cause.sqlstate = sqlstate  # type: ignore[attr-defined]  # as psycopg's errors have it
+    return kind("SELECT", {}, cause)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        refusal(InternalError, "cannot execute UPDATE in a read-only transaction", "25006"),
+        refusal(DatabaseError, "database disk image is malformed"),
+        refusal(ProgrammingError, "permission denied for table projects", "42501"),
+        refusal(ProgrammingError, 'relation "projects" does not exist', "42P01"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+    ids=str,
+)
+def test_whatever_the_machine_refuses_is_a_503_that_may_be_tried_again(
+    loop: Any, client: Any, failure: Exception
+) -> None:
+    loop.failure = failure
+    answer = client.get("/api/projects/3/status")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3")
+    assert "GET /ready" in answer.json["error"]
+
+
+def test_a_wrong_statement_is_a_fault_of_ours(loop: Any, client: Any) -> None:
+    loop.failure = refusal(ProgrammingError, "no such column: nothing")
+    assert client.get("/api/projects/3/status").status_code == 500
+
+
+def test_a_disk_that_takes_no_more_files_is_named_although_bytes_are_free(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_a_worker(bench)
+    counted = os.statvfs(bench.parts.settings.data_dir)
+    full = os.statvfs_result((*counted[:5], 1000, 3, 3, *counted[8:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    found = bench.loop.ready()
+    assert not found["ready"]
+    assert "only 3 more files fit" in found["checks"]["disk"]
+    assert "only 3 more files fit" in bench.status()["last_error"]
+    monkeypatch.undo()
+    assert bench.loop.ready()["ready"]
 
 
 def test_an_answer_arrives_although_the_note_about_it_cannot_be_written(

@@ -17,7 +17,7 @@ from loop_fakes import make_bench
 from torch import Tensor, nn
 
 from core.errors import CheckpointError, EncoderError
-from core.network.base_weights import fits_base, save_base
+from core.network.base_weights import fits_base, load_base, save_base
 from core.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.network.pixels import PixelStatistics
 from core.network.predict import Predictor
@@ -184,6 +184,12 @@ def test_published_weights_are_fetched_once_and_only_when_asked_for(tmp_path: An
     written = (base / "weights.safetensors").stat().st_mtime_ns
     fetch_encoder(asked)
     assert (base / "weights.safetensors").stat().st_mtime_ns == written
+    for name in ("weights.safetensors", "card.json"):  # damaged ones are fetched again
+        (base / name).write_bytes(b"garbage")
+        load_base.cache_clear()
+        fetch_encoder(asked)
+        assert fits_base(_architecture(1, 5), base)
+        assert load_base(base)
 
 
 def test_a_project_learns_with_an_encoder_and_goes_on_from_there(tmp_path: Any) -> None:
