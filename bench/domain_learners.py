@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import core.learners.compiled_ahead  # noqa: F401  as the service's fork server does, before a training begins
+import core.training.compiled_ahead  # noqa: F401  as the service's fork server does, before a training begins
 from bench.annotator import PaintedImage
 from bench.domain_scores import Guess, score_guesses
 from bench.domain_sets import MappedImage

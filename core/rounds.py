@@ -73,6 +73,7 @@ class RoundSettings:
     learners : those that are trained and may count: `network`, `head` and `forest`. Without the network
         a round takes seconds, and what the network knew stays as it was for the next one
     device : where to compute, as `core.network.device.choose_compute` reads it
+    engine : what computes the encoder's maps, the same way
     """
 
     budget_s: float = 20.0
@@ -81,6 +82,7 @@ class RoundSettings:
     n_threads: int | None = None
     seed: int = 0
     device: str = "cpu"
+    engine: str = "auto"
     encoder: str = ""
     base: Path | None = None
     learners: tuple[str, ...] = ("network", "head", "forest")

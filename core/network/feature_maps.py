@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.errors import DeviceError
 from core.network.batch import to_batch
 from core.network.encoder import (
     IN_CHANNELS,
@@ -30,7 +32,7 @@ from core.network.encoder import (
     encoder_digest,
     load_encoder,
 )
-from core.network.graphs import Graph, compile_graph
+from core.network.graphs import Graph, compile_followed, follow
 from core.network.pixels import PixelStatistics
 from core.tiles import Slices, Tile, cut_tiles
 
@@ -120,6 +122,9 @@ class FeatureMaps:
         Where maps are kept; without one, those of a few images in memory.
     device : torch.device, optional
         Where the encoder computes.
+    compiles_for : int, optional
+        Compile the encoder for so many threads when the first image comes that the store does not know. Torch
+        goes on where that cannot be done: whoever answers with the model says so.
     """
 
     def __init__(
@@ -127,11 +132,13 @@ class FeatureMaps:
         statistics: PixelStatistics,
         store: MapStore | None = None,
         device: torch.device | None = None,
+        compiles_for: int | None = None,
     ) -> None:
         self.statistics = statistics
         self._store = store or KeptInMemory()
         self._device = device or torch.device("cpu")
         self._graph: Graph | None = None
+        self._compiles_for = compiles_for
         self._colours = torch.from_numpy(colours_of(statistics.n_channels))
         self._seen: _Seen | None = None
 
@@ -179,6 +186,7 @@ class FeatureMaps:
         return maps
 
     def _compute(self, pixels: NDArray[Any], tile: Tile) -> list[Map]:
+        self._compile_once()
         encoder = self._graph or _encoder_on(self._device)
         batch = to_batch(pixels, self.statistics, STRIDE)
         with torch.inference_mode():
@@ -190,6 +198,12 @@ class FeatureMaps:
             # Beyond it float16 is infinite, and one infinity spoils every sum that reads it.
             largest = LARGEST_FLOAT16
             return [core.clamp(-largest, largest).half().cpu().contiguous().numpy() for core in cores]
+
+    def _compile_once(self) -> None:
+        n_threads, self._compiles_for = self._compiles_for, None
+        if n_threads is not None and self._graph is None:
+            with suppress(DeviceError):
+                self.compile_encoder(n_threads)
 
     def _name(self, pixels: NDArray[Any], tile: Tile) -> str:
         """Hexadecimal digest of all that the maps depend on."""
@@ -212,8 +226,14 @@ def _show(batch: Tensor, colours: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
+def follow_encoder() -> Any:
+    """The encoder as OpenVINO's model, made once; raises `DeviceError`."""
+    return follow(load_encoder(), IN_CHANNELS)
+
+
+@lru_cache(maxsize=1)
 def _compile_encoder(n_threads: int | None) -> Graph:
-    return compile_graph(load_encoder(), IN_CHANNELS, n_threads)
+    return compile_followed(follow_encoder(), n_threads)
 
 
 def _encoder_on(device: torch.device) -> Encoder:

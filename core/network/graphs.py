@@ -1,8 +1,8 @@
 """Networks as compiled graphs for the processor, where OpenVINO is installed: the same numbers in less time.
 
-A graph fuses layers that are bound by memory one by one: the encoder takes half of torch's time. Only answers
-come from graphs; training stays in torch. `openvino.convert_model` would do the same, but it counts its uses
-on a server.
+A graph fuses layers that are bound by memory one by one: the encoder takes less than half of torch's time.
+What needs no gradients comes from graphs: answers, and the encoder's maps, also of images to learn from.
+`openvino.convert_model` would do the same, but it counts its uses on a server.
 """
 
 from __future__ import annotations
@@ -53,13 +53,38 @@ def compile_graph(module: nn.Module, in_channels: int, n_threads: int | None = N
     DeviceError
         OpenVINO is not there, or cannot compile this network.
     """
+    return compile_followed(follow(module, in_channels), n_threads)
+
+
+def follow(module: nn.Module, in_channels: int) -> Any:
+    """A network as OpenVINO's model, not compiled yet: plain data, which processes that are forked share.
+
+    Raises
+    ------
+    DeviceError
+        OpenVINO is not there, or does not know a layer of this network.
+    """
     try:
-        return _compile(module, in_channels, n_threads)
+        return _follow(module, in_channels)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise DeviceError(f"OpenVINO cannot read the network: {error}") from error
+
+
+def compile_followed(model: Any, n_threads: int | None) -> Graph:
+    """Compile what `follow` gave.
+
+    Raises
+    ------
+    DeviceError
+        OpenVINO cannot compile this network.
+    """
+    try:
+        return _compile(model, n_threads)
     except (ImportError, RuntimeError, TypeError, ValueError) as error:
         raise DeviceError(f"OpenVINO cannot compile the network: {error}") from error
 
 
-def _compile(module: nn.Module, in_channels: int, n_threads: int | None) -> Graph:
+def _follow(module: nn.Module, in_channels: int) -> Any:
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -72,6 +97,10 @@ def _compile(module: nn.Module, in_channels: int, n_threads: int | None) -> Grap
         decoder = TorchScriptPythonDecoder(traced)  # nothing else holds it while it is read
         model = frontend.convert(frontend.load(decoder))
     model.reshape({model.inputs[0]: openvino.PartialShape([1, in_channels, -1, -1])})
+    return model
+
+
+def _compile(model: Any, n_threads: int | None) -> Graph:
     # Without the first one bfloat16 is used where the processor has it: the third digit differs.
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if n_threads is not None:

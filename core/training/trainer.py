@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
@@ -82,7 +83,7 @@ def train_round(
         The loss stopped being a number and could not be recovered.
     """
     began = now()
-    recipe, compute = recipe or Recipe(), choose_compute(settings.device)
+    recipe, compute = recipe or Recipe(), choose_compute(settings.device, settings.engine)
     draw, initial, patches, hold_out, chance, quick_draw, stacking = map(
         np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(7)
     )
@@ -102,7 +103,8 @@ def train_round(
         examples, skipped = _open_examples(source, summaries, draw)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
         beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
-        maps = FeatureMaps(beginning.statistics, store or KeptInMemory(), compute.device)
+        threads = torch.get_num_threads() if compute.graphs else None
+        maps = FeatureMaps(beginning.statistics, store or KeptInMemory(), compute.device, threads)
         n_steps = clock.head_steps(recipe.head_steps)
         quick = train_copies(
             set(settings.learners) & set(QUICK),

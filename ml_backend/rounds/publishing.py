@@ -95,6 +95,7 @@ def write_spec(
             n_threads=settings.training_threads,
             learners=LEARNERS[settings.learners],
             device=settings.device,
+            engine=settings.engine,
             encoder=settings.encoder,
             base=find_encoder_base(settings),
         ),

@@ -39,7 +39,7 @@ from ml_backend.training import OnProgress, StoredExamples, TrainedRound, Traini
 
 log = logging.getLogger(__name__)
 
-LOADED_AHEAD = "core.learners.compiled_ahead"
+LOADED_AHEAD = "core.training.compiled_ahead"
 """Of the fork server: a draft has no seconds to import and compile in."""
 
 POLL_S = 0.2

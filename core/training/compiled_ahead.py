@@ -1,14 +1,19 @@
 """Import this where training processes are forked from: a draft has no seconds to load and compile in.
 
-scikit-learn takes a second to import, and compiled loops half a second to load from their cache.
+scikit-learn takes a second to import, compiled loops half a second to load from their cache, and OpenVINO half
+a second to read the encoder.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
+from core.errors import DeviceError
 from core.learners.forest import train_forest
 from core.learners.pixel_features import pixel_features
+from core.network.feature_maps import follow_encoder
 
 SIDE_PX = 32
 
@@ -21,4 +26,11 @@ def grow_a_forest() -> None:
     forest.probabilities(rows)
 
 
+def read_the_encoder() -> None:
+    """Not compiled: that begins threads, and a process with threads must not be forked."""
+    with suppress(DeviceError):
+        follow_encoder()
+
+
 grow_a_forest()
+read_the_encoder()
