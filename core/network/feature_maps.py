@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,19 +74,21 @@ class KeptInMemory:
     def __init__(self, limit_bytes: int = MEMORY_BYTES) -> None:
         self._limit = limit_bytes
         self._kept: OrderedDict[str, Sequence[Map]] = OrderedDict()
-        self._bytes = 0
+        self._bytes, self._changing = 0, Lock()
 
     def load(self, name: str) -> Sequence[Map] | None:
-        if name in self._kept:
-            self._kept.move_to_end(name)
-        return self._kept.get(name)
+        with self._changing:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
 
     def save(self, name: str, maps: Sequence[Map]) -> None:
-        self._kept[name] = maps
-        self._bytes += _size(maps)
-        # The newest stays, however large: its neighbouring windows are asked for next.
-        while self._bytes > self._limit and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        with self._changing:
+            self._bytes += _size(maps) - _size(self._kept.pop(name, ()))
+            self._kept[name] = maps
+            # The newest stays, however large: its neighbouring windows are asked for next.
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
 class KeepsNothing:
@@ -138,7 +141,7 @@ class FeatureMaps:
         self._store = store or KeptInMemory()
         self._device = device or torch.device("cpu")
         self._graph: Graph | None = None
-        self._compiles_for = compiles_for
+        self._compiles_for, self._compiling = compiles_for, Lock()
         self._colours = torch.from_numpy(colours_of(statistics.n_channels))
         self._seen: _Seen | None = None
 
@@ -199,11 +202,18 @@ class FeatureMaps:
             largest = LARGEST_FLOAT16
             return [core.clamp(-largest, largest).half().cpu().contiguous().numpy() for core in cores]
 
+    @property
+    def serves_threads(self) -> bool:
+        """Whether threads gain by asking at once: a graph serves one while another one reads its maps."""
+        return self._graph is not None or self._compiles_for is not None
+
     def _compile_once(self) -> None:
-        n_threads, self._compiles_for = self._compiles_for, None
-        if n_threads is not None and self._graph is None:
+        with self._compiling:
+            if self._compiles_for is None:
+                return
             with suppress(DeviceError):
-                self.compile_encoder(n_threads)
+                self.compile_encoder(self._compiles_for)
+            self._compiles_for = None
 
     def _name(self, pixels: NDArray[Any], tile: Tile) -> str:
         """Hexadecimal digest of all that the maps depend on."""

@@ -97,6 +97,7 @@ def train_head(
     n_classes: int,
     rng: np.random.Generator,
     progress: Callable[[int], float],
+    batch_px: int = BATCH_PX,
 ) -> Head:
     """Learn from painted pixels until `progress(steps made)` reaches 1.
 
@@ -106,6 +107,8 @@ def train_head(
         Hypercolumns, as `hypercolumns` gives them.
     labels : (n,) uint8
         Class indices below `n_classes`. A class without a pixel is never answered.
+    batch_px : int
+        Pixels that a step learns from.
     """
     mean, deviation = rows.float().mean(0), rows.float().std(0) + SMALLEST_DEVIATION
     rows = (rows.float() - mean) / deviation
@@ -116,7 +119,7 @@ def train_head(
     shares = _draw_shares(labels, n_classes)
     n_steps = 0
     while (done := progress(n_steps)) < 1:
-        drawn = torch.multinomial(shares, BATCH_PX, replacement=True, generator=generator)
+        drawn = torch.multinomial(shares, batch_px, replacement=True, generator=generator)
         loss = F.cross_entropy(_dropped(rows[drawn], layers, generator), classes[drawn])
         optimizer.step(torch.autograd.grad(loss, layers), PEAK_RATE * _fall(done))
         n_steps += 1

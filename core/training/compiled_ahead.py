@@ -1,7 +1,7 @@
 """Import this where training processes are forked from: a draft has no seconds to load and compile in.
 
-scikit-learn takes a second to import, compiled loops half a second to load from their cache, and OpenVINO half
-a second to read the encoder.
+scikit-learn takes a second to import, compiled loops half a second to load from their cache, and OpenVINO as
+long to read the encoder.
 """
 
 from __future__ import annotations

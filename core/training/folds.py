@@ -24,7 +24,7 @@ from core.training.painted_pixels import Painted
 
 N_FOLDS = 4
 
-FOLD_STEPS, FOLD_TREES, FOLD_PIXELS = 60, 15, 4_000
+FOLD_STEPS, FOLD_BATCH_PX, FOLD_TREES, FOLD_PIXELS = 60, 256, 15, 4_000
 """The learners of a fold only tell how good the real ones are, so a part of the work has to do."""
 
 
@@ -74,7 +74,9 @@ def ask_folds(
         if is_late() or len(np.unique(labels[~theirs])) < 2:
             continue
         ours, other = chosen[~theirs], chosen[theirs]
-        head = train_head(columns[torch.from_numpy(ours)], labels[~theirs], n_classes, rng, progress)
+        head = train_head(
+            columns[torch.from_numpy(ours)], labels[~theirs], n_classes, rng, progress, FOLD_BATCH_PX
+        )
         forest = train_forest(
             features[ours],
             labels[~theirs],

@@ -7,10 +7,12 @@ forest comes first: where the time is short it has fewer pixels and trees, but i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from math import ceil
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,15 +38,24 @@ HEAD_STEPS = 300
 FEWEST_HEAD_STEPS, FEWEST_TREES = 50, 8
 """On a busy machine too: fewer leave a learner that has seen too little of what was painted."""
 
-DESCRIBED_BY, GROWN_BY, LOOKED_BY, FOLDED_BY = 0.3, 0.45, 0.8, 1.5
+DESCRIBED_BY, GROWN_BY, LOOKED_BY, LEARNT_BY, FOLDED_BY = 0.25, 0.4, 0.75, 0.9, 1.0
 """Shares of the time for quick learners at which no further image is described, tree grown, image looked at,
-and fold asked. The head learns until all of it is spent."""
+step of the head made, and fold asked. Half of the head's steps cost .001 and less; an image that it did not
+look at costs far more."""
 
 MOST_ASKED = 20_000
 """Pixels, in the shares in which they were painted, that folds draw theirs from."""
 
+AT_ONCE = 2
+"""Images that are looked at together: one is prepared and read while the encoder sees the other. A third one
+would gain little, and each takes 400 MB at most."""
+
 Pace = Callable[[], float]
 """The share of the time for quick learners that is spent, 0..1 or more."""
+
+Rows = TypeVar("Rows")
+Visit = Callable[[int, NDArray[np.intp]], list[tuple[NDArray[np.intp], Rows]]]
+"""The index of an image and the pixels wanted of it, to some of these pixels and their rows, part by part."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +145,15 @@ def _describe(
     painted: Painted, drawn: NDArray[np.intp], work: QuickRound, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Which of the drawn pixels there was time for, image by image, and their `(n, F)` features."""
-    rows: list[NDArray[np.float32]] = []
+    at_once = min(work.n_threads, len(work.examples))
 
-    def describe(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    def describe(index: int, own: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         at = painted.at[own]
         image = conform_channels(work.examples[index].example.image, work.maps.statistics.n_channels)
         standard = partial(standardise, statistics=work.maps.statistics)
-        rows.append(features_at(image, at[:, 0], at[:, 1], standard, work.n_threads))
-        yield own
+        return [(own, features_at(image, at[:, 0], at[:, 1], standard, ceil(work.n_threads / at_once)))]
 
-    kept = _visit(painted, drawn, describe, DESCRIBED_BY, work, rng)
+    kept, rows = _visit(painted, drawn, describe, DESCRIBED_BY, work, rng, at_once=at_once)
     order = np.argsort(kept, kind="stable")
     return kept[order], np.concatenate(rows)[order]
 
@@ -168,25 +178,25 @@ def _look(
     kept cost nothing, so what is left out now is there in a later round.
     """
     images = [opened.example.image for opened in work.examples]
-    rows: list[Tensor] = []
 
-    def look(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-        yield from _hypercolumns(images[index], painted.at, own, work.maps, rows)
+    def look(index: int, own: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], Tensor]]:
+        return _hypercolumns(images[index], painted.at, own, work.maps)
 
-    def look_again(index: int, own: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    def look_again(index: int, own: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], Tensor]]:
         changed = borrow_exposures(images, index)
-        if changed is not None:
-            yield from _hypercolumns(changed, painted.at, own, work.maps, rows)
+        return [] if changed is None else _hypercolumns(changed, painted.at, own, work.maps)
 
-    kept = _visit(painted, wanted, look, LOOKED_BY, work, rng)
-    again = _visit(painted, wanted[::2], look_again, LOOKED_BY, work, rng, seen=kept)
-    return np.concatenate([kept, again]), torch.cat(rows)
+    at_once = min(work.n_threads, AT_ONCE) if work.maps.serves_threads else 1
+    kept, rows = _visit(painted, wanted, look, LOOKED_BY, work, rng, at_once=at_once)
+    again, more = _visit(painted, wanted[::2], look_again, LOOKED_BY, work, rng, seen=kept, at_once=at_once)
+    return np.concatenate([kept, again]), torch.cat([*rows, *more])
 
 
 def _hypercolumns(
-    image: NDArray[Any], at: NDArray[np.int64], own: NDArray[np.intp], maps: FeatureMaps, rows: list[Tensor]
-) -> Iterator[NDArray[np.intp]]:
-    """Append the hypercolumns of the pixels `at[own]` to `rows`, tile by tile, and yield which they are."""
+    image: NDArray[Any], at: NDArray[np.int64], own: NDArray[np.intp], maps: FeatureMaps
+) -> list[tuple[NDArray[np.intp], Tensor]]:
+    """The hypercolumns of the pixels `at[own]`, tile by tile, after which of them they are."""
+    found = []
     tiles = at[own] // TILE_PX
     for tile in np.unique(tiles, axis=0):
         inside = own[(tiles == tile).all(1)]
@@ -194,37 +204,52 @@ def _hypercolumns(
         last = np.minimum(at[inside].max(0) + 1 + STRIDE, image.shape[:2])
         window = (slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1])))
         place = at[inside] - first
-        rows.append(hypercolumns(maps.window(image, window), place[:, 0], place[:, 1]))
-        yield inside
+        found.append((inside, hypercolumns(maps.window(image, window), place[:, 0], place[:, 1])))
+    return found
 
 
 def _visit(
     painted: Painted,
     wanted: NDArray[np.intp],
-    visit: Callable[[int, NDArray[np.intp]], Iterator[NDArray[np.intp]]],
+    visit: Visit[Rows],
     until: float,
     work: QuickRound,
     rng: np.random.Generator,
     seen: NDArray[np.intp] | None = None,
-) -> NDArray[np.intp]:
-    """Visit images in random order while there is time, and return the `wanted` pixels that were met.
+    at_once: int = 1,
+) -> tuple[NDArray[np.intp], list[Rows]]:
+    """Visit images in random order while there is time: the `wanted` pixels that were met, and their rows.
 
-    `seen` are pixels that the learner has already.
+    `seen` are pixels that the learner has already; so many images are visited `at_once`, in threads.
     """
-    kept: list[NDArray[np.intp]] = []
-    before = np.zeros(0, np.intp) if seen is None else seen
-    for index in rng.permutation(np.unique(painted.image[wanted])):
-        work.check("looking at images")
-        # Out of time or not, a learner needs two classes: with one it would answer nothing else.
-        if work.pace() > until and len(np.unique(painted.labels[np.concatenate([before, *kept])])) > 1:
-            break
-        kept += visit(int(index), wanted[painted.image[wanted] == index])
-    return np.concatenate([np.zeros(0, np.intp), *kept])
+    kept: list[NDArray[np.intp]] = [np.zeros(0, np.intp) if seen is None else seen]
+    rows: list[Rows] = []
+    indices = rng.permutation(np.unique(painted.image[wanted]))
+
+    def visit_one(index: np.intp) -> list[tuple[NDArray[np.intp], Rows]]:
+        return visit(int(index), wanted[painted.image[wanted] == index])
+
+    with ThreadPoolExecutor(at_once) as pool:
+        call = pool.map if at_once > 1 else map
+        for first in range(0, len(indices), at_once):
+            work.check("looking at images")
+            # Out of time or not, a learner needs two classes: with one it would answer nothing else.
+            if work.pace() > until and len(np.unique(painted.labels[np.concatenate(kept)])) > 1:
+                break
+            for parts in call(visit_one, indices[first : first + at_once]):
+                kept += [own for own, _ in parts]
+                rows += [found for _, found in parts]
+    return np.concatenate([np.zeros(0, np.intp), *kept[1:]]), rows
 
 
 def _learn(columns: Tensor, labels: NDArray[np.uint8], work: QuickRound, rng: np.random.Generator) -> Head:
+    begun, least = work.pace(), min(FEWEST_HEAD_STEPS, work.n_steps)
+    left = max(LEARNT_BY - begun, 1e-3)
+
     def progress(done: int) -> float:
         work.check(f"training the head, after {done} steps")
-        return max(done / work.n_steps, work.pace() if done >= FEWEST_HEAD_STEPS else 0.0)
+        # Of the time that was left, so that the rate falls along its whole curve, however short that is.
+        spent = (work.pace() - begun) / left
+        return max(done / work.n_steps, min(spent, done / least))
 
     return train_head(columns, labels, work.n_classes, rng, progress)
