@@ -231,7 +231,9 @@ class FeatureMaps:
 
 
 def _show(batch: Tensor, colours: Tensor) -> Tensor:
-    """`(N, C, H, W)` standardised channels to the three that the encoder reads."""
+    """`(N, C, H, W)` standardised channels to the three that the encoder reads; colours stay as they are."""
+    if batch.shape[1] == IN_CHANNELS:
+        return batch
     return torch.einsum("nchw,kc->nkhw", batch, colours).contiguous(memory_format=torch.channels_last)
 
 

@@ -45,8 +45,11 @@ class Clock:
         """The share of the quick learners' time that is spent, from now on; 0 where steps count instead."""
         if self.max_steps is not None:
             return lambda: 0.0
-        share = QUICK_SHARE if NETWORK in self.learners else ONLY_QUICK_SHARE
-        began, seconds = self.now(), min(max(share * self.budget_s, QUICK_S[0]), QUICK_S[1])
+        began = self.now()
+        share = QUICK_SHARE * self.budget_s
+        if NETWORK not in self.learners:
+            share = ONLY_QUICK_SHARE * self.budget_s - (began - self.began)  # images were opened meanwhile
+        seconds = min(max(share, QUICK_S[0]), QUICK_S[1])
         return lambda: (self.now() - began) / seconds
 
     def head_steps(self, usual: int) -> int:

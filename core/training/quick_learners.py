@@ -30,7 +30,13 @@ from core.network.outputs import Weights
 from core.network.pixels import conform_channels, standardise
 from core.training.exposures import borrow_exposures
 from core.training.folds import HeldBack, ask_folds
-from core.training.painted_pixels import Painted, draw_as_painted, draw_evenly, draw_painted
+from core.training.painted_pixels import (
+    Painted,
+    draw_as_painted,
+    draw_evenly,
+    draw_painted,
+    visiting_order,
+)
 from core.training.sampling import OpenExample
 
 HEAD_STEPS = 300
@@ -218,13 +224,13 @@ def _visit(
     seen: NDArray[np.intp] | None = None,
     at_once: int = 1,
 ) -> tuple[NDArray[np.intp], list[Rows]]:
-    """Visit images in random order while there is time: the `wanted` pixels that were met, and their rows.
+    """Visit images while there is time, in the order of `visiting_order`: the pixels met, and their rows.
 
     `seen` are pixels that the learner has already; so many images are visited `at_once`, in threads.
     """
     kept: list[NDArray[np.intp]] = [np.zeros(0, np.intp) if seen is None else seen]
     rows: list[Rows] = []
-    indices = rng.permutation(np.unique(painted.image[wanted]))
+    indices = visiting_order(painted[wanted], rng)
 
     def visit_one(index: np.intp) -> list[tuple[NDArray[np.intp], Rows]]:
         return visit(int(index), wanted[painted.image[wanted] == index])
