@@ -60,7 +60,7 @@ class Recipe:
     ema: float = 0.98
     outline_share: float = 0.5
     base_share: float = 0.3
-    head_steps: int = 300
+    head_steps: int = 150
     shares: Shares = field(default_factory=Shares)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
