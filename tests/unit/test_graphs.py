@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import DeviceError
-from core.network import predict
+from core.network import feature_maps, predict
 from core.network.checkpoint import Checkpoint
 from core.network.device import EXACT, Compute, choose_compute
 from core.network.encoder import load_encoder
-from core.network.graphs import WholeNetwork, compile_graph
+from core.network.feature_maps import FeatureMaps
+from core.network.graphs import Graph, WholeNetwork, compile_graph
 from core.network.inference import load_network
 from core.network.pixels import PixelStatistics
 from core.network.predict import Predictor
@@ -152,3 +153,48 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     assert not choose_compute("cpu", "auto").graphs
     with pytest.raises(DeviceError, match=r"brushloop\[fast\]"):
         choose_compute("cpu", "openvino")
+
+
+@needs_openvino
+def test_images_to_learn_from_are_looked_at_by_the_graph_from_the_first_one_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
+    statistics, window = PixelStatistics((100.0,) * 3, (50.0,) * 3), (slice(0, 70), slice(0, 90))
+    expected = FeatureMaps(statistics).window(image, window)
+    asked: list[int] = []
+    calls = Graph.__call__
+    monkeypatch.setattr(Graph, "__call__", lambda graph, batch: (asked.append(1), calls(graph, batch))[1])
+    maps = FeatureMaps(statistics, compiles_for=1)
+    assert maps.serves_threads
+    for found, torchs in zip(maps.window(image, window), expected, strict=True):
+        np.testing.assert_allclose(found, torchs, rtol=2e-3, atol=2e-3)
+    assert asked == [1]
+
+
+def test_without_openvino_torch_looks_at_images_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(n_threads: int | None) -> Graph:
+        raise DeviceError("OpenVINO cannot read the network")
+
+    monkeypatch.setattr(feature_maps, "_compile_encoder", refuse)
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 1), np.uint8)
+    statistics, window = PixelStatistics((100.0,), (50.0,)), (slice(0, 64), slice(0, 64))
+    maps = FeatureMaps(statistics, compiles_for=1)
+    for found, torchs in zip(
+        maps.window(image, window), FeatureMaps(statistics).window(image, window), strict=True
+    ):
+        np.testing.assert_array_equal(found, torchs)
+    assert not maps.serves_threads
+
+
+@needs_openvino
+def test_several_threads_that_look_get_what_one_gets() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (96, 64, 1), np.uint8) for _ in range(8)]
+    statistics, window = PixelStatistics((100.0,), (50.0,)), (slice(0, 96), slice(0, 64))
+    alone = [FeatureMaps(statistics, compiles_for=1).window(image, window) for image in images]
+    shared = FeatureMaps(statistics, compiles_for=1)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: shared.window(image, window), images))
+    for one, other in zip(alone, together, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

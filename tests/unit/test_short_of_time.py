@@ -16,8 +16,9 @@ from core.network.mixture import FOREST, HEAD, QUICK
 from core.rounds import Example
 from core.schema import IGNORE_INDEX
 from core.training.beginning import measure
-from core.training.folds import ask_folds
-from core.training.painted_pixels import Painted
+from core.training.clock import Clock
+from core.training.folds import FEWEST_FOLDS, N_FOLDS, ask_folds
+from core.training.painted_pixels import Painted, visiting_order
 from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
 from core.training.sampling import OpenExample, open_positions
 from core.training.stacking import prior_shares
@@ -85,11 +86,53 @@ def test_with_time_all_of_the_truth_is_seen_and_each_image_is_asked_about(
     assert len(learnt.held_back.labels) > 0
 
 
-def test_the_forest_does_not_wait_for_images_that_the_head_had_no_time_to_look_at() -> None:
-    n_asked = N_IMAGES + 3  # before each image that is described, and before each further group of trees
-    in_time = iter([0.0] * n_asked)
+def test_the_forest_has_its_pixels_where_the_head_had_no_time_to_look() -> None:
+    in_time = iter([0.0] * N_IMAGES)  # asked before each image that is described
     learnt = _train(lambda: next(in_time, 9.0))
     assert learnt.seen == pytest.approx({FOREST: 1.0, HEAD: 1 / N_IMAGES})
+
+
+def test_images_are_met_before_more_trees_are_grown() -> None:
+    in_time = iter([0.0] * 2 * N_IMAGES)
+    learnt = _train(lambda: next(in_time, 9.0))
+    assert learnt.seen == {FOREST: 1.0, HEAD: 1.0}
+    assert _trees(learnt) == FEWEST_TREES
+
+
+def test_a_class_of_one_image_is_met_early_whatever_the_order() -> None:
+    image = np.repeat(np.arange(40), 10)
+    labels = np.where(image == 17, 2, image % 2).astype(np.uint8)
+    painted = Painted(image, np.zeros((len(image), 2), np.int64), labels)
+    for seed in range(20):
+        order = visiting_order(painted, np.random.default_rng(seed))
+        assert sorted(order) == list(range(40))
+        assert {0, 1, 2} == set(np.concatenate([labels[image == first] for first in order[:3]]))
+
+
+def test_two_folds_are_asked_however_late_it_is() -> None:
+    n_px = 40
+    painted = Painted(
+        np.arange(n_px) % 8, np.zeros((n_px, 2), np.int64), np.tile([0, 0, 1, 1], 10).astype(np.uint8)
+    )
+    held_back = ask_folds(
+        painted,
+        torch.randn(n_px, N_FEATURES),
+        np.zeros((n_px, 5), np.float32),
+        2,
+        np.random.default_rng(0),
+        n_threads=1,
+        is_late=lambda: True,
+        check=lambda: None,
+    )
+    assert held_back is not None
+    assert len(held_back.labels) == FEWEST_FOLDS * n_px // N_FOLDS
+
+
+@pytest.mark.parametrize(("opened_s", "rest_s"), [(0.0, 2.7), (0.7, 2.0), (9.0, 1.0)])
+def test_a_draft_takes_the_time_to_open_images_from_its_own(opened_s: float, rest_s: float) -> None:
+    moments = iter([opened_s, opened_s + rest_s / 2, opened_s + rest_s])
+    pace = Clock(lambda: next(moments), 0.0, 3.0, None, QUICK).quick_pace()
+    assert (pace(), pace()) == pytest.approx((0.5, 1.0))
 
 
 def test_what_saw_little_counts_less_where_nothing_is_held_out(starved: QuickLearnt) -> None:
