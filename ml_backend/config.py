@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     max_questions: int = Field(default=5, ge=0, le=50)
     predict_deadline_s: float = Field(default=80.0, gt=0)
     predict_threads: int | None = Field(default=None, ge=1, le=MOST_THREADS)
-    engine: Literal["auto", "torch", "openvino"] = "auto"  # what computes answers on the processor
+    engine: Literal["auto", "torch", "openvino"] = "auto"  # what computes answers and maps on the processor
 
     # Review rounds
     score_tasks_per_round: int = Field(default=200, ge=0)  # 0: none
