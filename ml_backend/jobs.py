@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 QUEUE_FILE = "queue.sqlite3"
 POLL_S, LONGEST_POLL_S = 0.1, 0.25
 """How often an idle consumer looks into the SQLite queue; Redis tells by itself."""
-REDIS_PATIENCE_S = 1.0
+REDIS_PATIENCE_S, PROBE_LIFE_MS = 1.0, 1_000
+LANE_NAME = "brushloop_{}"
 KNOWN_S = 3.0
 """So long what was found about the queue is told again without asking Redis."""
 STOP_S = 22.0
@@ -104,7 +105,14 @@ class Queue:
 
     def send(self, kind: JobKind, project_id: int) -> None:
         """Put a job into its lane."""
-        self._send[kind](project_id)
+        try:
+            self._send[kind](project_id)
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            # Somebody emptied the file, or put a new one into its place: what was in it is sent again.
+            self._hueys[self.LANES[kind]].storage.initialize_schema()
+            self._send[kind](project_id)
 
     def places(self, kind: JobKind) -> FairPlaces:
         """The threads of a job's lane in this process, as projects share them."""
@@ -155,7 +163,7 @@ def _of_this_module(job: Job) -> Job:
 
 
 def _open(settings: Settings, lane: str) -> Huey:
-    name = f"brushloop_{lane}"
+    name = LANE_NAME.format(lane)
     # Nobody reads results, and kept ones would fill the queue's store.
     options: dict[str, Any] = {"results": False, "serializer": JsonSerializer()}
     if settings.redis_url:
@@ -221,9 +229,7 @@ def watch_queue(
 def find_problem(settings: Settings) -> str | None:
     """What keeps the queue from carrying jobs, with the remedy, or None."""
     if not settings.redis_url:
-        path = settings.data_dir / QUEUE_FILE
-        cause = _find_damage(path)
-        return cause and f"the queue {path} is damaged ({cause}): start the worker again, which makes it anew"
+        return _find_problem_of_file(settings.data_dir / QUEUE_FILE)
     from redis import Redis
 
     url = settings.redis_url.get_secret_value()
@@ -231,7 +237,47 @@ def find_problem(settings: Settings) -> str | None:
         with Redis.from_url(
             url, socket_timeout=REDIS_PATIENCE_S, socket_connect_timeout=REDIS_PATIENCE_S
         ) as server:
-            server.ping()
+            # A server may answer, and take nothing: it is full, a replica, or its disk is.
+            server.set(LANE_NAME.format("probe"), 1, px=PROBE_LIFE_MS)
+            return _find_foreign_key(server)
     except list_errors() as error:
-        return f"the queue cannot be reached ({type(error).__name__}): see that Redis runs, and REDIS_URL"
+        return _describe_refusal(error)
+
+
+def _find_problem_of_file(path: Path) -> str | None:
+    cause = _find_damage(path)
+    if cause:
+        return f"the queue {path} is damaged ({cause}): start the worker again, which makes it anew"
+    if not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(path, timeout=REDIS_PATIENCE_S, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("UPDATE task SET id = id WHERE id < 0")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return f"the queue {path} takes no jobs ({error}): see that it may be written, and its disk"
     return None
+
+
+def _find_foreign_key(server: Any) -> str | None:
+    """That something else than our lists lies where jobs are put, or None."""
+    for lane in sorted(set(Queue.LANES.values())):
+        key = f"huey.redis.{LANE_NAME.format(lane)}"
+        if server.type(key) not in (b"list", b"none"):
+            return f"the key {key} in Redis is of another program: name another database in REDIS_URL"
+    return None
+
+
+def _describe_refusal(error: Exception) -> str:
+    """Why Redis took no job, with the remedy."""
+    from redis.exceptions import AuthenticationError, OutOfMemoryError, ReadOnlyError, ResponseError
+
+    if isinstance(error, ResponseError) and not isinstance(error, AuthenticationError):
+        remedy = "see Redis's log, and its disk"
+        if isinstance(error, OutOfMemoryError):
+            remedy = "give Redis more memory (`maxmemory`)"
+        elif isinstance(error, ReadOnlyError):
+            remedy = "it is a replica: name the primary in REDIS_URL"
+        return f"the queue takes no jobs ({error}): {remedy}"
+    return f"the queue cannot be reached ({type(error).__name__}): see that Redis runs, and REDIS_URL"

@@ -33,6 +33,7 @@ from ml_backend.rounds.orphans import end_orphans
 from ml_backend.rounds.round_process import ProcessTrainer
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import health, rounds, wakeups
+from ml_backend.storage.installation import refuse_lost_folder
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ class Worker:
         if time.monotonic() < self._next_tick:
             return
         try:
+            # Nothing is to be built or trained into a folder that another disk will hide.
+            refuse_lost_folder(self._loop.parts.settings.data_dir)
             if not self._has_begun:
                 self._begin()
             self._show()
@@ -238,6 +241,9 @@ class Worker:
             except (OperationalError, InterfaceError) as error:
                 # As soon as the database answers again, the job is due: nothing was wrong with it.
                 log.warning("postpone_job kind=%s project=%d cause=%s", kind, project_id, describe(error))
+                if self._failing.is_cut_off_once(project_id, kind, error):
+                    self._end(project_id, kind, is_well=False)
+                return
             except Exception as error:
                 # Whatever it is, the other projects go on; the job is due again, and its wake-up delays it.
                 self._failing.note(project_id, kind, error)
@@ -246,10 +252,11 @@ class Worker:
 
         return run
 
-    def _end(self, project_id: int, kind: JobKind) -> None:
+    def _end(self, project_id: int, kind: JobKind, *, is_well: bool = True) -> None:
         try:
             self._clear(project_id, kind)
-            self._failing.end(project_id, kind)
+            if is_well:
+                self._failing.end(project_id, kind)
         except SQLAlchemyError:
             self._unclear.append((project_id, kind))  # for the first tick that finds the database
 

@@ -86,13 +86,20 @@ class LabelStudioClient:
         last_id = 0
         while True:
             after: Condition = ("id", "greater", last_id)
-            rows = self._list_tasks(project_id, [after, *conditions], PAGE_SIZE, SUMMARY_FIELDS)
+            rows, before = (
+                self._list_tasks(project_id, [after, *conditions], PAGE_SIZE, SUMMARY_FIELDS),
+                last_id,
+            )
             for row in rows:
                 summary = self._noted(project_id, row)
                 last_id = max(last_id, summary.task_id)
                 yield summary
             if len(rows) < PAGE_SIZE:
                 return
+            if last_id == before:
+                raise LabelStudioUnavailableError(
+                    "Label Studio's task listing gives the same page again and again"
+                )
 
     def _noted(self, project_id: int, row: object) -> TaskSummary:
         summary = _understood(parse_summary, row)

@@ -25,6 +25,9 @@ CONNECT_TIMEOUT_S = 5.0
 LONGEST_CALL_FACTOR = 4
 """A whole call may take so many times the limit for one wait: an answer may drip, too."""
 
+MOST_ANSWER_MB = 512
+"""Of one answer, unpacked. A page of tasks takes some kB, one task with hundreds of masks some MB."""
+
 LONGEST_DETAIL = 300
 """Label Studio repeats whole predictions in its complaints."""
 
@@ -81,6 +84,7 @@ class Connection:
                 timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
                 follow_redirects=False,  # the credential goes nowhere else
                 transport=transport,
+                event_hooks={"response": [_read_within]},
             )
         )
         self._sdk: LabelStudioBase | None = None
@@ -161,7 +165,7 @@ class Connection:
             raise LabelStudioUnavailableError(
                 f"Label Studio at {self.url} cannot be reached: {reason}"
             ) from None
-        except ValueError:  # JSON was expected; a proxy's page came
+        except (ValueError, RecursionError):  # JSON was expected; a proxy's page came, or brackets alone
             raise LabelStudioUnavailableError(
                 f"{self.url} answered with something that is not JSON; is it Label Studio?"
             ) from None
@@ -195,12 +199,32 @@ class Connection:
                 f"{self.url} redirects ({status}); set LABEL_STUDIO_URL to the address it redirects to",
                 status,
             )
+        if status == httpx.codes.NOT_FOUND:
+            return LabelStudioRefusedError(
+                f"Label Studio at {self.url} knows nothing of what was asked for (404{detail}); see that"
+                " nobody deleted it, that this credential may see it, and LABEL_STUDIO_URL",
+                status,
+            )
         if status in _BUSY or status >= 500 or status == 0:
             return LabelStudioUnavailableError(f"Label Studio at {self.url} is failing ({status}{detail})")
         return LabelStudioRefusedError(f"Label Studio refused ({status}{detail})", status)
 
     def _without_secrets(self, text: str) -> str:
         return text.replace(self._api_key, "***") if self._api_key else text
+
+
+def _read_within(response: httpx.Response) -> None:
+    """Read the body, within a limit: one without an end, or packed zeros, would take all memory."""
+    parts, n_bytes = [], 0
+    for part in response.iter_bytes():
+        n_bytes += len(part)
+        if n_bytes > MOST_ANSWER_MB * 1_000_000:
+            raise httpx.DecodingError(
+                f"it sent more than {MOST_ANSWER_MB} MB for one answer, as none of its answers has",
+                request=response.request,
+            )
+        parts.append(part)
+    response._content = b"".join(parts)  # what `read` does, which then finds it done
 
 
 def _body_of(response: httpx.Response) -> Any:

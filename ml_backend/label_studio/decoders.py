@@ -27,6 +27,7 @@ from core.errors import ImageError, ImageUnavailableError
 from ml_backend.config import child_environment
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.processes.patience import LOOK_S, check_stop
+from ml_backend.processes.process_identity import Stopped
 
 Decode = Callable[[Path, Path, ImageLimits], None]
 """Read an image file and write its pixels to another file, in numpy's format."""
@@ -167,10 +168,16 @@ class _Child:
     def _wait(self, longest_s: float) -> bytes:
         """The line that it answers; empty where it ended without."""
         received, until = b"", time.monotonic() + longest_s
+        is_stopped = Stopped(self._process.pid)
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while not received.endswith(b"\n"):
                 check_stop()
+                if is_stopped():
+                    raise ImageUnavailableError(
+                        "the process that decodes the image was stopped (SIGSTOP), so it was ended: see who"
+                        " stops processes of this machine"
+                    )
                 if time.monotonic() > until:
                     raise BrokenDecoderError(
                         f"decoding the image did not end within {longest_s:g} s: {REMEDY}"

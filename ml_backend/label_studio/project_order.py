@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
@@ -24,6 +25,15 @@ NEW_TAB: Mapping[str, Any] = {
 }
 
 NO_PREDICTIONS = "Label Studio's task listing has no predictions in it"
+
+
+@contextmanager
+def _understanding(what: str) -> Iterator[None]:
+    """An answer of another shape is the server's failure, and passes with it."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise LabelStudioUnavailableError(f"Label Studio's list of {what} cannot be understood") from None
 
 
 def is_our_title(title: str) -> bool:
@@ -103,6 +113,7 @@ def delete_prediction(connection: Connection, prediction_id: int) -> None:
     _request_present(connection, "DELETE", f"/api/predictions/{int(prediction_id)}/")
 
 
+@_understanding("backends")
 def name_backend(
     connection: Connection,
     project_id: int,
@@ -141,6 +152,7 @@ def set_model_version(connection: Connection, project_id: int, model_version: st
     connection.request("PATCH", f"/api/projects/{int(project_id)}", json={"model_version": model_version})
 
 
+@_understanding("tabs")
 def keep_tab(connection: Connection, project_id: int, data: Mapping[str, Any]) -> None:
     """Make the tab of this title, or repair the oldest one and delete its doubles."""
     rows = connection.request("GET", "/api/dm/views", params={"project": int(project_id)})

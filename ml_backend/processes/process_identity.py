@@ -10,13 +10,18 @@ import hashlib
 import os
 import re
 import socket
+import time
 import uuid
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 _SCRATCH = re.compile(r"\.*p-(?P<machine>[0-9a-f]{12})-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]{8}(?!\w).*")
+
+STOPPED_S = 5.0
+"""Who stops all processes of a machine goes on with all of them, one after the other."""
 
 
 def name_scratch() -> str:
@@ -55,6 +60,30 @@ def _digest_machine() -> str:
 
 def _in_hundredths(started: str) -> str:
     return started.replace(".", "")
+
+
+class Stopped:
+    """Whether a process has been stopped, as by SIGSTOP, for some seconds: it neither works nor ends.
+
+    Asked again and again: of the time between two questions nothing is known.
+    """
+
+    def __init__(self, pid: int | None, now: Callable[[], float] = time.monotonic) -> None:
+        self._pid, self._now = pid, now
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        if not self._is_stopped():
+            self._since = None
+            return False
+        self._since = self._now() if self._since is None else self._since
+        return self._now() - self._since >= STOPPED_S
+
+    def _is_stopped(self) -> bool:
+        try:
+            return self._pid is not None and psutil.Process(self._pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
 
 
 def find_start_time(pid: int) -> str:

@@ -56,28 +56,41 @@ class FailingJobs:
     def __init__(self, parts: Parts, lost_after_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._parts, self._lost_after_s, self._now = parts, lost_after_s, now
         self._failures: dict[tuple[int, str], _Failure] = {}
+        self._cut_off: set[tuple[int, str]] = set()
 
-    def note(self, project_id: int, kind: str, error: Exception) -> None:
-        """Say why a job failed, and when it is tried again."""
+    def note(self, project_id: int, kind: str, error: Exception) -> bool:
+        """Say why a job failed, and when it is tried again; returns whether the database took it."""
         before = self._failures.get((project_id, kind))
         tries = before.tries + 1 if before else 1
         pause_s = min(FIRST_PAUSE_S * 2.0 ** min(tries - 1, 30), LONGEST_PAUSE_S)
         self._failures[project_id, kind] = _Failure(tries, self._now() + pause_s)
         said = f"{WHAT[kind]}: {_describe(error)}. It is tried again"
+        is_noted = True
         try:
             is_news = self._say(project_id, kind, said, pause_s)
         except SQLAlchemyError as trouble:
             log.warning("miss_trouble kind=%s project=%d cause=%s", kind, project_id, describe(trouble))
-            is_news = tries == 1
+            is_news, is_noted = tries == 1, False
         # One traceback: the next ones would say the same, some kB each minute.
         trace = error if is_news else None
         log.error(
             "fail_job kind=%s project=%d tries=%d cause=%s", kind, project_id, tries, error, exc_info=trace
         )
+        return is_noted
+
+    def is_cut_off_once(self, project_id: int, kind: str, error: Exception) -> bool:
+        """Whether a job that the database cut off is due at once; after that, it fails until it ends well.
+
+        A time-out or a full disk may meet the same job again and again, while the database answers others.
+        """
+        is_first = (project_id, kind) not in self._cut_off
+        self._cut_off.add((project_id, kind))
+        return is_first or not self.note(project_id, kind, error)
 
     def end(self, project_id: int, kind: str) -> None:
         """The job ended well, in whatever process it failed before."""
         self._failures.pop((project_id, kind), None)
+        self._cut_off.discard((project_id, kind))
         name = _name(kind)
         with self._parts.database.read() as connection:
             is_said = health.has_trouble(connection, project_id, name)

@@ -32,7 +32,8 @@ from ml_backend.config import Settings
 from ml_backend.ports import ImageSource
 from ml_backend.processes.patience import patience, waiting_for
 from ml_backend.processes.priority import LOWER_PRIORITY, LOWEST_PRIORITY, step_back_process
-from ml_backend.rounds import troubles
+from ml_backend.processes.process_identity import Stopped
+from ml_backend.rounds import fork_server, troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.storage.kept_maps import KeptMaps
 from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
@@ -68,7 +69,7 @@ class ProcessTrainer:
     def warm_up(self) -> None:
         """Start the fork server, so that the first round does not wait for torch."""
         process = self._context.Process(target=_do_nothing)
-        process.start()
+        fork_server.start(process)
         process.join()
 
     def __call__(
@@ -97,7 +98,7 @@ class ProcessTrainer:
         process = self._context.Process(
             target=_run_child, args=(theirs, self._settings, self._image_factory, spec), daemon=True
         )
-        process.start()
+        fork_server.start(process)
         theirs.close()
         try:
             return _listen(process, ours, on_progress, should_stop, should_finish)
@@ -154,6 +155,7 @@ def _listen(
 ) -> TrainedRound:
     asked_at: float | None = None
     is_finishing = False
+    is_stopped = Stopped(process.pid)
     while True:
         if not is_finishing and should_finish():
             is_finishing = True
@@ -166,6 +168,12 @@ def _listen(
         if asked_at is not None and time.monotonic() - asked_at > STOP_GRACE_S:
             process.kill()
             raise RoundCancelledError("the round was asked to stop; its process did not, and was killed")
+        if is_stopped():
+            process.kill()
+            raise MachineError(
+                "the training process was stopped (SIGSTOP) and did not go on, so it was ended: see who stops"
+                " processes of this machine"
+            )
         try:
             if not pipe.poll(POLL_S):
                 continue
@@ -189,6 +197,8 @@ def _describe_exit(exitcode: int | None) -> str:
         name = signal.Signals(-exitcode).name
         hint = "; the machine may be out of memory" if -exitcode == signal.SIGKILL else ""
         return f"the training process was ended by {name}{hint}"
+    if exitcode == fork_server.LOST_CODE:
+        return "the training process and the one that it was forked from were ended"
     return f"the training process ended with code {exitcode}; the worker's log holds the cause"
 
 

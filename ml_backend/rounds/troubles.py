@@ -15,6 +15,7 @@ from core.errors import (
     BrushloopError,
     DeviceError,
     EncoderError,
+    ImageError,
     ImageUnavailableError,
     MachineError,
     OutOfMemoryError,
@@ -79,6 +80,11 @@ def judge(error: BaseException, *, is_cancelled: bool = False) -> Ending:
     if isinstance(error, ImageUnavailableError):
         return Ending("interrupted", str(error), "images")
     return Ending("interrupted", describe(error), "machine")
+
+
+def may_pass(failure: Exception | None) -> bool:
+    """Whether another try may work: not where the image itself is broken, or not allowed."""
+    return failure is not None and (not isinstance(failure, ImageError) or isinstance(failure, MachineError))
 
 
 def is_memory(error: BaseException) -> bool:

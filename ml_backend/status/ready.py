@@ -15,6 +15,7 @@ from ml_backend.parts import Parts
 from ml_backend.rounds.lease import is_gone
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import health
+from ml_backend.storage.installation import refuse_lost_folder
 
 SILENT_AFTER_S = 20.0
 """Workers show themselves every few seconds; one that did not for so long is taken for gone."""
@@ -73,6 +74,7 @@ def describe_disk(parts: Parts) -> str | None:
     """That the disk is almost full or cannot be written to, or None."""
     folder = parts.settings.data_dir
     try:
+        refuse_lost_folder(folder)
         free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
         if files.f_files and files.f_favail < LEAST_FREE_FILES:  # none in all: it does not count them
             return f"only {files.f_favail} more files fit on the disk of DATA_DIR (`df -i`): remove some"

@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage.installation import identify, refuse_lost_database
 
 SQLITE_NAME = "brushloop.sqlite3"
+BESIDE = ("-wal", "-shm")
+"""Endings of the files in which SQLite keeps what was written last, and where it is."""
 BUSY_TIMEOUT_MS = 15_000
 """How long a writer waits for another one; every write here takes milliseconds."""
 PROBE_TIMEOUT_MS = 2_000
@@ -65,6 +67,10 @@ class Database:
             if self.is_postgres:
                 if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
                     raise OperationalError("SHOW", {}, PermissionError("the server is read-only"))
+                # A server whose disk is full, or whose rights changed, answers what is read.
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PROBE_TIMEOUT_MS}")
+                connection.exec_driver_sql("UPDATE installation SET identity = identity")
+                connection.rollback()
                 return
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {PROBE_TIMEOUT_MS}")
             connection.rollback()
@@ -165,26 +171,50 @@ def _sqlite(path: Path) -> Engine:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
-    # Of the file at the first transaction. One that lies there later is another database.
-    inode: list[int] = []
+    # Of the files at the first transaction. One that lies there later is another database.
+    inodes: dict[str, int] = {}
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        _refuse_other_file(path, inode)
+        _refuse_other_files(connection, path, inodes)
         immediate = connection.get_execution_options().get("immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
 
 
-def _refuse_other_file(path: Path, inode: list[int]) -> None:
-    """Refuse to write into a file whose name is gone: all of it would be lost without a word."""
-    present = path.stat().st_ino if path.exists() else 0
-    if not inode:
-        inode.append(present)
-    if present != inode[0]:
-        cause = f"the file {path} was removed or replaced: bring it back, and start every process again"
-        raise OperationalError("BEGIN", {}, sqlite3.OperationalError(cause))
+def _refuse_other_files(connection: Connection, path: Path, known: dict[str, int]) -> None:
+    """Refuse to write into files whose names are gone: all of it would be lost without a word."""
+    for suffix in ("", *BESIDE):
+        file = path.with_name(path.name + suffix)
+        present = file.stat().st_ino if file.exists() else 0
+        if known.setdefault(suffix, present) == present:
+            continue
+        if not suffix:
+            cause = f"the file {file} was removed or replaced: bring it back, and start every process again"
+            raise OperationalError("BEGIN", {}, sqlite3.OperationalError(cause))
+        if _holds_removed(file):
+            _save_log(connection)
+            cause = f"the file {file} was removed while it was in use: start every process again"
+            raise OperationalError("BEGIN", {}, sqlite3.OperationalError(cause))
+        known[suffix] = present  # SQLite makes them and removes them by itself
+
+
+def _holds_removed(file: Path) -> bool:
+    """Whether this process has a file open whose name was taken away; known on Linux alone."""
+    removed = f"{file.parent.resolve() / file.name} (deleted)"
+    handles = Path("/proc/self/fd")
+    for handle in handles.iterdir() if handles.exists() else ():
+        with suppress(OSError):  # it was that of this look
+            if str(handle.readlink()) == removed:
+                return True
+    return False
+
+
+def _save_log(connection: Connection) -> None:
+    """Write what the removed log holds into the database: nobody could read it there after this process."""
+    with suppress(sqlite3.Error):  # a connection that was made since has another log
+        connection.connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _postgres(url: str) -> Engine:

@@ -10,8 +10,9 @@ from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
 FORGET_WORKER_S = 24 * 3600.0
 
-UNREACHED = "reconcile"
-"""The kind of trouble that a project has while Label Studio does not answer what it is asked."""
+UNREACHED, UNANSWERED = "reconcile", "open"
+"""The kinds of trouble that a project has while Label Studio does not answer what it is asked, and while what
+somebody opened there cannot be answered."""
 
 
 def note_worker(connection: Connection, owner: str, now: float) -> None:

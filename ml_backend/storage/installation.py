@@ -6,6 +6,7 @@ sweep away everything that the lost one knew.
 
 from __future__ import annotations
 
+import errno
 import uuid
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def refuse_lost_database(connection: Connection, data_dir: Path, place: str) -> 
         raise DatabaseRefusedError(
             f"the database {place} is empty, but {data_dir} holds its files: {RESTORE}"
         )
+
+
+def refuse_lost_folder(data_dir: Path) -> None:
+    """Raise `OSError` where the data folder is not there, or empty: the disk that holds it is not mounted."""
+    if not (data_dir / IDENTITY_FILE).exists() and not any((data_dir / "projects").glob("*/models/*")):
+        raise FileNotFoundError(errno.ENOENT, "DATA_DIR is away or empty; is its disk mounted?")
 
 
 def identify(connection: Connection, data_dir: Path, place: str) -> str:

@@ -1,4 +1,4 @@
-"""Predictions per task and model version, the regions in them, and pushes that are due.
+"""Predictions per task and model version, and pushes that are due.
 
 A push is due wherever Label Studio may hold something else than what is stored here: an answer came too late
 for a call, a task was scored, or Label Studio stored an answer by itself, which it does twice when a task is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from ml_backend.ports import SentRegion
 from ml_backend.storage import row_leases, tables
 from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
 
@@ -37,10 +36,11 @@ class RankedTask:
 
 @dataclass(frozen=True)
 class DuePush:
-    """One row. `is_open`: nothing was computed yet for the task, and somebody asked for it."""
+    """One row. `is_open`: nothing was computed yet for the task, and somebody asked; `attempts` failed."""
 
     task_id: int
     is_open: bool
+    attempts: int = 0
 
 
 def find_prediction(
@@ -105,55 +105,6 @@ def list_answered(connection: Connection, project_id: int) -> list[int]:
     is_gone = sa.exists().where(t.project_id == p.project_id, t.task_id == p.task_id, t.deleted)
     query = sa.select(p.task_id).where(p.project_id == project_id, ~is_gone)
     return list(connection.execute(query.distinct()).scalars())
-
-
-def save_sent(
-    connection: Connection, project_id: int, task_id: int, regions: Iterable[SentRegion], now: float
-) -> None:
-    """Keep what was sent: the difference to it is what a correction teaches."""
-    rows = [
-        {
-            "project_id": project_id,
-            "task_id": task_id,
-            "region_id": region.region_id,
-            "model_version": region.model_version,
-            "class_name": region.class_name,
-            "top": region.top,
-            "left": region.left,
-            "height": region.mask.shape[0],
-            "width": region.mask.shape[1],
-            "mask": zlib.compress(np.packbits(region.mask).tobytes()),
-            "sent_at": now,
-        }
-        for region in regions
-    ]
-    insert_or_ignore(connection, tables.sent_regions, rows)
-
-
-def list_sent(
-    connection: Connection,
-    project_id: int,
-    task_id: int,
-    region_ids: Collection[str] | None = None,
-    versions: Collection[str] = (),
-) -> list[SentRegion]:
-    """Regions that were sent for the task, oldest first.
-
-    With `region_ids`, those of `versions` and of every version that sent one of the ids: of a task that is
-    looked at in each round there would be more and more.
-    """
-    s = tables.sent_regions.c
-    query = sa.select(tables.sent_regions).where(s.project_id == project_id, s.task_id == task_id)
-    if region_ids is not None:
-        named = query.with_only_columns(s.model_version).where(s.region_id.in_(list(region_ids)))
-        all_versions = {*versions, *connection.execute(named).scalars()}
-        query = query.where(s.model_version.in_(all_versions))
-    regions = []
-    for row in connection.execute(query.order_by(s.sent_at)):
-        bits = np.frombuffer(zlib.decompress(row.mask), np.uint8)
-        mask = np.unpackbits(bits, count=row.height * row.width).reshape(row.height, row.width).astype(bool)
-        regions.append(SentRegion(row.region_id, row.class_name, row.model_version, row.top, row.left, mask))
-    return regions
 
 
 def rank_tasks(
@@ -221,10 +172,11 @@ def _is_due(now: float) -> sa.ColumnElement[bool]:
     return row_leases.is_reached(tables.pushes.c.due_at, now, LONGEST_DELAY_S)
 
 
-def hasten_pushes(connection: Connection, project_id: int, now: float) -> None:
-    """What was put off until the next round is due now; what failed keeps its pause."""
+def hasten_pushes(connection: Connection, project_id: int, now: float, *, failed: bool = False) -> None:
+    """What was put off until the next round is due now; or what `failed`, which keeps its pause else."""
     p = tables.pushes
-    waiting = sa.and_(p.c.project_id == project_id, p.c.due_at > now, p.c.attempts == 0)
+    is_wanted = p.c.attempts > 0 if failed else p.c.attempts == 0
+    waiting = sa.and_(p.c.project_id == project_id, p.c.due_at > now, is_wanted)
     connection.execute(sa.update(p).where(waiting).values(due_at=now))
 
 
@@ -234,6 +186,13 @@ def has_due_push(connection: Connection, project_id: int, now: float, gone: Coll
     due = sa.and_(p.c.project_id == project_id, _is_due(now))
     query = sa.select(p.c.task_id).where(due, row_leases.is_free(p, now, gone)).limit(1)
     return connection.execute(query).first() is not None
+
+
+def has_failed_open(connection: Connection, project_id: int) -> bool:
+    """Whether a push waits whose answer could not be computed when it was tried."""
+    p = tables.pushes.c
+    query = sa.select(p.task_id).where(p.project_id == project_id, p.is_open, p.attempts > 0)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def count_due_pushes(connection: Connection, project_id: int, now: float) -> int:
@@ -256,8 +215,9 @@ def lease_pushes(
     row_leases.lease(connection, p, project_id, task_ids, owner, until)
     mine = _mine(project_id, task_ids, owner)
     connection.execute(sa.update(p).where(mine).values(attempts=_count_attempts()))
-    rows = sa.select(p.c.task_id, p.c.is_open).where(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
-    return [DuePush(row.task_id, row.is_open) for row in connection.execute(rows)]
+    rows = sa.select(p.c.task_id, p.c.is_open, p.c.attempts)
+    rows = rows.where(p.c.project_id == project_id, p.c.task_id.in_(task_ids))
+    return [DuePush(*row) for row in connection.execute(rows)]
 
 
 def clear_pushes(connection: Connection, project_id: int, task_ids: Sequence[int], owner: str) -> None:
@@ -275,13 +235,15 @@ def postpone_pushes(
     owner: str,
     due_at: float,
     max_attempts: int | None,
+    *,
+    is_failed: bool = False,
 ) -> None:
-    """Try these again later, and give up on those that were tried too often; None: nothing was tried."""
-    p = tables.pushes
+    """Try these again later, those that `is_failed` says with one try more, up to `max_attempts`."""
+    p, is_failed = tables.pushes, is_failed or max_attempts is not None
     mine = _mine(project_id, task_ids, owner)
     if max_attempts is not None:
         connection.execute(sa.delete(p).where(mine, _count_attempts() + 1 >= max_attempts))
-    n_tried = _count_attempts() + int(max_attempts is not None)
+    n_tried = _count_attempts() + int(is_failed)
     later = {"due_at": due_at, "attempts": n_tried, "leased_by": None, "leased_until": None}
     connection.execute(sa.update(p).where(mine).values(**later))
 

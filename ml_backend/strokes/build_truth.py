@@ -24,7 +24,7 @@ from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.parts import Parts
 from ml_backend.ports import AnnotationRecord, SentRegion
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import efforts, health, predictions, tasks
+from ml_backend.storage import efforts, health, sent_regions, tasks
 from ml_backend.storage.projects import Project, still_exists
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.strokes.combining import combine_paintings, to_sent_masks
@@ -104,7 +104,7 @@ def _build_task(parts: Parts, project: Project, config: LabelConfig, seen: Store
         measured = efforts.find_measured(connection, project.project_id, task.task_id)
         version = efforts.find_newest_version(connection, project.project_id, task.task_id)
         starts = {version, *(str(earlier.get("model_version")) for earlier in measured.values())}
-        sent = predictions.list_sent(
+        sent = sent_regions.list_sent(
             connection,
             project.project_id,
             task.task_id,

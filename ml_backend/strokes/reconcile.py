@@ -98,9 +98,14 @@ def _note_problem(parts: Parts, project: Project, found: Reconciled) -> Reconcil
         if not found.problem and not predictions.count_due_pushes(connection, project.project_id, math.inf):
             # Nothing is left that another push could show to work again.
             health.note_trouble(connection, project.project_id, "push", None, parts.clock())
+        if not predictions.has_failed_open(connection, project.project_id):
+            health.note_trouble(connection, project.project_id, health.UNANSWERED, None, parts.clock())
         if is_news and not found.problem:
             # What kept Label Studio from answering may have kept its images away: their pauses are over too.
             tasks.hasten_failed(connection, project.project_id, parts.clock())
+            predictions.hasten_pushes(connection, project.project_id, parts.clock(), failed=True)
+            if reviews.get_review(connection, project.project_id).keep_retry_at is not None:
+                reviews.update_review(connection, project.project_id, keep_retry_at=None)
     if is_news and found.problem:
         log.warning("skip_reconcile project=%d cause=%s", project.project_id, found.problem)
     elif is_news:

@@ -13,16 +13,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from sqlalchemy import Connection
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
-from ml_backend.ports import HeldPrediction, LabelStudio, TaskRecord
+from ml_backend.ports import LabelStudio, TaskRecord
 from ml_backend.rounds.lease import list_gone
+from ml_backend.rounds.troubles import describe, may_pass
 from ml_backend.storage import health, models, predictions, tables, tasks
 from ml_backend.storage.predictions import DuePush
 from ml_backend.storage.projects import Project, get_project
+from ml_backend.suggestions.differences import Difference, find_difference
 from ml_backend.suggestions.suggesting import Suggester
 
 log = logging.getLogger(__name__)
@@ -30,7 +34,9 @@ log = logging.getLogger(__name__)
 TROUBLE = "push"
 PUSH_BATCH = 10
 """Tasks whose predictions are listed in one call: Label Studio sends the whole masks along."""
-PUSH_RETRY_S, MAX_PUSH_ATTEMPTS = 60.0, 10
+PUSH_RETRY_S, LONGEST_RETRY_S = 60.0, 300.0
+MAX_PUSH_ATTEMPTS = 10
+"""Of answers for an image that is broken or not allowed itself. All else may pass, and is tried on."""
 HELD_AT_ONCE = 10_000
 OF_CONTENT = (400, 409, 413, 422)
 """Refusals of what was sent; others are of the credential, the project or the server."""
@@ -38,68 +44,62 @@ LEASE_S = 300.0
 """For a batch, with time to compute it; a worker that died on this machine is noticed at once."""
 MAX_PASSES = 3
 """Times that a batch is compared: what Label Studio stored by itself meanwhile shows in the next one."""
-SCORE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class _Outcome:
     """What became of the tasks of one batch.
 
-    However long Label Studio is away, nothing is given up for that: tries are counted of those that `failed`,
-    because no answer can be computed, or Label Studio refuses it. Those that are `held` were not tried.
+    Tries are counted of those that `failed`, because no answer can be computed, or Label Studio refuses it:
+    they are tried ever more slowly. Those that are `held` were not tried. Nothing is given up for that, but
+    the `hopeless`, whose image itself is broken, after some tries.
     """
 
-    done: Sequence[int]
+    done: Sequence[int] = ()
     failed: Collection[int] = ()
-    held: Collection[int] = ()
+    held: Sequence[int] = ()
     n_sent: int = 0
     problem: str | None = None
     is_away: bool = False
+    hopeless: Collection[int] = ()
+    uncomputed: str | None = None
+
+    def __add__(self, other: _Outcome) -> _Outcome:
+        return _Outcome(
+            [*self.done, *other.done],
+            {*self.failed, *other.failed},
+            [*self.held, *other.held],
+            self.n_sent + other.n_sent,
+            self.problem or other.problem,
+            self.is_away or other.is_away,
+        )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What one task needs, so that one prediction of ours is left."""
-
-    create: bool = False
-    overwrite: int | None = None
-    delete: tuple[int, ...] = ()
+def _is_of_content(error: LabelStudioError) -> bool:
+    return isinstance(error, LabelStudioRefusedError) and error.status in OF_CONTENT
 
 
-def find_difference(
-    wanted: Mapping[str, Any] | None, held: Sequence[HeldPrediction], ours: Collection[str]
-) -> Difference:
-    """Compare what a task has with what it should have; `wanted` of None leaves the newest of ours.
-
-    Other people's predictions, which are those of versions that are not ours, are never in the answer.
-
-    Examples
-    --------
-    >>> held = [HeldPrediction(7, "theirs", 0.1), HeldPrediction(8, "v1", 0.5)]
-    >>> find_difference({"model_version": "v2", "score": 0.4}, held, {"v1", "v2"})
-    Difference(create=False, overwrite=8, delete=())
-    """
-    own = sorted((p for p in held if models.is_ours(p.model_version, ours)), key=lambda p: p.prediction_id)
-    if not own:
-        return Difference(create=wanted is not None)
-    if wanted is None:
-        return Difference(delete=tuple(p.prediction_id for p in own[:-1]))
-    # Label Studio shows the newest of the current version, so that is the one that may be open.
-    same = [p for p in own if p.model_version == wanted["model_version"]]
-    kept = (same or own)[-1]
-    is_as_wanted = bool(same) and abs((kept.score or 0.0) - wanted["score"]) <= SCORE_TOLERANCE
-    return Difference(
-        overwrite=None if is_as_wanted else kept.prediction_id,
-        delete=tuple(p.prediction_id for p in own if p is not kept),
-    )
-
-
-def _judge(error: LabelStudioError, ids: Sequence[int], unanswered: Collection[int]) -> _Outcome:
+def _judge(error: LabelStudioError, ids: Sequence[int]) -> _Outcome:
     """How much of the batch arrived is not known; sending it again changes nothing that is there."""
     problem = f"predictions could not be sent to Label Studio: {error}"
-    if isinstance(error, LabelStudioRefusedError) and error.status in OF_CONTENT:
-        return _Outcome((), failed={*unanswered, *ids}, problem=problem)
-    return _Outcome((), failed=unanswered, held=ids, problem=problem, is_away=True)
+    if _is_of_content(error):
+        return _Outcome(failed=ids, problem=problem)
+    return _Outcome(held=ids, problem=problem, is_away=True)
+
+
+def _describe_uncomputed(failures: Mapping[int, Exception]) -> str | None:
+    """Why what somebody opened cannot be answered; that there was no time, or no model, is no trouble."""
+    if not failures:
+        return None
+    cause = describe(next(iter(failures.values())))
+    return f"predictions of {len(failures)} opened tasks could not be computed: {cause}. It is tried again"
+
+
+def _note_uncomputed(connection: Connection, project_id: int, cause: str | None, now: float) -> None:
+    """Have the status say why what somebody opened is not answered, until all of it is."""
+    is_waiting = predictions.has_failed_open(connection, project_id)
+    if cause or not is_waiting:
+        health.note_trouble(connection, project_id, health.UNANSWERED, cause if is_waiting else None, now)
 
 
 class Pusher:
@@ -139,34 +139,59 @@ class Pusher:
 
     def _push_batch(self, project_id: int, leased: Sequence[DuePush]) -> _Outcome:
         """Send what the tasks of one batch need, and note what is done."""
-        unanswered = self._answer_open(project_id, [push.task_id for push in leased if push.is_open])
+        failures: dict[int, Exception] = {}
+        opened = [push.task_id for push in leased if push.is_open]
+        unanswered = self._answer_open(project_id, opened, failures)
         ids = [push.task_id for push in leased if push.task_id not in unanswered]
-        try:
-            n_sent, unlisted = self._converge(project_id, ids) if ids else (0, [])
-            outcome = _Outcome(ids, failed=unanswered, held=unlisted, n_sent=n_sent)
-        except LabelStudioError as error:
-            outcome = _judge(error, ids, unanswered)
-        self._note(project_id, outcome)
+        sent = self._send_apart(project_id, ids)
+        outcome = replace(
+            sent,
+            failed={*sent.failed, *unanswered},
+            hopeless={i for i, error in failures.items() if not may_pass(error)},
+            uncomputed=_describe_uncomputed(failures),
+        )
+        self._note(project_id, outcome, leased)
         return outcome
 
-    def _note(self, project_id: int, outcome: _Outcome) -> None:
+    def _send_apart(self, project_id: int, ids: Sequence[int]) -> _Outcome:
+        """Bring some tasks up to date; where Label Studio refuses what is sent, the culprit alone fails."""
+        if not ids:
+            return _Outcome()
+        try:
+            n_sent, unlisted = self._converge(project_id, ids)
+        except LabelStudioError as error:
+            if len(ids) == 1 or not _is_of_content(error):
+                return _judge(error, ids)
+            middle = len(ids) // 2
+            return self._send_apart(project_id, ids[:middle]) + self._send_apart(project_id, ids[middle:])
+        return _Outcome(ids, held=unlisted, n_sent=n_sent)
+
+    def _note(self, project_id: int, outcome: _Outcome, leased: Sequence[DuePush]) -> None:
         """What arrived is due no more; all else is due again after a pause."""
         owner, now, problem = self._parts.owner, self._parts.clock(), outcome.problem
-        retry_at, is_news = now + PUSH_RETRY_S, False
+        is_news = False
+        failed = [push for push in leased if push.task_id in outcome.failed]
         with self._parts.database.write() as connection:
             if problem or outcome.done:
                 is_news = health.note_trouble(connection, project_id, TROUBLE, problem, now)
             # One strange listing proves nothing: what is gone goes when reconciliation is sure of it.
             held = [i for i in outcome.held if tasks.find_task(connection, project_id, i)]
-            predictions.postpone_pushes(connection, project_id, held, owner, retry_at, None)
+            predictions.postpone_pushes(connection, project_id, held, owner, now + PUSH_RETRY_S, None)
             predictions.clear_pushes(connection, project_id, [*outcome.done, *outcome.held], owner)
-            failed = sorted(outcome.failed)
-            predictions.postpone_pushes(connection, project_id, failed, owner, retry_at, MAX_PUSH_ATTEMPTS)
+            for push in failed:
+                retry_at = now + min(PUSH_RETRY_S * 2.0 ** min(push.attempts, 30), LONGEST_RETRY_S)
+                most = MAX_PUSH_ATTEMPTS if push.task_id in outcome.hopeless else None
+                predictions.postpone_pushes(
+                    connection, project_id, [push.task_id], owner, retry_at, most, is_failed=True
+                )
+            _note_uncomputed(connection, project_id, outcome.uncomputed, now)
         if problem and is_news:
             log.warning("postpone_push project=%d cause=%s", project_id, problem)
         log.info("push project=%d sent=%d later=%d", project_id, outcome.n_sent, len(failed) + len(held))
 
-    def _answer_open(self, project_id: int, task_ids: Sequence[int]) -> set[int]:
+    def _answer_open(
+        self, project_id: int, task_ids: Sequence[int], failures: dict[int, Exception]
+    ) -> set[int]:
         """Compute what a deadline cut off; returns the tasks that have no answer yet."""
         if not task_ids:
             return set()
@@ -175,8 +200,11 @@ class Pusher:
         opened = [TaskRecord(task.task_id, project_id, task.data, "") for task in stored if task]
         # The other half of the lease is for sending, before another worker may take the rows.
         deadline = time.monotonic() + LEASE_S / 2
-        answers = self._suggester.suggest(project_id, opened, None, deadline)
-        return {task.task_id for task, answer in zip(opened, answers, strict=True) if answer is None}
+        answers = self._suggester.suggest(project_id, opened, None, deadline, failures)
+        missing = {task.task_id for task, answer in zip(opened, answers, strict=True) if answer is None}
+        for answered in failures.keys() - missing:
+            del failures[answered]  # another version answered
+        return missing
 
     def _converge(self, project_id: int, task_ids: Sequence[int]) -> tuple[int, list[int]]:
         """List, send the difference, and list again what was created.

@@ -32,8 +32,8 @@ from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.processes.patience import is_over, patience, waiting_for
 from ml_backend.rounds.readable import keep_readable
-from ml_backend.rounds.troubles import describe
-from ml_backend.storage import models, predictions, reviews, tasks
+from ml_backend.rounds.troubles import describe, may_pass
+from ml_backend.storage import models, predictions, reviews, sent_regions, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project, is_current, still_exists
 from ml_backend.strokes.build_truth import TaskTruth
@@ -84,9 +84,15 @@ class Suggester:
         self._slots = threading.BoundedSemaphore(MAX_AT_ONCE)
 
     def suggest(
-        self, project_id: int, wanted: Sequence[TaskRecord], label_config: str | None, deadline: float
+        self,
+        project_id: int,
+        wanted: Sequence[TaskRecord],
+        label_config: str | None,
+        deadline: float,
+        failures: dict[int, Exception] | None = None,
     ) -> list[dict[str, Any] | None]:
-        """One prediction per task, or None where there is no model, something failed, or time ran out."""
+        """One prediction per task, or None: no model, no time, or something that is put into `failures`."""
+        failures = {} if failures is None else failures
         live = self._find_model(project_id)
         if live is None:
             return [None] * len(wanted)
@@ -97,11 +103,11 @@ class Suggester:
             log.warning("skip_predict project=%d cause=%s", project_id, error)
             return [None] * len(wanted)
         answers: list[dict[str, Any] | None] = []
-        late: list[TaskRecord] = []
+        late: list[TaskRecord] = []  # what cannot be had now is owed like what took too long
         for task in wanted:
-            answer, is_late = self._try_to_answer(project, model, config, task, deadline)
+            answer, is_late = self._try_to_answer(project, model, config, task, deadline, failures)
             answers.append(answer)
-            late += [task] if is_late else []
+            late += [task] if is_late or may_pass(failures.get(task.task_id)) else []
         given = [task for task, answer in zip(wanted, answers, strict=True) if answer is not None]
         try:
             self._enqueue_late(project, late)
@@ -167,7 +173,13 @@ class Suggester:
         return (project, model) if project and model else None
 
     def _try_to_answer(
-        self, project: Project, model: StoredModel, config: LabelConfig, task: TaskRecord, deadline: float
+        self,
+        project: Project,
+        model: StoredModel,
+        config: LabelConfig,
+        task: TaskRecord,
+        deadline: float,
+        failures: dict[int, Exception],
     ) -> tuple[dict[str, Any] | None, bool]:
         """The answer, and whether time ran out; one task that fails never takes the others with it."""
         try:
@@ -175,30 +187,24 @@ class Suggester:
         except (RoundCancelledError, FutureTimeoutError):
             return None, True
         except CheckpointError as error:
-            return self._answer_with_another(project, model, config, task, deadline, error)
+            failures[task.task_id] = error
+            live = self._find_another(project, model, error)
+            return self._try_to_answer(*live, config, task, deadline, failures) if live else (None, False)
         except (BrushloopError, OSError) as error:
-            cause = describe(error)
+            failures[task.task_id], cause = error, describe(error)
             log.warning("skip_predict project=%d task=%d cause=%s", project.project_id, task.task_id, cause)
             return None, False
 
-    def _answer_with_another(
-        self,
-        project: Project,
-        model: StoredModel,
-        config: LabelConfig,
-        task: TaskRecord,
-        deadline: float,
-        error: CheckpointError,
-    ) -> tuple[dict[str, Any] | None, bool]:
-        """The live version cannot be read: answer with the newest one that can, if there is one."""
+    def _find_another(
+        self, project: Project, model: StoredModel, error: CheckpointError
+    ) -> tuple[Project, StoredModel] | None:
+        """The live version cannot be read: the newest one that can, if there is one."""
         log.warning(
             "skip_model project=%d model_version=%s cause=%s", project.project_id, model.model_version, error
         )
         keep_readable(self.parts, project)
         live = self._find_model(project.project_id)
-        if live is None or live[1].model_version == model.model_version:
-            return None, False
-        return self._try_to_answer(*live, config, task, deadline)
+        return live if live and live[1].model_version != model.model_version else None
 
     def _answer(
         self,
@@ -255,7 +261,7 @@ class Suggester:
             if still_exists(connection, project):
                 now = self.parts.clock()
                 tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
-                predictions.save_sent(connection, project.project_id, task.task_id, sent, now)
+                sent_regions.save_sent(connection, project.project_id, task.task_id, sent, now)
                 # Another version may count by now, and its answer is not to be displaced by an older look.
                 if is_current(connection, project, model.model_version):
                     predictions.save_prediction(

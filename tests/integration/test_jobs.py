@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+import services
 from huey.registry import Message
 from stored_rows import open_database
 
-from ml_backend.jobs import JsonSerializer, Queue
+from ml_backend.config import Settings
+from ml_backend.jobs import LANE_NAME, QUEUE_FILE, JsonSerializer, Queue, find_problem
 from ml_backend.storage import projects, rounds, wakeups
 
 pytestmark = pytest.mark.integration
@@ -132,3 +137,39 @@ def test_of_many_schedulers_one_sends_the_job(service_backend: Any) -> None:
     with database.read() as connection:
         assert rounds.find_running(connection, 1) is None
     database.close()
+
+
+def test_a_redis_that_answers_and_takes_no_job_is_named_with_the_remedy(tmp_path: Path) -> None:
+    if missing := services.missing_services():
+        pytest.skip(missing)
+    import redis
+
+    with services.redis(tmp_path / "redis") as url, redis.Redis.from_url(url) as server:
+        settings = Settings(data_dir=tmp_path, redis_url=url)
+        assert find_problem(settings) is None
+        key = f"huey.redis.{LANE_NAME.format('calls')}"
+        for begin, end, words in (
+            (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"], "more memory"),
+            (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"], "name the primary"),
+            (["SET", key, "1"], ["DEL", key], "of another program"),
+        ):
+            server.execute_command(*begin)
+            assert words in str(find_problem(settings))
+            server.execute_command(*end)
+            assert find_problem(settings) is None
+
+
+def test_a_queue_in_a_file_that_takes_no_job_is_named(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    queue = Queue(settings, {"round": lambda project_id: None})
+    assert find_problem(settings) is None
+    with closing(sqlite3.connect(tmp_path / QUEUE_FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert "takes no jobs (database is locked)" in str(find_problem(settings))
+        other.execute("ROLLBACK")
+        assert find_problem(settings) is None
+        other.execute("DROP TABLE task")  # as where an empty file was put into its place
+    assert "takes no jobs (no such table" in str(find_problem(settings))
+    queue.send("round", 1)
+    assert find_problem(settings) is None
+    queue.stop()

@@ -25,6 +25,7 @@ from ml_backend.storage import (
     projects,
     rounds,
     scorings,
+    sent_regions,
     tables,
     tasks,
     wakeups,
@@ -336,9 +337,9 @@ def test_sent_regions_come_back_as_they_were(database: Database) -> None:
     mask = np.random.default_rng(1).random((7, 13)) > 0.5
     sent = SentRegion("abc", "Nucleus", "r0001-aaaaaaaa", 3, 4, mask)
     with database.write() as connection:
-        predictions.save_sent(connection, 1, 10, [sent], 100.0)
-        predictions.save_sent(connection, 1, 10, [sent], 101.0)
-        (found,) = predictions.list_sent(connection, 1, 10)
+        sent_regions.save_sent(connection, 1, 10, [sent], 100.0)
+        sent_regions.save_sent(connection, 1, 10, [sent], 101.0)
+        (found,) = sent_regions.list_sent(connection, 1, 10)
     assert (found.region_id, found.class_name, found.top, found.left) == ("abc", "Nucleus", 3, 4)
     assert np.array_equal(found.mask, mask)
 
@@ -347,11 +348,11 @@ def test_old_sent_regions_go_unless_they_are_held_or_painted_on(database: Databa
     def keep(task_id: int, version: str, sent_at: float) -> None:
         region = SentRegion(f"{task_id}{version}", "Nucleus", version, 0, 0, np.ones((2, 2), bool))
         with database.write() as connection:
-            predictions.save_sent(connection, 1, task_id, [region], sent_at)
+            sent_regions.save_sent(connection, 1, task_id, [region], sent_at)
 
     def left(task_id: int) -> list[str]:
         with database.read() as connection:
-            return [region.model_version for region in predictions.list_sent(connection, 1, task_id)]
+            return [region.model_version for region in sent_regions.list_sent(connection, 1, task_id)]
 
     for task_id in (10, 11, 12):
         keep(task_id, "r1", 100.0)

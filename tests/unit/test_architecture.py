@@ -161,6 +161,7 @@ OPEN: dict[str, set[str]] = {
         "rounds",
         "row_leases",
         "scorings",
+        "sent_regions",
         "tables",
         "tasks",
         "wakeups",

@@ -23,6 +23,7 @@ from ml_backend.label_studio.decoders import BrokenDecoderError, BrokenImages, D
 from ml_backend.label_studio.image_cache import write_pixels
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
+from ml_backend.processes import process_identity
 from ml_backend.processes.patience import patience
 
 LIMITS = ImageLimits(max_bytes=10**8, max_pixels=12 * 10**7)
@@ -44,6 +45,7 @@ def read(path, limits, start):
     if content.endswith(b"greedy"): np.ones(2 * 10**9, np.uint8)
     if content.endswith(b"abort"): os.abort()
     if content.endswith(b"killed"): os.kill(os.getpid(), signal.SIGKILL)
+    if content.endswith(b"stopped"): os.kill(os.getpid(), signal.SIGSTOP)
     return plain(path, limits, start)
 
 image_files._read_with_pillow = read
@@ -177,6 +179,15 @@ def test_a_decoder_that_somebody_killed_says_nothing_of_the_image(fake: Decoders
         ImageUnavailableError, match="SIGKILL; the machine may be out of memory: give it more"
     ):
         decode(fake, write_png(tmp_path / "a.png", b"killed"))
+
+
+def test_a_decoder_that_is_stopped_is_ended_and_says_nothing_of_the_image(
+    fake: Decoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_identity, "STOPPED_S", 0.3)
+    with pytest.raises(ImageUnavailableError, match="stopped"):
+        decode(fake, write_png(tmp_path / "a.png", b"stopped"))
+    assert np.array_equal(decode(fake, write_png(tmp_path / "b.png")), PIXELS)
 
 
 def test_a_child_that_ended_because_nobody_asked_is_replaced(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.label_studio.payloads import parse_task, parse_webhook
 from ml_backend.ports import AnnotationRecord, SentRegion
-from ml_backend.storage import predictions
+from ml_backend.storage import sent_regions
 from ml_backend.storage.efforts import OpenEffort
 from ml_backend.strokes.effort import Measured, find_start, measure, sum_up
 
@@ -256,7 +256,7 @@ def test_rounds_report_the_effort_of_what_was_new_in_them(bench: Bench) -> None:
     picture = make_picture(3)[1]
     was_sent = SentRegion("p", "Nucleus", NEW, 0, 0, picture > 0)
     with bench.parts.database.write() as connection:
-        predictions.save_sent(connection, 1, 3, [was_sent], bench.clock())
+        sent_regions.save_sent(connection, 1, 3, [was_sent], bench.clock())
     corrected = [
         brush("p", picture > 1, "Nucleus", "prediction-changed"),
         brush("b", picture == 0, "Background"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import operator
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 
 from ml_backend.errors import LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio import client as client_module
+from ml_backend.label_studio import connection as connection_module
 from ml_backend.label_studio.admin import LabelStudioAdmin, stored_name
 from ml_backend.label_studio.client import LabelStudioClient
 from ml_backend.label_studio.connection import Connection
@@ -459,3 +461,106 @@ def test_a_listing_without_predictions_is_not_taken_for_an_empty_one() -> None:
 
     with connect(handler) as connection, pytest.raises(LabelStudioUnavailableError):
         LabelStudioClient(connection).list_predictions(1, [1])
+
+
+class Endless(httpx.SyncByteStream):
+    """A body without an end; `sent` counts what was asked for."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            self.sent += 1_000_000
+            yield bytes(1_000_000)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_answer_without_an_end_is_given_up_before_it_takes_all_memory(
+    monkeypatch: pytest.MonkeyPatch, is_packed: bool
+) -> None:
+    monkeypatch.setattr(connection_module, "MOST_ANSWER_MB", 3)
+    endless, packed = Endless(), gzip.compress(bytes(10_000_000))
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if is_packed:
+            return httpx.Response(200, stream=Pieces(packed), headers={"content-encoding": "gzip"})
+        return httpx.Response(200, stream=endless)
+
+    with connect(answer) as connection, pytest.raises(LabelStudioUnavailableError, match="more than 3 MB"):
+        connection.request("GET", "/api/tasks")
+    assert endless.sent <= 4_000_000
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body that arrives in pieces, as from a socket."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self.body), 1000):
+            yield self.body[start : start + 1000]
+
+
+def test_an_answer_in_pieces_is_read_whole_also_by_the_sdk() -> None:
+    server, body = Server(), json.dumps({"tasks": list(range(1000))}).encode()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/api/token/refresh/"):
+            whole = server(request)
+            return httpx.Response(200, stream=Pieces(whole.content))
+        return httpx.Response(200, stream=Pieces(body))
+
+    with connect(answer, jwt("refresh")) as connection:
+        assert len(connection.request("GET", "/api/tasks")["tasks"]) == 1000
+        assert connection.authorization().startswith("Bearer ")
+
+
+@pytest.mark.parametrize("body", [b'{"tasks": [{"id": 1', b"[" * 200_000, b"\xff\xfe", b"<html>"])
+def test_an_answer_that_is_cut_off_or_no_json_is_a_failure_of_label_studio(body: bytes) -> None:
+    with (
+        connect(lambda _: httpx.Response(200, content=body)) as connection,
+        pytest.raises(LabelStudioUnavailableError, match="not JSON"),
+    ):
+        connection.request("GET", "/api/tasks")
+
+
+@pytest.mark.parametrize("answer", [None, 3, "text", {}, {"detail": "no"}, [3], [{"id": "x"}], [{"data": 1}]])
+def test_lists_of_another_shape_are_a_failure_of_label_studio(answer: Any) -> None:
+    with connect(lambda _: httpx.Response(200, json=answer)) as connection:
+        client = LabelStudioClient(connection)
+        calls: list[Callable[[], object]] = [
+            lambda: client.keep_tab(1, {"title": "By the model"}),
+            lambda: client.name_backend(1, {"v1"}, "v2", lambda title: True),
+            lambda: client.list_predictions(1, [1]),
+            lambda: client.list_predicted_regions(1, 1),
+            lambda: list(client.iter_task_summaries(1)),
+            lambda: client.get_project(1),
+        ]
+        for call in calls:
+            with suppress(LabelStudioUnavailableError):  # nothing else comes out of them
+                call()
+
+
+def test_a_listing_that_gives_the_same_page_again_and_again_ends() -> None:
+    rows = [
+        {"id": number, "updated_at": "2026-01-01T00:00:00Z", "data": {"image": "a"}, "annotations": []}
+        for number in range(1, client_module.PAGE_SIZE + 1)
+    ]
+    with (
+        connect(lambda _: httpx.Response(200, json={"tasks": rows})) as connection,
+        pytest.raises(LabelStudioUnavailableError, match="the same page"),
+    ):
+        list(LabelStudioClient(connection).iter_task_summaries(1))
+
+
+def test_what_label_studio_does_not_know_is_said_with_the_remedy() -> None:
+    with (
+        connect(lambda _: httpx.Response(404, json={"detail": "Not found."})) as connection,
+        pytest.raises(
+            LabelStudioRefusedError, match=r"\(404: Not found\.\); see that nobody deleted it"
+        ) as caught,
+    ):
+        connection.request("GET", "/api/projects/1")
+    assert caught.value.status == 404

@@ -16,6 +16,7 @@ from ml_backend.command import cli
 from ml_backend.config import Settings
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.jobs import QUEUE_FILE, Queue, find_problem
+from ml_backend.storage import health
 from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
 from ml_backend.storage.installation import IDENTITY_FILE
 
@@ -150,6 +151,40 @@ def test_every_command_of_an_older_version_names_path_and_remedy_in_one_sentence
         " again, or bring back a backup from before with `brushloop restore`"
     )
     assert (tmp_path / SQLITE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_nothing_is_written_beside_a_log_that_was_removed_while_running_and_nothing_of_it_is_lost(
+    tmp_path: Path, suffix: str
+) -> None:
+    database = connect_database(tmp_path)
+    migrate(database, tmp_path)
+    with database.write() as connection:
+        health.note_worker(connection, "elsewhere|1|1|w", 1.0)
+    (tmp_path / f"{SQLITE_NAME}{suffix}").unlink()
+    for access in (database.read, database.write):
+        refusal = pytest.raises(OperationalError, match=f"{suffix} was removed .*start every process again")
+        with refusal, access() as connection:
+            health.list_workers(connection)
+    # As after a process that was killed: it closes nothing.
+    with closing(sqlite3.connect(tmp_path / SQLITE_NAME)) as other:
+        assert other.execute("SELECT owner FROM workers").fetchall() == [("elsewhere|1|1|w",)]
+    database.close()
+    again = connect_database(tmp_path)
+    with again.read() as connection:
+        assert [owner for owner, _ in health.list_workers(connection)] == ["elsewhere|1|1|w"]
+    again.close()
+
+
+def test_a_log_that_sqlite_removes_by_itself_is_no_trouble(tmp_path: Path) -> None:
+    database = connect_database(tmp_path)
+    migrate(database, tmp_path)
+    for number in range(3):
+        database.engine.dispose()  # the last one who closes writes the log into the database
+        assert not (tmp_path / f"{SQLITE_NAME}-wal").exists()
+        with database.write() as connection:
+            health.note_worker(connection, f"elsewhere|{number}|1|w", 1.0)
+    database.close()
 
 
 def test_nothing_is_written_into_a_file_that_was_removed_while_running(tmp_path: Path) -> None:

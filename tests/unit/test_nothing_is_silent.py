@@ -150,7 +150,7 @@ class TestPredictionsOfOtherModels:
 
     def test_nobody_is_asked_about_our_own(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            "ml_backend.strokes.build_truth.predictions.list_sent",
+            "ml_backend.strokes.build_truth.sent_regions.list_sent",
             lambda *_: [sent_region("ours", area(0, 9, 0, 9))],
         )
         bench.server.add_task(1)

@@ -17,7 +17,7 @@ from ml_backend.review import label_studio_order
 from ml_backend.review.label_studio_order import TAB_TITLE
 from ml_backend.storage import predictions
 from ml_backend.suggestions import push
-from ml_backend.suggestions.push import find_difference
+from ml_backend.suggestions.differences import find_difference
 
 OURS = {"v1", "v2"}
 THEIRS = {"result": [], "score": 0.01, "model_version": "theirs"}

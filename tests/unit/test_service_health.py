@@ -18,10 +18,12 @@ import torch
 from loop_fakes import Bench, make_bench
 from sqlalchemy.exc import DatabaseError, DBAPIError, InternalError, OperationalError, ProgrammingError
 
+from ml_backend.due import find_due
 from ml_backend.errors import LabelStudioUnavailableError
 from ml_backend.jobs import watch_queue
 from ml_backend.learning_loop import LearningLoop
 from ml_backend.storage import database, health, predictions
+from ml_backend.storage.projects import get_project
 
 
 @pytest.fixture
@@ -117,6 +119,27 @@ def test_label_studios_trouble_is_in_the_status_while_it_lasts_and_leaves_with_i
     bench.loop.reconcile(1)
     assert bench.status()["last_error"] is None
     assert bench.loop.ready()["checks"]["label_studio"] is None
+
+
+def test_label_studio_that_answers_again_ends_the_pause_of_its_order(bench: Bench) -> None:
+    def due() -> list[str]:
+        with bench.parts.database.read() as connection:
+            return list(find_due(connection, get_project(connection, 1), bench.parts.settings, bench.clock()))
+
+    show_a_worker(bench)
+    bench.submit(1)
+    bench.loop.run_round(1)
+    bench.server.is_down = True
+    bench.loop.reconcile(1)
+    for _ in range(9):
+        assert not bench.loop.sync_project_order(1)
+    assert "sync" not in due()
+    bench.server.is_down = False
+    bench.loop.reconcile(1)
+    assert "order could not be updated" in bench.status()["last_error"]
+    assert "sync" in due()
+    assert bench.loop.sync_project_order(1)
+    assert bench.status()["last_error"] is None
 
 
 def test_ready_is_503_with_retry_after_and_needs_no_credentials(loop: Any, client: Any) -> None:

@@ -6,7 +6,7 @@ import io
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ml_backend.errors import LabelStudioRefusedError
 from ml_backend.label_studio.label_config import parse_label_config
 from ml_backend.label_studio.paintings import parse_painting
 from ml_backend.ports import SentRegion
-from ml_backend.storage import candidates, predictions, tables
+from ml_backend.storage import candidates, predictions, sent_regions, tables
 from ml_backend.strokes.combining import combine_paintings
 from ml_backend.suggestions import pictures
 from ml_backend.suggestions.push import MAX_PUSH_ATTEMPTS, PUSH_BATCH
@@ -182,7 +182,7 @@ def test_a_listing_that_leaves_tasks_out_for_once_costs_them_no_prediction(bench
     assert bench.loop.push(1) == 2
 
 
-def test_what_label_studio_refuses_itself_is_given_up_after_some_tries(
+def test_what_label_studio_refuses_is_tried_ever_more_slowly_until_it_takes_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> int:
@@ -190,11 +190,92 @@ def test_what_label_studio_refuses_itself_is_given_up_after_some_tries(
 
     ask(bench, 9, deadline=time.monotonic() - 1)
     monkeypatch.setattr(bench.server, "push_predictions", refuse)
+    for pause_s in (60, 120, 240, *[300] * MAX_PUSH_ATTEMPTS):
+        assert bench.loop.push(1) == 0
+        assert "no such label" in bench.status()["last_error"]
+        bench.clock.now += pause_s - 1
+        assert not is_push_due(bench)
+        bench.clock.now += 2
+        assert is_push_due(bench)
+    monkeypatch.undo()
+    assert bench.loop.push(1) == 1
+
+
+def test_one_prediction_that_label_studio_refuses_keeps_no_other_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_tasks = PUSH_BATCH
+    for task_id in range(20, 20 + n_tasks):
+        bench.server.add_task(task_id)
+    ask(bench, *range(20, 20 + n_tasks), deadline=time.monotonic() - 1)
+    push = bench.server.push_predictions
+
+    def refuse_one(project_id: int, listed: Sequence[Any]) -> int:
+        if 23 in [task_id for task_id, _ in listed]:
+            raise LabelStudioRefusedError("too large", 413)
+        return push(project_id, listed)
+
+    monkeypatch.setattr(bench.server, "push_predictions", refuse_one)
+    assert bench.loop.push(1) == n_tasks - 1
+    assert sorted(task_id for task_id, _ in bench.server.pushed) == [20, 21, 22, *range(24, 20 + n_tasks)]
+    assert "too large" in bench.status()["last_error"]
+    monkeypatch.undo()
+    bench.clock.now += 61
+    assert bench.loop.push(1) == 1
+    assert bench.status()["last_error"] is None or "worker" in bench.status()["last_error"]
+
+
+def test_what_somebody_opened_is_answered_however_long_its_image_is_away_and_that_is_said(
+    bench: Bench,
+) -> None:
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    bench.images.away.add(9)
+    for _ in range(2 * MAX_PUSH_ATTEMPTS):
+        assert bench.loop.push(1) == 0
+        assert "opened tasks could not be computed" in bench.status()["last_error"]
+        bench.loop.reconcile(1)  # reading works, and says nothing of images
+        assert "the image of task 9 cannot be had now" in bench.status()["last_error"]
+        bench.clock.now += 301
+    bench.images.away.clear()
+    assert bench.loop.push(1) == 1
+    assert "could not be computed" not in str(bench.status()["last_error"])
+
+
+def test_a_task_that_was_opened_while_its_image_was_away_gets_its_answer_later(bench: Bench) -> None:
+    bench.images.away.add(9)
+    assert ask(bench, 9) == [None]
+    bench.images.away.clear()
+    assert bench.loop.push(1) == 1
+    bench.images.broken.add(8)
+    assert ask(bench, 8) == [None]
+    assert not is_push_due(bench), "nothing helps an image that is broken"
+
+
+def test_label_studio_that_answers_again_ends_the_pause_of_what_somebody_opened(bench: Bench) -> None:
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    bench.images.unreachable.add(9)
+    bench.server.is_down = True
+    bench.loop.reconcile(1)
+    for _ in range(4):
+        bench.loop.push(1)
+        bench.clock.now += 301
+    bench.loop.push(1)
+    assert not is_push_due(bench)
+    bench.images.unreachable.clear()
+    bench.server.is_down = False
+    bench.loop.reconcile(1)
+    assert bench.loop.push(1) == 1
+
+
+def test_an_image_that_is_broken_itself_is_given_up_after_some_tries(bench: Bench) -> None:
+    ask(bench, 9, deadline=time.monotonic() - 1)
+    bench.images.broken.add(9)
     for _ in range(MAX_PUSH_ATTEMPTS):
         assert is_push_due(bench)
         assert bench.loop.push(1) == 0
-        bench.clock.now += 61
+        bench.clock.now += 301
     assert not is_push_due(bench)
+    assert "could not be computed" not in str(bench.status()["last_error"])
 
 
 def test_a_task_that_is_gone_is_not_pushed(bench: Bench) -> None:
@@ -341,7 +422,7 @@ def test_what_was_sent_is_kept_before_it_is_answered(bench: Bench, monkeypatch: 
     (answer,) = ask(bench, 9)
     assert answer is not None
     with bench.parts.database.read() as connection:
-        (region,) = predictions.list_sent(connection, 1, 9)
+        (region,) = sent_regions.list_sent(connection, 1, 9)
     assert region.region_id in {r["id"] for r in answer["result"]}
     assert region.mask.sum() == mask.sum()
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from ml_backend.rounds.failing_jobs import FailingJobs
 from ml_backend.storage import health, wakeups
+from ml_backend.storage.installation import IDENTITY_FILE
 from ml_backend.storage.projects import update_project
 from ml_backend.worker import LOST_AFTER_S, Worker
 
@@ -58,6 +59,30 @@ def test_a_job_that_the_database_cut_off_is_sent_again_at_once(bench, worker, ca
     assert "build" in sent
     assert [r.getMessage().split()[0] for r in caplog.records if r.exc_info] == []
     assert any(r.getMessage().startswith("postpone_job kind=build") for r in caplog.records)
+
+
+def test_a_job_that_the_database_cuts_off_again_is_said_and_tried_more_slowly(bench, worker, monkeypatch):
+    sent: list[str] = []
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+
+    def cut(project_id: int) -> None:
+        raise OperationalError("", {}, Exception("canceling statement due to statement timeout"))
+
+    def said() -> list[str]:
+        with bench.parts.database.read() as connection:
+            return health.list_troubles(connection, 1)
+
+    worker._job("build", cut)(1)
+    assert said() == []
+    look(worker)
+    assert "build" in sent
+    sent.clear()
+    worker._job("build", cut)(1)
+    assert "statement timeout" in said()[0]
+    look(worker)
+    assert "build" not in sent
+    worker._job("build", lambda project_id: None)(1)
+    assert said() == []
 
 
 def test_a_worker_that_cannot_write_at_its_start_says_so_and_begins_once_it_can(
@@ -201,3 +226,22 @@ def test_a_job_that_the_queue_did_not_take_is_due_as_soon_as_it_does(bench, work
     monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
     look(worker)
     assert {"reconcile", "build"} <= set(sent)
+
+
+def test_nothing_is_begun_in_a_folder_whose_disk_is_away_and_that_is_said(bench, worker, caplog, monkeypatch):
+    sent: list[str] = []
+    monkeypatch.setattr(worker.queue, "send", lambda kind, project_id: sent.append(kind))
+    look(worker)
+    sent.clear()
+    bench.clock.now += 2 * LOST_AFTER_S
+    identity = bench.parts.settings.data_dir / IDENTITY_FILE
+    kept = identity.read_bytes()
+    identity.unlink()
+    look(worker)
+    assert sent == []
+    assert "miss_ticks cause=a file or folder cannot be used (DATA_DIR is away or empty" in caplog.text
+    assert "is its disk mounted?" in bench.loop.ready()["checks"]["disk"]
+    identity.write_bytes(kept)
+    look(worker)
+    assert {"reconcile", "build"} <= set(sent)
+    assert bench.loop.ready()["checks"]["disk"] is None
