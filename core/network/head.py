@@ -111,7 +111,8 @@ def train_head(
         Pixels that a step learns from.
     """
     mean, deviation = rows.float().mean(0), rows.float().std(0) + SMALLEST_DEVIATION
-    rows = (rows.float() - mean) / deviation
+    rows = rows.float() - mean
+    rows /= deviation  # in place: they are the largest array of a draft
     classes = torch.from_numpy(labels.astype(np.int64))
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     layers = _first_layers(rows.shape[1], n_classes, generator)
