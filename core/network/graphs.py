@@ -7,6 +7,7 @@ What needs no gradients comes from graphs: answers, and the encoder's maps, also
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -84,8 +85,17 @@ def compile_followed(model: Any, n_threads: int | None) -> Graph:
         raise DeviceError(f"OpenVINO cannot compile the network: {error}") from error
 
 
-def _follow(module: nn.Module, in_channels: int) -> Any:
+def _openvino() -> Any:
+    """The package, without telling its makers that it was imported: that is sent from a thread of its own."""
+    # Its stub stands in for what cannot be imported. Without threads a process can also be forked.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
+
+    return openvino
+
+
+def _follow(module: nn.Module, in_channels: int) -> Any:
+    openvino = _openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -122,6 +132,4 @@ class WholeNetwork(nn.Module):
 
 @lru_cache(maxsize=1)
 def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
+    return _openvino().Core()

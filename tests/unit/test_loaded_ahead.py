@@ -4,17 +4,57 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
+
+import pytest
 
 from ml_backend.rounds.round_process import LOADED_AHEAD
 
-SCRIPT = f"import sys, threading, {LOADED_AHEAD}; print(*sorted(sys.modules), threading.active_count())"
+LOADED = f"import sys, threading, {LOADED_AHEAD}; print(*sorted(sys.modules), threading.active_count())"
+
+FORKED = f"""
+import multiprocessing
+import numpy as np
+import torch
+import {LOADED_AHEAD}
+from core.network.feature_maps import FeatureMaps
+from core.network.pixels import PixelStatistics
+
+
+def look(n_compiled):
+    torch.set_num_threads(2)
+    image, window = np.zeros((256, 256, 1), np.uint8), (slice(0, 256), slice(0, 256))
+    FeatureMaps(PixelStatistics((9.0,), (9.0,)), compiles_for=n_compiled).window(image, window)
+
+
+for n_compiled in (None, 2):
+    child = multiprocessing.get_context("fork").Process(target=look, args=(n_compiled,))
+    child.start()
+    child.join(60)
+    print(child.exitcode)
+    child.kill()
+"""
 
 
 def test_a_forest_is_grown_before_a_training_process_is_forked() -> None:
     *loaded, n_threads = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True
     ).stdout.split()
     assert {"sklearn.ensemble", "core.learners._feature_kernels", "core.learners._forest_kernels"} <= set(
         loaded
     )
     assert n_threads == "1"  # a thread would not survive the fork
+
+
+def test_what_is_forked_looks_at_images_with_several_threads() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"], done.stderr
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="brushloop[fast] is not installed")
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    script = (
+        f"import sys, {LOADED_AHEAD}; print('openvino' in sys.modules, sys.modules['openvino_telemetry'])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["True", "None"]
