@@ -114,8 +114,8 @@ def draw_as_painted(
 def visiting_order(painted: Painted, rng: np.random.Generator) -> NDArray[np.intp]:
     """The images with painted pixels, those first that show most of what the ones before them showed least.
 
-    Where the time ends, it ends after some of the images: no class may be missing then. In random order
-    .03 Dice were lost on street scenes, where the one image with a rare class was met too late.
+    Where the time ends, it ends after some of the images: no class may be missing then, not even one that a
+    single image shows.
 
     Examples
     --------
