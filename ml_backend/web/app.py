@@ -177,6 +177,8 @@ def _is_our_fault(error: SQLAlchemyError) -> bool:
 
 
 def _say_file(error: OSError) -> Response:
+    """The file's place goes to the log alone."""
+    log.warning("miss_file method=%s path=%r cause=%r", request.method, request.path[:200], str(error))
     cause = error.strerror or type(error).__name__
     return _answer(503, f"a file or folder cannot be used ({cause}): see DATA_DIR, and GET /ready")
 

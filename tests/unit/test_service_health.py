@@ -185,6 +185,15 @@ def test_whatever_the_machine_refuses_is_a_503_that_may_be_tried_again(
     assert "GET /ready" in answer.json["error"]
 
 
+def test_the_log_alone_names_the_file_that_cannot_be_used(
+    loop: Any, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.failure = OSError(errno.EACCES, "Permission denied", "/data/projects/3/current")
+    answer = client.get("/api/projects/3/status")
+    assert "/data/projects/3/current" in caplog.text
+    assert "/data/projects/3/current" not in answer.json["error"]
+
+
 def test_a_wrong_statement_is_a_fault_of_ours(loop: Any, client: Any) -> None:
     loop.failure = refusal(ProgrammingError, "no such column: nothing")
     assert client.get("/api/projects/3/status").status_code == 500
