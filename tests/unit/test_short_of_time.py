@@ -17,7 +17,7 @@ from core.rounds import Example
 from core.schema import IGNORE_INDEX
 from core.training.beginning import measure
 from core.training.clock import Clock
-from core.training.folds import FEWEST_FOLDS, N_FOLDS, ask_folds
+from core.training.folds import FEWEST_FOLDS, N_FOLDS, HeldBack, ask_folds
 from core.training.painted_pixels import Painted, visiting_order
 from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
 from core.training.sampling import OpenExample, open_positions
@@ -54,6 +54,15 @@ def _train(pace: Callable[[], float], *, needs_folds: bool = False) -> QuickLear
         needs_folds=needs_folds,
     )
     return train_quick(QUICK, work, np.random.default_rng(0))
+
+
+def _ask_folds(
+    painted: Painted, *, is_late: bool = False, check: Callable[[], None] = lambda: None
+) -> HeldBack | None:
+    n_px = len(painted)
+    columns, features = torch.randn(n_px, N_FEATURES), np.zeros((n_px, 5), np.float32)
+    rng = np.random.default_rng(0)
+    return ask_folds(painted, columns, features, 2, rng, n_threads=1, is_late=lambda: is_late, check=check)
 
 
 def _trees(learnt: QuickLearnt) -> int:
@@ -114,16 +123,7 @@ def test_two_folds_are_asked_however_late_it_is() -> None:
     painted = Painted(
         np.arange(n_px) % 8, np.zeros((n_px, 2), np.int64), np.tile([0, 0, 1, 1], 10).astype(np.uint8)
     )
-    held_back = ask_folds(
-        painted,
-        torch.randn(n_px, N_FEATURES),
-        np.zeros((n_px, 5), np.float32),
-        2,
-        np.random.default_rng(0),
-        n_threads=1,
-        is_late=lambda: True,
-        check=lambda: None,
-    )
+    held_back = _ask_folds(painted, is_late=True)
     assert held_back is not None
     assert len(held_back.labels) == FEWEST_FOLDS * n_px // N_FOLDS
 
@@ -163,14 +163,5 @@ def test_a_fold_is_stopped_within_a_step() -> None:
             raise RoundCancelledError("stopped")
 
     with pytest.raises(RoundCancelledError):
-        ask_folds(
-            painted,
-            torch.randn(n_px, N_FEATURES),
-            np.zeros((n_px, 5), np.float32),
-            2,
-            np.random.default_rng(0),
-            n_threads=1,
-            is_late=lambda: False,
-            check=check,
-        )
+        _ask_folds(painted, check=check)
     assert len(asked) == 3
