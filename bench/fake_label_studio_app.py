@@ -17,6 +17,8 @@ from bench.fake_label_studio import API_KEY, FakeLabelStudio
 
 DRIP_S = 0.5
 """Between two bytes of an answer that never ends."""
+PAUSE_S = 10.0
+"""So long one who is told that there are too many calls is asked to wait."""
 
 
 @contextmanager
@@ -137,6 +139,8 @@ def _be_away(fake: FakeLabelStudio) -> Response:
     """As proxies and servers in trouble answer."""
     if isinstance(fake.away_as, int):
         abort(fake.away_as)
+    if fake.away_as == "busy":
+        return Response(status=429, headers={"Retry-After": f"{PAUSE_S:g}"})
     if fake.away_as == "html":
         return Response("<html>Sign in</html>", content_type="text/html")
 

@@ -18,6 +18,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError, LabelStudioUnavailableError
 from ml_backend.label_studio.network import make_patient
+from ml_backend.label_studio.retry_after import AskedToWaitError
 from ml_backend.processes.patience import check_stop, patience
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -160,6 +161,8 @@ class Connection:
         except httpx.TimeoutException:
             check_stop()
             raise LabelStudioUnavailableError(f"Label Studio at {self.url} did not answer in time") from None
+        except AskedToWaitError as error:
+            raise LabelStudioUnavailableError(f"Label Studio at {self.url} {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = self._without_secrets(str(error) or type(error).__name__)
             raise LabelStudioUnavailableError(

@@ -20,6 +20,7 @@ from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_w
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.network import make_patient
+from ml_backend.label_studio.retry_after import AskedToWaitError
 from ml_backend.processes.patience import check_stop, patience
 
 MAX_REDIRECTS = 5
@@ -105,6 +106,8 @@ def _opened(
     except httpx.TimeoutException:
         check_stop()
         raise _away(address, f"{host} did not answer in time") from None
+    except AskedToWaitError as error:
+        raise _away(address, f"{host} {error}") from None
     except httpx.HTTPError as error:
         raise _away(address, f"{host} cannot be reached: {str(error) or type(error).__name__}") from None
     except (httpx.InvalidURL, ValueError):

@@ -11,6 +11,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from ml_backend.label_studio.retry_after import Pauses
 from ml_backend.processes import patience
 
 LONGEST_WRITE_S = 10.0
@@ -18,7 +19,15 @@ LONGEST_WRITE_S = 10.0
 
 
 def make_patient(client: httpx.Client) -> httpx.Client:
-    """Have the client look at the caller's patience while it waits; fake transports are left alone."""
+    """Have the client look at the caller's patience while it waits, and at what servers ask for.
+
+    Fake transports cannot wait, and are left alone.
+    """
+    pauses, hooks = Pauses(), client.event_hooks
+    client.event_hooks = {
+        "request": [pauses.check, *hooks["request"]],
+        "response": [pauses.note, *hooks["response"]],
+    }
     for transport in (client._transport, *client._mounts.values()):
         pool = getattr(transport, "_pool", None)
         if pool is not None:

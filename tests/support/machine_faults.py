@@ -227,6 +227,7 @@ FAULTS: dict[str, Fault] = {
     "queue emptied": Fault(queue_emptied, "queue", "postgres+redis"),
     "Label Studio answers 401": away(401, r"refuses the credential \(401\)"),
     "Label Studio answers 404": away(404, r"\(404|has no project"),
+    "Label Studio answers 429": away("busy", "takes no calls until"),
     "Label Studio answers 500": away(500, "Label Studio"),
     "Label Studio answers HTML": away("html", "not JSON"),
     "Label Studio drips": away("drip", "Label Studio", DRIP_S),
