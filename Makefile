@@ -68,7 +68,7 @@ pictures: $(INSTALLED) $(LABEL_STUDIO) system-packages  ## take the site's pictu
 	$(BIN)/pytest tests/e2e/test_loop.py
 	cp test-artifacts/first-ten-minutes/*.jpg docs/pictures/first-ten-minutes/
 
-FAULTS := slow_networks retry_after interrupted_rounds damaged_truth damaged_models clocks reconcile service_health odd_files fork_server lost_database backup
+FAULTS := slow_networks retry_after interrupted_rounds damaged_truth damaged_models clocks reconcile older_label_studio service_health odd_files fork_server lost_database backup
 
 FAULTS_ON_BOTH := older_database unwritable_database upgrade contradictions
 

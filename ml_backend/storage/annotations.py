@@ -99,14 +99,18 @@ def save(
     now: float,
     *,
     listed_seq: int | None = None,
-) -> bool:
-    """Store an annotation unless a newer or equal one, or a tombstone, is there. True when truth changed.
+) -> frozenset[int]:
+    """Store an annotation unless a newer or equal one, or a tombstone, is there.
 
-    `listed_seq` is how far the truth was when a reconciliation asked Label Studio: what that lists was alive.
+    Returns the tasks whose truth changed: its own, and another one that the same number was known of. Numbers
+    are given again after an older Label Studio was restored.
+
+    `listed_seq` is how far the truth was when a reconciliation asked Label Studio: what that lists was alive,
+    and is what counts, be it older than what was known before.
     """
     stored = _find(connection, project_id, packed.annotation_id)
     if stored and not _may_replace(stored, packed, listed_seq):
-        return False
+        return frozenset()
     changed = packed.result is not None or (stored is not None and stored.bears_truth)
     columns = asdict(packed)
     del columns["copied_from"]
@@ -121,7 +125,10 @@ def save(
         "trained_round": None,
     }
     insert_or_replace(connection, tables.annotation_table, [row])
-    return changed
+    touched = {packed.task_id} if changed else set()
+    if stored and stored.bears_truth and stored.task_id is not None:
+        touched.add(stored.task_id)
+    return frozenset(touched)
 
 
 def _goes_back_to_prediction(connection: Connection, project_id: int, packed: PackedAnnotation) -> bool:
@@ -137,8 +144,9 @@ def _goes_back_to_prediction(connection: Connection, project_id: int, packed: Pa
 
 
 def _may_replace(known: _Known, packed: PackedAnnotation, listed_seq: int | None) -> bool:
-    if known.deleted:
-        return listed_seq is not None and known.seq <= listed_seq
+    is_asked_since = listed_seq is not None and known.seq <= listed_seq
+    if known.deleted or packed.updated_at < known.updated_at:
+        return is_asked_since
     return packed.updated_at > known.updated_at
 
 

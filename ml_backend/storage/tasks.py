@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import row_leases, tables
 from ml_backend.storage.projects import next_seq
-from ml_backend.storage.upserts import insert_or_ignore, insert_or_replace
+from ml_backend.storage.upserts import insert_or_ignore
 
 _WITHOUT_TERM = (tables.class_counts, tables.pushes, tables.scorings)
 """What goes with a task at once: it is derived or due; all else stays for a term, see `storage.expiry`."""
@@ -55,25 +55,6 @@ def _select() -> sa.Select[Any]:
 
 def _alive(project_id: int) -> sa.ColumnElement[bool]:
     return sa.and_(tables.tasks.c.project_id == project_id, tables.tasks.c.deleted.is_(False))
-
-
-def remember_tasks(
-    connection: Connection, project_id: int, tasks: Iterable[tuple[int, Mapping[str, Any]]], now: float
-) -> None:
-    """Note that the tasks exist and what their image is; a task that came back is no longer deleted."""
-    rows = [
-        {
-            "project_id": project_id,
-            "task_id": task_id,
-            "data": json.dumps(dict(data)),
-            "deleted": False,
-            "seen_at": now,
-        }
-        for task_id, data in tasks
-    ]
-    # An empty record says only that the task exists: what is known of its image stays.
-    insert_or_replace(connection, tables.tasks, [row for row in rows if row["data"] != "{}"])
-    insert_or_ignore(connection, tables.tasks, [row for row in rows if row["data"] == "{}"])
 
 
 def find_task(connection: Connection, project_id: int, task_id: int) -> StoredTask | None:

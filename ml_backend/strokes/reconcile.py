@@ -7,6 +7,7 @@ already: what it costs must not grow with the pool.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -20,7 +21,7 @@ from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord, TaskSummary
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import health, models, predictions, reviews, tasks
+from ml_backend.storage import health, models, predictions, reviews, task_data, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
@@ -31,6 +32,7 @@ from ml_backend.storage.projects import (
     set_label_config,
     update_project,
 )
+from ml_backend.strokes.older_copies import note_where_gone_back, tell_again
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,7 @@ def _reconcile(
         set_label_config(connection, confirmed, record.label_config, listed_at)
         update_project(connection, project.project_id, title=record.title)
         if models.has_forgotten(connection, project.project_id, record.model_version):
-            _tell_again(connection, project.project_id, parts.clock())
+            tell_again(connection, project.project_id, parts.clock(), "older_database")
         painted_only = painted_only and record.n_tasks == tasks.count_tasks(connection, project.project_id)
         if not painted_only:
             update_project(connection, project.project_id, reconciled_at=listed_at)
@@ -144,6 +146,7 @@ def _reconcile(
     else:
         summaries = list(server.iter_painted_summaries(project.project_id, painted))
     _note_tasks(parts, project, summaries, listed_at, confirmed.truth_seq)
+    note_where_gone_back(parts, project, summaries)
     changed = _find_changed(parts, project, summaries)
     n_changed = n_deleted = 0
     for summary in changed:
@@ -158,15 +161,6 @@ def _reconcile(
     return Reconciled(len(changed), n_changed, n_deleted, n_gone)
 
 
-def _tell_again(connection: Connection, project_id: int, now: float) -> None:
-    """Label Studio holds what a newer database knew: have it told anew what is current."""
-    log.warning("tell_again project=%d cause=older_database", project_id)
-    reviews.update_review(connection, project_id, kept_version=None, settled_version=None)
-    predictions.enqueue_pushes(
-        connection, project_id, predictions.list_answered(connection, project_id), now, is_open=False
-    )
-
-
 def _ask_webhook_key(server: LabelStudio, project_id: int) -> str | None:
     """What the project's webhook brings; None where this credential may not read webhooks."""
     try:
@@ -178,10 +172,12 @@ def _ask_webhook_key(server: LabelStudio, project_id: int) -> str | None:
 def _note_tasks(
     parts: Parts, project: Project, summaries: Sequence[TaskSummary], listed_at: float, listed_seq: int
 ) -> None:
-    """Remember tasks that are new here, and those that were deleted before they were listed again."""
+    """Remember tasks that are new here or have another image, and those that are listed again."""
+    told = {summary.task_id: json.dumps(dict(summary.data)) for summary in summaries if summary.data}
     with parts.database.read() as connection:
         stamps = tasks.reconciled_stamps(connection, project.project_id)
-    unknown = [summary for summary in summaries if summary.task_id not in stamps]
+        others = set(task_data.find_other_data(connection, project.project_id, told))
+    unknown = [one for one in summaries if one.task_id not in stamps or one.task_id in others]
     for start in range(0, len(unknown), LISTING_CHUNK):
         chunk = unknown[start : start + LISTING_CHUNK]
         with parts.database.write() as connection:
@@ -189,7 +185,7 @@ def _note_tasks(
             gone = tasks.find_deleted(connection, project.project_id, ids, after_seq=listed_seq)
             living = [(summary.task_id, summary.data) for summary in chunk if summary.task_id not in gone]
             returned = tasks.find_deleted(connection, project.project_id, ids) - gone
-            tasks.remember_tasks(connection, project.project_id, living, listed_at)
+            task_data.remember_tasks(connection, project.project_id, living, listed_at)
             # What was due when they went is not known any more: both sides are compared.
             predictions.enqueue_pushes(
                 connection, project.project_id, sorted(returned), parts.clock(), is_open=False
@@ -246,13 +242,16 @@ def _take_over(
 ) -> tuple[int, int]:
     living = annotation_rows.live_ids_of_task(connection, project.project_id, task.task_id)
     listed = {annotation.annotation_id for annotation in packed}
+    task_data.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], asked_at)
     seq = next_seq(connection, project.project_id, now)
-    tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], asked_at)
     n_changed = n_deleted = 0
     for annotation in packed:
-        n_changed += annotation_rows.save(
+        touched = annotation_rows.save(
             connection, project.project_id, annotation, seq, now, listed_seq=asked_seq
         )
+        n_changed += bool(touched)
+        for task_id in touched - {task.task_id}:  # its number was another task's before
+            tasks.touch_task(connection, project.project_id, task_id, seq)
     for annotation_id, known_seq in living.items():
         # One that a webhook brought after the question cannot be in the answer: it is not gone.
         if annotation_id not in listed and known_seq <= asked_seq:

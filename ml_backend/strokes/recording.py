@@ -13,7 +13,7 @@ from ml_backend.errors import ConflictError
 from ml_backend.label_studio.payloads import WebhookEvent
 from ml_backend.parts import Parts
 from ml_backend.storage import annotations as annotation_rows
-from ml_backend.storage import tasks
+from ml_backend.storage import task_data, tasks
 from ml_backend.storage.annotations import PackedAnnotation
 from ml_backend.storage.projects import (
     Project,
@@ -100,7 +100,7 @@ def request_training(connection: Connection, project_id: int, now: float) -> Non
 def _record_tasks(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:
     gone = tasks.find_deleted(connection, project.project_id, [task.task_id for task in event.tasks])
     living = [(task.task_id, task.data) for task in event.tasks if task.task_id not in gone]
-    tasks.remember_tasks(connection, project.project_id, living, now)
+    task_data.remember_tasks(connection, project.project_id, living, now)
 
 
 def _record_annotations(
@@ -111,8 +111,8 @@ def _record_annotations(
     for annotation in packed:
         if annotation.task_id in gone:
             continue
-        if annotation_rows.save(connection, project.project_id, annotation, seq, now):
-            tasks.touch_task(connection, project.project_id, annotation.task_id, seq)
+        for task_id in annotation_rows.save(connection, project.project_id, annotation, seq, now):
+            tasks.touch_task(connection, project.project_id, task_id, seq)
 
 
 def _record_deletions(connection: Connection, project: Project, event: WebhookEvent, now: float) -> None:

@@ -33,7 +33,7 @@ from ml_backend.ports import TaskRecord
 from ml_backend.processes.patience import is_over, patience, waiting_for
 from ml_backend.rounds.readable import keep_readable
 from ml_backend.rounds.troubles import describe, may_pass
-from ml_backend.storage import models, predictions, reviews, sent_regions, tasks
+from ml_backend.storage import models, predictions, reviews, sent_regions, task_data, tasks
 from ml_backend.storage.models import StoredModel
 from ml_backend.storage.projects import Project, find_project, is_current, still_exists
 from ml_backend.strokes.build_truth import TaskTruth
@@ -260,7 +260,7 @@ class Suggester:
         with self.parts.database.write() as connection:
             if still_exists(connection, project):
                 now = self.parts.clock()
-                tasks.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
+                task_data.remember_tasks(connection, project.project_id, [(task.task_id, task.data)], now)
                 sent_regions.save_sent(connection, project.project_id, task.task_id, sent, now)
                 # Another version may count by now, and its answer is not to be displaced by an older look.
                 if is_current(connection, project, model.model_version):
@@ -277,7 +277,9 @@ class Suggester:
         with self.parts.database.write() as connection:
             now = self.parts.clock()
             if still_exists(connection, project):
-                tasks.remember_tasks(connection, project.project_id, [(t.task_id, t.data) for t in late], now)
+                task_data.remember_tasks(
+                    connection, project.project_id, [(t.task_id, t.data) for t in late], now
+                )
                 ids = [task.task_id for task in late]
                 predictions.enqueue_pushes(connection, project.project_id, ids, now, is_open=True)
 

@@ -11,7 +11,7 @@ from loop_fakes import Bench
 from painted import make_picture
 
 from core.asking.diversity import HELD_BACK
-from ml_backend.storage import tasks
+from ml_backend.storage import task_data
 
 pytestmark = pytest.mark.integration
 
@@ -40,7 +40,7 @@ def test_another_image_comes_before_the_second_picture_of_one_scene(service_back
     for task_id in (*SAME_SCENE, OTHER):
         bench.server.add_task(task_id)
     with bench.parts.database.write() as connection:
-        tasks.remember_tasks(connection, 1, list(bench.server.tasks.items()), bench.clock())
+        task_data.remember_tasks(connection, 1, list(bench.server.tasks.items()), bench.clock())
     bench.loop.sync_project_order(1)
     while bench.loop.score(1):
         pass

@@ -27,6 +27,7 @@ from ml_backend.storage import (
     scorings,
     sent_regions,
     tables,
+    task_data,
     tasks,
     wakeups,
 )
@@ -58,7 +59,7 @@ def painted(
 def save(database: Database, record: AnnotationRecord, **more: Any) -> bool:
     with database.write() as connection:
         seq = projects.next_seq(connection, 1, 100.0)
-        changed = rows.save(connection, 1, rows.pack(record), seq, 100.0, **more)
+        changed = bool(rows.save(connection, 1, rows.pack(record), seq, 100.0, **more))
         if changed:
             tasks.touch_task(connection, 1, record.task_id, seq)
         return changed
@@ -215,7 +216,7 @@ def test_another_labeling_setup_makes_every_painted_task_stale(database: Databas
         projects.set_label_config(connection, project, "<View/>", 100.0)
     save(database, painted())
     with database.write() as connection:
-        tasks.remember_tasks(connection, 1, [(11, {"image": "b.png"})], 100.0)
+        task_data.remember_tasks(connection, 1, [(11, {"image": "b.png"})], 100.0)
         (task,) = tasks.list_unbuilt(connection, 1, 100.0, 10)
         tasks.save_truth(connection, 1, task, {}, [], [])
         project = projects.get_project(connection, 1)
@@ -375,7 +376,7 @@ def test_old_sent_regions_go_unless_they_are_held_or_painted_on(database: Databa
 def test_a_prediction_is_kept_per_task_version_and_fingerprint(database: Database) -> None:
     prediction = {"result": [], "score": 0.25, "model_version": "r0001-aaaaaaaa"}
     with database.write() as connection:
-        tasks.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
+        task_data.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
         predictions.save_prediction(connection, 1, 10, "f1", prediction, [{"top": 1}], 100.0)
         predictions.save_prediction(connection, 1, 11, "f1", {**prediction, "score": 0.125}, [], 100.0)
         assert predictions.find_prediction(connection, 1, 10, "r0001-aaaaaaaa", "f1") == prediction
@@ -400,7 +401,7 @@ def test_of_each_task_the_newest_prediction_is_kept(database: Database) -> None:
 def test_a_changed_score_is_told_and_what_the_model_found_is_kept(database: Database) -> None:
     scene = np.float16([0.6, 0.8])
     with database.write() as connection:
-        tasks.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
+        task_data.remember_tasks(connection, 1, [(10, {"image": "a"}), (11, {"image": "b"})], 100.0)
         for task_id, score, seen in ((10, 0.25, scene), (11, 0.125, None)):
             answer = {"result": [], "score": score, "model_version": "v1"}
             predictions.save_prediction(connection, 1, task_id, "f", answer, [], 1.0, seen, ["Nucleus"])
@@ -508,7 +509,7 @@ def test_a_task_is_scored_by_one_worker_at_a_time_in_the_order_of_the_plan(datab
 def test_what_is_scored_next_is_read_from_the_start_of_an_index(database: Database) -> None:
     with database.write() as connection:
         images = [(task_id, {"image": str(task_id)}) for task_id in range(1, 301)]
-        tasks.remember_tasks(connection, 1, images, 1.0)
+        task_data.remember_tasks(connection, 1, images, 1.0)
         for task_id in range(101, 301):
             answer = {"score": (task_id * 7 % 200) / 200, "model_version": "v1" if task_id <= 200 else "v2"}
             predictions.save_prediction(connection, 1, task_id, "f", answer, [], float(task_id))

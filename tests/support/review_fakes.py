@@ -18,7 +18,7 @@ from ml_backend.review.label_studio_order import sync_project_order
 from ml_backend.review.ranking import rank_pool
 from ml_backend.review.scoring import Scorer
 from ml_backend.status.overview import rank
-from ml_backend.storage import models, predictions, tasks
+from ml_backend.storage import models, predictions, task_data
 from ml_backend.storage.projects import get_project
 from ml_backend.suggestions.push import Pusher
 
@@ -89,7 +89,7 @@ class ReviewBench:
             self.server.add_task(task_id)
         with self.parts.database.write() as connection:
             rows = list(self.server.tasks.items())
-            tasks.remember_tasks(connection, 1, rows, self.clock())
+            task_data.remember_tasks(connection, 1, rows, self.clock())
 
     def promote(self) -> str:
         """A round made a new model."""

@@ -163,6 +163,7 @@ OPEN: dict[str, set[str]] = {
         "scorings",
         "sent_regions",
         "tables",
+        "task_data",
         "tasks",
         "wakeups",
     },

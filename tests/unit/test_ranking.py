@@ -12,7 +12,7 @@ from painted import LABEL_CONFIG
 from review_fakes import ReviewBench
 
 from core.asking.diversity import HELD_BACK
-from ml_backend.storage import predictions, reviews, tables, tasks
+from ml_backend.storage import predictions, reviews, tables, task_data, tasks
 from ml_backend.storage.projects import get_project, set_label_config
 from ml_backend.suggestions import push
 
@@ -131,7 +131,7 @@ def test_images_with_a_rare_class_come_forward_and_painted_ones_take_part(bench:
     bench.suggester.classes = dict.fromkeys(range(1, 5), ("Nucleus",)) | {5: ("Mitosis", "Nucleus")}
     with bench.parts.database.write() as connection:
         for task_id in range(6, 10):
-            tasks.remember_tasks(connection, 1, [(task_id, {"image": "x.png"})], bench.clock())
+            task_data.remember_tasks(connection, 1, [(task_id, {"image": "x.png"})], bench.clock())
             bench.suggester.scores[task_id] = 0.1 + task_id / 100
             bench.server.add_task(task_id)
         set_label_config(connection, get_project(connection, 1), setup, bench.clock())
