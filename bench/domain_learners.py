@@ -17,6 +17,7 @@ from bench.domain_sets import MappedImage
 from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS, fit_forest, forest_probabilities
 from core.network.checkpoint import Checkpoint
+from core.network.device import choose_compute
 from core.network.mixture import NETWORK
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
@@ -78,7 +79,8 @@ def learn_round(
     result = train_round(source, schema, None, settings, now=time.perf_counter)
     train_s = time.perf_counter() - began
     record = {"steps": result.report.changed["steps"], "draft": result.report.draft}
-    return result.checkpoint, Learnt(train_s, make_look(result.checkpoint, n_looks), record)
+    look = make_look(result.checkpoint, n_looks, settings.device)
+    return result.checkpoint, Learnt(train_s, look, record)
 
 
 def learn_on(
@@ -105,9 +107,9 @@ def learn_on(
     return Learnt(time.perf_counter() - began, make_look(checkpoint, n_looks), record)
 
 
-def make_look(checkpoint: Checkpoint, n_looks: int) -> Look:
+def make_look(checkpoint: Checkpoint, n_looks: int, device: str = "cpu") -> Look:
     """Answer as the service does, with so many mirrored looks at each image."""
-    predictor = Predictor(checkpoint, N_THREADS)
+    predictor = Predictor(checkpoint, N_THREADS, compute=choose_compute(device))
 
     def look(image: NDArray[Any]) -> Guess:
         found = predictor.predict(image, n_augmentations=n_looks)

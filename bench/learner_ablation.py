@@ -18,7 +18,7 @@ from bench.learner_settings import Bench, PartResult
 from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS, PLAIN, measure, train_network
 from core.rounds import RoundSettings
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 
 BUDGETS = (5, 200)
 SEEDS = 3

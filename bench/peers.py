@@ -26,7 +26,7 @@ from core.objects.of_prediction import separated_objects
 from core.prediction import Prediction
 from core.rounds import ExampleSource, RoundSettings
 from core.schema import IGNORE_INDEX
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.trainer import train_round
 
 N_THREADS = 2

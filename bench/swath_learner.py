@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.domain_sets import MappedImage
 from core.network import uncertainty
 from core.network.encoder import STRIDE
-from core.network.feature_maps import FeatureMaps, KeptInMemory, Map
+from core.network.feature_maps import FeatureMaps
 from core.network.head import Head, hypercolumns, train_head
+from core.network.map_stores import KeptInMemory
 from core.network.pixels import PixelStatistics, measure_pixels
 from core.prediction import Prediction
 from core.rounds import Example
@@ -40,9 +42,9 @@ class Encoded:
     def __init__(self, images: Sequence[MappedImage]) -> None:
         self._images = {one.name: one.image for one in images}
         self._maps = FeatureMaps(_statistics(images), KeptInMemory(MAPS_BYTES))
-        self._kept: dict[str, list[Map]] = {}
+        self._kept: dict[str, list[Tensor]] = {}
 
-    def of(self, name: str) -> list[Map]:
+    def of(self, name: str) -> list[Tensor]:
         if name not in self._kept:
             image = self._images[name]
             height, width = (-(-size // STRIDE) * STRIDE for size in image.shape[:2])
@@ -51,7 +53,7 @@ class Encoded:
 
     def embedding(self, name: str) -> NDArray[np.float64]:
         """What an image looks like: the mean of its deepest map, of length 1."""
-        mean = self.of(name)[-1].mean((1, 2), dtype=np.float64)
+        mean = self.of(name)[-1].double().mean((1, 2)).numpy()
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9))
 
 

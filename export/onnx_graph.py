@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from core.learners.forest import Forest
-from core.learners.forest_map import SURE
+from core.learners.tensor_features import features_of_pixels
+from core.learners.tensor_forest import between_neighbours
+from core.network.batch import fill_up
 from core.network.checkpoint import Checkpoint
 from core.network.encoder import STRIDE, colours_of, load_encoder
 from core.network.feature_maps import LARGEST_FLOAT16
@@ -35,7 +37,6 @@ from core.network.quick import forest_logits
 from core.network.timm_network import KIND as TIMM
 from core.network.unet import stride_of
 from export.errors import ExportError, import_extra
-from export.tensor_features import features_of_pixels, mirror
 
 IMAGE, PROBABILITIES = "image", "probabilities"
 """Names of the graph's input and output."""
@@ -96,20 +97,21 @@ class WholeModel(nn.Module):
         return calibrated(logits, self.shares[name].temperature, axis=0)
 
     def _ask_network(self, values: Tensor) -> Tensor:
-        logits = sample_logits(self.network, _fill_up(values, self.stride), self.n_looks)
+        logits = sample_logits(self.network, fill_up(values, self.stride), self.n_looks)
         return logits[:, :-1, : values.shape[2], : values.shape[3]]
 
     def _ask_head(self, values: Tensor) -> Tensor:
-        seen = torch.einsum("nchw,kc->nkhw", _fill_up(values, STRIDE), self.colours)
+        seen = torch.einsum("nchw,kc->nkhw", fill_up(values, STRIDE), self.colours)
         # Elsewhere the maps are kept with half the digits.
         largest = LARGEST_FLOAT16
         maps = [found[0].clamp(-largest, largest).half().float() for found in self.encoder(seen)]
         return self.head.logits_of_maps(maps)[:, : values.shape[2], : values.shape[3]]
 
     def _ask_forest(self, values: Tensor) -> Tensor:
-        votes: Tensor = _Votes.apply(features_of_pixels(values), self.forest)  # type: ignore[no-untyped-call]
+        votes: Tensor = _Votes.apply(features_of_pixels(values).flatten(1).T, self.forest)  # type: ignore[no-untyped-call]
         everywhere = votes.T.reshape(self.forest.n_classes, values.shape[2], values.shape[3])
-        return forest_logits(between_neighbours(everywhere))
+        mean, settled = between_neighbours(everywhere[:, ::2, ::2], everywhere.shape[1:])
+        return forest_logits(torch.where(settled, mean, everywhere))
 
 
 def weights_of(checkpoint: Checkpoint) -> dict[str, float]:
@@ -148,27 +150,6 @@ def write_onnx(checkpoint: Checkpoint, path: Path, kind: str = "uint8", n_looks:
             output_names=[PROBABILITIES],
             dynamic_axes={IMAGE: sizes, PROBABILITIES: sizes},
         )
-
-
-def between_neighbours(votes: Tensor) -> Tensor:
-    """`core.learners.forest_map` for `(C, H, W)` votes of all pixels: it does not use all of them.
-
-    Where the four pixels around another one, at even rows and columns, agree and are sure, their mean counts.
-    """
-    height, width = votes.shape[1], votes.shape[2]
-    asked = votes[:, ::2, ::2]
-    asked = torch.cat([asked, asked[:, -1:]], dim=1)
-    asked = torch.cat([asked, asked[:, :, -1:]], dim=2)
-    here, right, below, across = asked[:, :-1, :-1], asked[:, :-1, 1:], asked[:, 1:, :-1], asked[:, 1:, 1:]
-    upper = torch.stack([here, (here + right) * 0.5], dim=3).flatten(2)
-    lower = torch.stack([(here + below) * 0.5, (here + right + below + across) * 0.25], dim=3).flatten(2)
-    mean = torch.stack([upper, lower], dim=2).flatten(1, 2)[:, :height, :width]
-    agree = torch.ones_like(here[0], dtype=torch.bool)
-    for corner in (here, right, below, across):
-        agree = agree & (corner.argmax(0) == here.argmax(0)) & (corner.amax(0) >= SURE)
-    wide = torch.stack([agree, agree], dim=2).flatten(1)
-    settled = torch.stack([wide, wide], dim=1).flatten(0, 1)[:height, :width]
-    return torch.where(settled, mean, votes)
 
 
 class _Votes(torch.autograd.Function):
@@ -210,10 +191,3 @@ def describe_trees(forest: Forest) -> Mapping[str, Any]:
         "target_ids_i": np.tile(classes, len(leaves)).tolist(),
         "target_weights_f": forest.shares[forest.leaf[leaves]].ravel().tolist(),
     }
-
-
-def _fill_up(values: Tensor, stride: int) -> Tensor:
-    """Mirror an image at its end up to multiples of the stride."""
-    for axis in (2, 3):
-        values = mirror(values, axis, -values.shape[axis] % stride)
-    return values

@@ -37,10 +37,9 @@ NARROWER, WINDOW = 0.66, 0.5
 REACH = 3.0
 """Standard deviations at which a Gaussian is cut off."""
 
-STRIDE = 4
-"""Tiles begin at multiples of it: the smallest image of the pyramid has every fourth pixel."""
-MARGIN_PX = 64
-"""What a pixel's features depend on: no pixel farther away than that."""
+STRIDE, MARGIN_PX = 4, 64
+"""Tiles begin at multiples of the first: the smallest image of the pyramid has every fourth pixel. A pixel's
+features depend on no pixel farther away than the second."""
 TILE_PX = 256
 """Side of the part of an image whose features are in memory at once: 10 kB a pixel row and feature."""
 
@@ -182,7 +181,7 @@ def describe_window(
     >>> describe(np.array([0, 3]), np.array([5, 2])).shape
     (2, 49)
     """
-    tile = _widen((window[0], window[1]), image.shape[:2])
+    tile = widen(window, image.shape[:2])
     described = _Described.of(prepare(image[tile.read]))
     top, left = (part.start for part in tile.core_in_read)
     return lambda rows, columns: described.at(rows + top, columns + left)
@@ -213,7 +212,7 @@ class _Described:
         return out
 
 
-def _to_rows(planes: Planes) -> NDArray[np.float32]:
+def _to_rows(planes: Planes) -> Rows:
     _kernels().transpose(planes, small := np.empty((*planes.shape[1:], len(planes)), np.float32))
     return small
 
@@ -242,11 +241,12 @@ def _surround(
     rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], shape: tuple[int, ...]
 ) -> Tile:
     """The box around some pixels, and what must be read for it: as far as a tile of the whole image sees."""
-    spans = [slice(int(at.min()), int(at.max()) + 1) for at in (rows, columns)]
-    return _widen((spans[0], spans[1]), shape)
+    first, last = (slice(int(at.min()), int(at.max()) + 1) for at in (rows, columns))
+    return widen((first, last), shape)
 
 
-def _widen(core: Slices, shape: tuple[int, ...]) -> Tile:
+def widen(core: Slices, shape: tuple[int, ...]) -> Tile:
+    """A part of an image, with all that its features depend on."""
     read = tuple(
         slice(max(part.start - MARGIN_PX, 0) // STRIDE * STRIDE, min(part.stop + MARGIN_PX, length))
         for part, length in zip(core, shape, strict=True)

@@ -12,10 +12,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +33,9 @@ from core.network.encoder import (
     load_encoder,
 )
 from core.network.graphs import Graph, compile_followed, follow
+from core.network.map_stores import KeepsNothing, KeptInMemory, MapStore
 from core.network.pixels import PixelStatistics
 from core.tiles import Slices, Tile, cut_tiles
-
-Map = NDArray[np.float16]
-"""`(width, h, w)`, one of the encoder's."""
 
 TILE_PX = 1024
 """Side of what is read in one pass: most images whole; a pass takes less than 400 MB."""
@@ -50,68 +47,55 @@ off fast with its distance (Luo et al. 2016, https://arxiv.org/abs/1701.04128)."
 BYTES_PER_PX = 15
 """What the maps of a pixel take, about."""
 
-MEMORY_BYTES = 256_000_000
-"""What `KeptInMemory` keeps by default: the maps of 17 Mpx."""
-
 LARGEST_FLOAT16 = 65504.0
 
 
-class MapStore(Protocol):
-    """Keeps maps by name; may forget them at any time, but never gives others than it was given."""
-
-    def load(self, name: str) -> Sequence[Map] | None:
-        """What was saved under `name`, or None."""
-        ...
-
-    def save(self, name: str, maps: Sequence[Map]) -> None:
-        """Keep maps; one that cannot, does nothing."""
-        ...
+SEEN_BYTES = 256_000_000
+"""Maps that wait for the next windows of their image: two rows of tiles of an image of 8,000 px."""
 
 
-class KeptInMemory:
-    """A store of at most so many bytes; what was asked for least recently goes first."""
+_TileKey = tuple[int, int, int]
+"""The identity of an image, and the first row and column of a tile."""
 
-    def __init__(self, limit_bytes: int = MEMORY_BYTES) -> None:
-        self._limit = limit_bytes
-        self._kept: OrderedDict[str, Sequence[Map]] = OrderedDict()
-        self._bytes, self._changing = 0, Lock()
 
-    def load(self, name: str) -> Sequence[Map] | None:
+def _key(image: NDArray[Any], tile: Tile) -> _TileKey:
+    return id(image), tile.core[0].start, tile.core[1].start
+
+
+class _SeenTiles:
+    """The maps of the tiles that were asked for last: neighbouring windows ask for them again.
+
+    By identity of the image: comparing pixels would cost as much as naming them.
+    """
+
+    def __init__(self) -> None:
+        # With the image: while it lives, nothing else has its identity.
+        self._kept: OrderedDict[_TileKey, tuple[NDArray[Any], Sequence[Tensor]]] = OrderedDict()
+        self._changing = Lock()
+
+    def get(self, image: NDArray[Any], tile: Tile) -> Sequence[Tensor] | None:
+        key = _key(image, tile)
         with self._changing:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            return self._kept.get(name)
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[1]
 
-    def save(self, name: str, maps: Sequence[Map]) -> None:
+    def put(self, image: NDArray[Any], tile: Tile, maps: Sequence[Tensor]) -> None:
         with self._changing:
-            self._bytes += _size(maps) - _size(self._kept.pop(name, ()))
-            self._kept[name] = maps
-            # The newest stays, however large: its neighbouring windows are asked for next.
-            while self._bytes > self._limit and len(self._kept) > 1:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
+            self._kept[_key(image, tile)] = image, maps
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > SEEN_BYTES:
+                self._kept.popitem(last=False)
+
+    def forget(self, image: NDArray[Any]) -> None:
+        with self._changing:
+            for key in [key for key in self._kept if key[0] == id(image)]:
+                del self._kept[key]
 
 
-class KeepsNothing:
-    """The store of somebody who sees each image once."""
-
-    def load(self, name: str) -> None:
-        return None
-
-    def save(self, name: str, maps: Sequence[Map]) -> None:
-        return None
-
-
-def _size(maps: Sequence[Map]) -> int:
-    return sum(found.nbytes for found in maps)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """The tile that was asked for last: neighbouring windows ask for it again."""
-
-    image: NDArray[Any]
-    tile: Tile
-    maps: Sequence[Map]
+def _size(kept: tuple[NDArray[Any], Sequence[Tensor]]) -> int:
+    return sum(found.nbytes for found in kept[1])
 
 
 class FeatureMaps:
@@ -124,7 +108,7 @@ class FeatureMaps:
     store : MapStore, optional
         Where maps are kept; without one, those of a few images in memory.
     device : torch.device, optional
-        Where the encoder computes.
+        Where the encoder computes, and where windows are.
     compiles_for : int, optional
         Compile the encoder for so many threads when the first image comes that the store does not know. Torch
         goes on where that cannot be done: whoever answers with the model says so.
@@ -139,28 +123,28 @@ class FeatureMaps:
     ) -> None:
         self.statistics = statistics
         self._store = store or KeptInMemory()
-        self._device = device or torch.device("cpu")
+        self.device = device or torch.device("cpu")
         self._graph: Graph | None = None
         self._compiles_for, self._compiling = compiles_for, Lock()
-        self._colours = torch.from_numpy(colours_of(statistics.n_channels))
-        self._seen: _Seen | None = None
+        self._colours = torch.from_numpy(colours_of(statistics.n_channels)).to(self.device)
+        self._seen = _SeenTiles()
 
     def compile_encoder(self, n_threads: int | None = None) -> None:
         """Run the encoder as a compiled graph from now on; raises `DeviceError`."""
         self._graph = _compile_encoder(n_threads)
 
-    def window(self, image: NDArray[Any], window: Slices) -> list[Map]:
+    def window(self, image: NDArray[Any], window: Slices) -> list[Tensor]:
         """The maps of a part of an image `(H, W, C)`; the part begins on multiples of the stride.
 
         Returns
         -------
-        list of (width, h, w) float16
+        list of (width, h, w) float16 tensors on `device`, not to be written to
             Each covers the window, whose end is rounded up to the stride.
         """
         parts = [tile for tile in _tiles_of(image) if all(map(_overlap, tile.core, window))]
         if len(parts) == 1:
             return _cut(self._maps_of(image, parts[0]), parts[0], window)
-        assembled: list[Map] | None = None
+        assembled: list[Tensor] | None = None
         for tile in parts:
             inside = _intersection(tile.core, window)
             pieces = _cut(self._maps_of(image, tile), tile, inside)
@@ -173,34 +157,45 @@ class FeatureMaps:
             raise ValueError(f"the window {window} is not in an image of {image.shape}")
         return assembled
 
-    def _maps_of(self, image: NDArray[Any], tile: Tile) -> Sequence[Map]:
+    def _maps_of(self, image: NDArray[Any], tile: Tile) -> Sequence[Tensor]:
         """The maps of the core of a tile: from memory, the store, or the encoder."""
-        seen = self._seen
-        # By identity: comparing pixels would cost as much as naming them.
-        if seen is not None and seen.image is image and seen.tile == tile:
-            return seen.maps
+        seen = self._seen.get(image, tile)
+        if seen is not None:
+            return seen
         pixels = np.ascontiguousarray(image[tile.read])
-        name = self._name(pixels, tile)
-        maps = self._store.load(name)
-        if maps is None:
-            maps = self._compute(pixels, tile)
-            self._store.save(name, maps)
-        self._seen = _Seen(image, tile, maps)
+        maps = self._find(pixels, tile)
+        self._seen.put(image, tile, maps)
         return maps
 
-    def _compute(self, pixels: NDArray[Any], tile: Tile) -> list[Map]:
+    def forget(self, image: NDArray[Any]) -> None:
+        """Nobody asks for this image any more: let it and its maps go."""
+        self._seen.forget(image)
+
+    def _find(self, pixels: NDArray[Any], tile: Tile) -> Sequence[Tensor]:
+        """From the store, or made anew and kept; what keeps nothing costs no name and no way to memory."""
+        if isinstance(self._store, KeepsNothing):
+            return self._compute(pixels, tile)
+        name = self._name(pixels, tile)
+        kept = self._store.load(name)
+        if kept is not None:
+            return [torch.from_numpy(found).to(self.device) for found in kept]
+        maps = self._compute(pixels, tile)
+        self._store.save(name, [found.cpu().numpy() for found in maps])
+        return maps
+
+    def _compute(self, pixels: NDArray[Any], tile: Tile) -> list[Tensor]:
         self._compile_once()
-        encoder = self._graph or _encoder_on(self._device)
-        batch = to_batch(pixels, self.statistics, STRIDE)
+        encoder = self._graph or _encoder_on(self.device)
+        batch = to_batch(pixels, self.statistics, STRIDE, self.device)
         with torch.inference_mode():
-            maps = encoder(_show(batch.to(self._device), self._colours.to(self._device)))
+            maps = encoder(_show(batch, self._colours))
             cores = [
                 _part(whole[0], tile.core_in_read, stride)
                 for whole, stride in zip(maps, STRIDES, strict=True)
             ]
             # Beyond it float16 is infinite, and one infinity spoils every sum that reads it.
             largest = LARGEST_FLOAT16
-            return [core.clamp(-largest, largest).half().cpu().contiguous().numpy() for core in cores]
+            return [core.clamp(-largest, largest).half().contiguous() for core in cores]
 
     @property
     def serves_threads(self) -> bool:
@@ -270,8 +265,8 @@ def _intersection(one: Slices, other: Slices) -> Slices:
     return rows, columns
 
 
-def _part(found: Any, part: Slices, stride: int) -> Any:
-    """What a map, an array or a tensor, has of a part of the image."""
+def _part(found: Tensor, part: Slices, stride: int) -> Tensor:
+    """What a map has of a part of the image."""
     rows, columns = _scaled(part, stride)
     return found[:, rows, columns]
 
@@ -282,7 +277,7 @@ def _scaled(part: Slices, stride: int) -> Slices:
     return rows, columns
 
 
-def _cut(maps: Sequence[Map], tile: Tile, window: Slices) -> list[Map]:
+def _cut(maps: Sequence[Tensor], tile: Tile, window: Slices) -> list[Tensor]:
     """What the maps of a tile's core have of a window that lies in it."""
     rows, columns = (
         slice(w.start - core.start, min(w.stop, core.stop) - core.start)
@@ -291,6 +286,6 @@ def _cut(maps: Sequence[Map], tile: Tile, window: Slices) -> list[Map]:
     return [_part(found, (rows, columns), stride) for found, stride in zip(maps, STRIDES, strict=True)]
 
 
-def _empty(piece: Map, stride: int, window: Slices) -> Map:
+def _empty(piece: Tensor, stride: int, window: Slices) -> Tensor:
     height, width = (math.ceil((w.stop - w.start) / STRIDE) * STRIDE // stride for w in window)
-    return np.zeros((piece.shape[0], height, width), np.float16)
+    return piece.new_zeros((piece.shape[0], height, width))

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.network.encoder import N_FEATURES, STRIDES, WIDTHS
-from core.network.feature_maps import Map
 
 HIDDEN = 128
 DROPOUT = 0.5
@@ -69,17 +68,21 @@ class Head:
         """Raises `ValueError` or `KeyError` where these are not the layers of a head."""
         return cls(**{field.name: tensors[field.name].float() for field in fields(cls)})
 
+    def to(self, device: torch.device) -> Head:
+        """The same head on a device."""
+        return Head(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
     def logits_of_rows(self, rows: Tensor) -> Tensor:
         """`(n, N_FEATURES)` hypercolumns to `(n, n_classes)` logits."""
         hidden = F.relu(F.linear(rows.float(), self.kernel, self.bias))
         return F.linear(hidden, self.out_kernel, self.out_bias)
 
-    def logits_of_maps(self, maps: Sequence[Map] | Sequence[Tensor]) -> Tensor:
+    def logits_of_maps(self, maps: Sequence[Tensor]) -> Tensor:
         """The encoder's maps of a window to `(n_classes, H, W)` logits of its pixels."""
         total: Tensor | None = None
         kernels = torch.split(self.kernel, list(WIDTHS), dim=1)
         for features, kernel in list(zip(maps, kernels, strict=True))[::-1]:  # coarse to fine
-            here = F.conv2d(torch.as_tensor(features).float()[None], kernel[:, :, None, None])
+            here = F.conv2d(features.float()[None], kernel[:, :, None, None])
             if total is not None:
                 size = here.shape[-2:]
                 here = here + F.interpolate(total, size=size, mode="bilinear", align_corners=False)
@@ -159,22 +162,22 @@ class _AdamW:
                 layer.addcdiv_(mean, spread, value=-rate / first)
 
 
-def hypercolumns(maps: Sequence[Map], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Tensor:
-    """`(n, N_FEATURES)`: the maps of a window, interpolated at `n` of its pixels.
+def hypercolumns(maps: Sequence[Tensor], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> Tensor:
+    """`(n, N_FEATURES)`: the maps of a window, interpolated at `n` of its pixels, on the processor.
 
     Examples
     --------
-    >>> maps = [np.ones((w, 32 // s, 64 // s), np.float16) for w, s in zip(WIDTHS, STRIDES)]
+    >>> maps = [torch.ones(w, 32 // s, 64 // s, dtype=torch.half) for w, s in zip(WIDTHS, STRIDES)]
     >>> hypercolumns(maps, np.array([0, 31]), np.array([5, 63])).shape
     torch.Size([2, 512])
     """
     return torch.cat(
         [
-            _interpolated(torch.from_numpy(features), rows, columns, stride)
+            _interpolated(features, rows, columns, stride)
             for features, stride in zip(maps, STRIDES, strict=True)
         ],
         dim=1,
-    )
+    ).cpu()
 
 
 def _interpolated(
@@ -182,7 +185,8 @@ def _interpolated(
 ) -> Tensor:
     """`(n, width)` values of a map at pixels, as `F.interpolate` would enlarge it."""
     (top, bottom, down), (left, right, along) = (
-        _neighbours(at, stride, length) for at, length in zip((rows, columns), found.shape[1:], strict=True)
+        [part.to(found.device) for part in _neighbours(at, stride, length)]
+        for at, length in zip((rows, columns), found.shape[1:], strict=True)
     )
     corners = [found[:, y, x].float() for y in (top, bottom) for x in (left, right)]
     above = corners[0] * (1 - along) + corners[1] * along

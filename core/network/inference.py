@@ -26,22 +26,22 @@ def load_network(checkpoint: Checkpoint, compute: Compute = EXACT) -> Network:
 def infer_logits(network: Network, batch: Tensor, compute: Compute = EXACT) -> Tensor:
     """`(N, C, H, W)` standardised float32 to `(N, n_classes + 1, H, W)` float32 logits, without a graph.
 
-    The network is as `load_network` made it for `compute`; batch and logits are on the processor.
+    The network is as `load_network` made it for `compute`; the logits are on the processor.
     """
-    return infer_with_features(network, batch, compute)[0]
+    return infer_with_features(network, batch, compute)[0].cpu()
 
 
 def infer_with_features(network: Network, batch: Tensor, compute: Compute = EXACT) -> tuple[Tensor, Tensor]:
-    """The same logits, and what the encoder's deepest level has of the batch: `(N, D, h, w)`, where it is."""
+    """The same, and what the encoder's deepest level has of the batch: `(N, D, h, w)`; both on the device."""
     with torch.inference_mode():
         features, deepest = network.encode(compute.place(batch).to(compute.half or batch.dtype))
-        return network.read(features).float().cpu(), deepest
+        return network.read(features).float(), deepest
 
 
 def infer_image(
     checkpoint: Checkpoint, network: Network, image: NDArray[Any], compute: Compute = EXACT
 ) -> NDArray[np.float32]:
     """`(H, W, C)` image, small enough for memory, to `(n_classes, H, W)` logits."""
-    batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture))
+    batch = to_batch(image, checkpoint.statistics, stride_of(checkpoint.architecture), compute.device)
     logits = infer_logits(network, batch, compute)[0, :-1, : image.shape[0], : image.shape[1]]
     return np.asarray(logits.numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import DeviceError, ImageError, RoundCancelledError
-from core.network import uncertainty
 from core.network.batch import to_batch
 from core.network.checkpoint import Checkpoint
 from core.network.device import OPENVINO, TORCH, Compute, choose_compute
 from core.network.embedding import EmbeddingMean
 from core.network.encoder import STRIDE
-from core.network.feature_maps import FeatureMaps, KeepsNothing, MapStore
+from core.network.feature_maps import FeatureMaps
 from core.network.graphs import Graph, WholeNetwork, compile_graph
 from core.network.inference import infer_with_features, load_network
-from core.network.mixture import HEAD, calibrated, sharpen
+from core.network.map_stores import KeepsNothing, MapStore
+from core.network.mixture import HEAD, calibrated
 from core.network.quick import QuickLearners
+from core.network.tile_answers import write_outline, write_tile
 from core.network.timm_network import KIND as TIMM
 from core.network.unet import receptive_margin_px, stride_of
 from core.prediction import Prediction, empty_prediction
@@ -57,6 +59,9 @@ def sample_logits(
     return torch.stack([first[0], *mirrored])
 
 
+GPU_TILE_PX = 1024
+"""Side of a tile on a GPU, which waits most of the time with smaller ones."""
+
 COMPILE_FROM_PX = 2_000_000
 """Pixels times samples after which a model is compiled: fewer do not win back the second that it takes."""
 
@@ -72,8 +77,8 @@ class Predictor:
     compute : Compute, optional
         The device and its precision; by default the processor, with bfloat16 where it is fast with that.
         Probabilities then differ in the third digit.
-    tile_px : int
-        Side of a tile; memory grows with it, the maps of the whole image apart.
+    tile_px : int, optional
+        Side of a tile; memory grows with it, the maps of the whole image apart. Larger by default on a GPU.
     store : MapStore, optional
         Where the encoder's maps are kept, for models with a learner that reads them.
     on_fallback : callable, optional
@@ -86,14 +91,14 @@ class Predictor:
         n_threads: int | None = None,
         *,
         compute: Compute | None = None,
-        tile_px: int = TILE_PX,
+        tile_px: int | None = None,
         store: MapStore | None = None,
         on_fallback: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.checkpoint = checkpoint
         self.n_threads = n_threads
         self.compute = compute or choose_compute()
-        self.tile_px = tile_px
+        self.tile_px = tile_px or (TILE_PX if self.compute.device.type == "cpu" else GPU_TILE_PX)
         self._network = load_network(checkpoint, self.compute) if _runs_network(checkpoint) else None
         self._on_fallback = on_fallback
         self._graph: Graph | None = None
@@ -147,15 +152,15 @@ class Predictor:
         )
         self._compile_when_it_pays(shape[0] * shape[1] * n_augmentations)
         seen = EmbeddingMean()
-        with torch_threads(self.n_threads), torch.inference_mode():
+        with self._asking(image):
             for tile in self._cut(shape):
                 if should_stop is not None and should_stop():
                     raise RoundCancelledError("the prediction was asked to stop")
                 logits = self._ask_network(image, tile, n_augmentations, seen)
                 samples, weights = self._mix(image, tile, logits)
-                _write(maps, tile.core, samples, weights, self.checkpoint.mixture_temperature)
+                write_tile(maps, tile.core, samples, weights, self.checkpoint.mixture_temperature)
                 if maps.outline is not None and logits is not None:
-                    maps.outline[tile.core] = torch.sigmoid(logits[:, -1]).mean(0).numpy()
+                    write_outline(maps.outline, tile.core, logits)
         return replace(maps, embedding=seen.embedding())
 
     def iter_tiles(
@@ -170,13 +175,23 @@ class Predictor:
         for tile in self._cut(shape):
             height, width = (part.stop - part.start for part in tile.core)
             maps = empty_prediction((height, width), False, None, False)
-            with torch_threads(self.n_threads), torch.inference_mode():
+            with self._asking(None):
                 logits = self._ask_network(image, tile, n_augmentations, EmbeddingMean())
                 samples, weights = self._mix(image, tile, logits)
-                _write(
-                    maps, (slice(None), slice(None)), samples, weights, self.checkpoint.mixture_temperature
-                )
+                temperature = self.checkpoint.mixture_temperature
+                write_tile(maps, (slice(None), slice(None)), samples, weights, temperature)
             yield tile.core, maps
+        self._maps.forget(image)
+
+    @contextmanager
+    def _asking(self, image: NDArray[Any] | None) -> Iterator[None]:
+        """While an image is asked about; afterwards what was kept of it is forgotten."""
+        try:
+            with torch_threads(self.n_threads), torch.inference_mode():
+                yield
+        finally:
+            if image is not None:
+                self._maps.forget(image)
 
     def _cut(self, shape: tuple[int, int]) -> Iterator[Tile]:
         architecture = self.checkpoint.architecture
@@ -190,7 +205,7 @@ class Predictor:
         if self._network is None:
             self._see_with_encoder(image, tile, seen)
             return None
-        batch = to_batch(image[tile.read], self.checkpoint.statistics, stride)
+        batch = to_batch(image[tile.read], self.checkpoint.statistics, stride, self.compute.device)
         rows, columns = tile.core_in_read
         first, deepest = self._look(batch)
         seen.add(deepest, (rows, columns), batch.shape[-1])
@@ -200,12 +215,12 @@ class Predictor:
 
     def _see_with_encoder(self, image: NDArray[Any], tile: Tile, seen: EmbeddingMean) -> None:
         rows, columns = (slice(part.start // STRIDE * STRIDE, part.stop) for part in tile.core)
-        deepest = torch.from_numpy(self._maps.window(image, (rows, columns))[-1])
+        deepest = self._maps.window(image, (rows, columns))[-1]
         height, width = (size * STRIDE for size in deepest.shape[1:])
         seen.add(deepest[None].float(), (slice(0, height), slice(0, width)), width)
 
     def _mix(self, image: NDArray[Any], tile: Tile, logits: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Probabilities `(S, n_classes, h, w)` of a tile's core, and what each of the samples counts."""
+        """Probabilities `(S, n_classes, h, w)` of a core, and what each sample counts; on the device."""
         checkpoint, samples, weights = self.checkpoint, [], []
         if logits is not None and checkpoint.network_weight:
             samples.append(torch.softmax(logits[:, :-1] / checkpoint.temperature, dim=1))
@@ -215,7 +230,7 @@ class Predictor:
                 own = self._quick.logits(name, image, tile.core)
                 samples.append(calibrated(own, share.temperature, axis=0)[None])
                 weights.append(share.weight)
-        return torch.cat(samples), torch.tensor(weights)
+        return torch.cat(samples), torch.tensor(weights).to(self.compute.device)
 
     @property
     def engine(self) -> str:
@@ -260,25 +275,3 @@ def _runs_network(checkpoint: Checkpoint) -> bool:
     if checkpoint.network_weight or HEAD not in checkpoint.learners:
         return True
     return bool(checkpoint.taught) and checkpoint.schema.background_index is not None
-
-
-def _write(maps: Prediction, core: Slices, samples: Tensor, weights: Tensor, temperature: float) -> None:
-    """Write what the samples `(S, n_classes, h, w)` of one tile say into the maps of the image."""
-    mean = sharpen(uncertainty.mean_of(samples, weights), temperature)
-    together = mean[None]
-    best = mean.topk(min(2, mean.shape[0]), dim=0)
-    maps.label_map[core] = best.indices[0].numpy()
-    maps.runner_up[core] = best.indices[-1].numpy()  # the class itself where there is only one
-    maps.confidence[core] = best.values[0].numpy()
-    predictive = uncertainty.predictive_entropy(together)
-    maps.predictive_entropy[core] = predictive.numpy()
-    if maps.margin.flags.writeable:
-        # One sample cannot disagree with itself. Among several it is their disagreement that
-        # counts, however sure they should be together.
-        apart = uncertainty.mutual_information(samples, weights) if len(samples) > 1 else 0 * predictive
-        apart = torch.minimum(apart, predictive)
-        maps.margin[core] = uncertainty.margin(together).numpy()
-        maps.expected_entropy[core] = (predictive - apart).numpy()
-        maps.mutual_information[core] = apart.numpy()
-    if maps.probabilities is not None:
-        maps.probabilities[:, core[0], core[1]] = mean.numpy()

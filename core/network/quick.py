@@ -14,7 +14,10 @@ from torch import Tensor
 
 from core.learners.forest import Forest
 from core.learners.forest_map import forest_map
-from core.learners.pixel_features import describe_window
+from core.learners.pixel_features import describe_window, widen
+from core.learners.tensor_features import features_of_pixels
+from core.learners.tensor_forest import TensorForest, map_forest
+from core.network.batch import standardise_on
 from core.network.encoder import STRIDE
 from core.network.feature_maps import FeatureMaps
 from core.network.head import Head
@@ -25,6 +28,9 @@ from core.tiles import Slices
 
 FOREST_TILE_PX = 512
 """Most rows that a forest answers for at once: their planes take 100 bytes a pixel and channel."""
+
+WORTH_SENDING_PX = 256 * 256
+"""Parts of an image from which on a forest answers on the GPU: in a thousand steps, whatever the size."""
 
 LEAST_SHARE = 0.01
 """Added to a forest's probability of each class: a leaf of a few pixels is never certain."""
@@ -50,15 +56,24 @@ class QuickLearners:
     ) -> None:
         self.maps = maps
         self.n_threads = n_threads or torch.get_num_threads()
-        self.head = Head.from_tensors(tensors[HEAD]) if HEAD in tensors else None
+        self.head = Head.from_tensors(tensors[HEAD]).to(maps.device) if HEAD in tensors else None
         self.forest = Forest.from_tensors(tensors[FOREST]) if FOREST in tensors else None
+        self._tensor_forest: TensorForest | None = None
+        if self.forest is not None and maps.device.type != "cpu":
+            self._tensor_forest = TensorForest(self.forest, maps.device)
 
     def logits(self, name: str, image: NDArray[Any], window: Slices) -> Tensor:
-        """What the learner `name` says of a part of an image `(H, W, C)`."""
+        """What the learner `name` says of a part of an image `(H, W, C)`, on the device of the maps."""
         if name == HEAD and self.head is not None:
             return _ask_head(self.head, self.maps, image, window)
         if name == FOREST and self.forest is not None:
-            return _ask_forest(self.forest, self.maps.statistics, image, window, self.n_threads)
+            height, width = (part.stop - part.start for part in window)
+            if self._tensor_forest is not None and height * width >= WORTH_SENDING_PX:
+                return ask_on_device(
+                    self._tensor_forest, self.maps.statistics, image, window, self.maps.device
+                )
+            said = _ask_forest(self.forest, self.maps.statistics, image, window, self.n_threads)
+            return said.to(self.maps.device)
         raise ValueError(f"this model has no learner {name!r}")
 
 
@@ -97,6 +112,26 @@ def _ask_forest(
     with ThreadPoolExecutor(n_threads) as pool:
         list(pool.map(ask, bands))
     return forest_logits(torch.from_numpy(answer))
+
+
+def ask_on_device(
+    forest: TensorForest,
+    statistics: PixelStatistics,
+    image: NDArray[Any],
+    window: Slices,
+    device: torch.device,
+) -> Tensor:
+    """What `_ask_forest` says, computed where the forest is, some rows at a time."""
+    bands = []
+    for top in range(window[0].start, window[0].stop, FOREST_TILE_PX):
+        part = slice(top, min(top + FOREST_TILE_PX, window[0].stop)), window[1]
+        tile = widen(part, image.shape[:2])
+        planes = features_of_pixels(standardise_on(device, image[tile.read], statistics))
+        rows, columns = tile.core_in_read
+        beyond = part[0].stop < image.shape[0], part[1].stop < image.shape[1]
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        bands.append(map_forest(forest, planes[:, rows.start :, columns.start :], shape, beyond))
+    return forest_logits(torch.cat(bands, dim=1))
 
 
 def forest_logits(probabilities: Tensor) -> Tensor:

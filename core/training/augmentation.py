@@ -119,10 +119,20 @@ def _warp_channels(window: NDArray[Any], affine: NDArray[np.float64], size_px: i
     return np.concatenate(parts, axis=2)
 
 
-def change_light(
-    patch: NDArray[np.float32], rng: np.random.Generator, settings: Augmentation
-) -> NDArray[np.float32]:
-    """Change contrast, brightness and tint of a standardised `(H, W, C)` patch."""
-    contrast = np.exp(rng.normal(0, settings.contrast))
-    offset = rng.normal(0, settings.brightness) + rng.normal(0, settings.tint, patch.shape[2])
-    return np.asarray(patch * contrast + offset, np.float32)
+@dataclass(frozen=True)
+class Light:
+    """A change of contrast, and an offset per channel, `(C,)`, of standardised values."""
+
+    contrast: float
+    offset: NDArray[np.float64]
+
+
+def draw_light(rng: np.random.Generator, n_channels: int, settings: Augmentation) -> Light:
+    """Draw contrast, brightness and tint."""
+    contrast = float(np.exp(rng.normal(0, settings.contrast)))
+    return Light(contrast, rng.normal(0, settings.brightness) + rng.normal(0, settings.tint, n_channels))
+
+
+def change_light(patch: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
+    """Change the light of a standardised `(H, W, C)` patch."""
+    return np.asarray(patch * light.contrast + light.offset, np.float32)

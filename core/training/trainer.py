@@ -13,7 +13,8 @@ import torch
 from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
-from core.network.feature_maps import FeatureMaps, KeptInMemory, MapStore
+from core.network.feature_maps import FeatureMaps
+from core.network.map_stores import KeptInMemory, MapStore
 from core.network.mixture import NETWORK, QUICK, Share
 from core.network.outputs import Weights
 from core.network.unet import build_network
@@ -26,9 +27,10 @@ from core.training.candidate import Judges, settle
 from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.training.loss import class_weights
-from core.training.optimiser import Optimised, Recipe, optimise, thin_out
+from core.training.optimiser import Optimised, optimise, thin_out
 from core.training.quick_copies import train_copies
 from core.training.quick_learners import QuickRound
+from core.training.recipe import Recipe
 from core.training.round_report import Origin, RoundReport, RoundResult
 from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
 from core.truth.holdout import has_enough_held_out

@@ -26,7 +26,7 @@ import torch
 from core.errors import MachineError, OutOfMemoryError, RoundCancelledError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
 from core.rounds import RoundSettings
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
 from ml_backend.ports import ImageSource

@@ -20,7 +20,7 @@ from core.network.regular_files import read_regular
 from ml_backend.processes.scratch import put, remove, scratch_file, sweep_scratch
 
 if TYPE_CHECKING:
-    from core.network.feature_maps import Map  # loads torch, which whoever exports or imports can do without
+    from core.network.map_stores import Map  # loads torch, which whoever exports or imports can do without
 
 log = logging.getLogger(__name__)
 

@@ -60,15 +60,17 @@ A box imports from its own floor and those below. Files inside a wing are not li
 
 OPEN: dict[str, set[str]] = {
     "core.asking": {"acquisition", "diversity", "reason", "regions", "suggestion"},
-    "core.learners": {"forest", "forest_map", "pixel_features"},
+    "core.learners": {"forest", "forest_map", "pixel_features", "tensor_features", "tensor_forest"},
     "core.network": {
         "base_weights",
+        "batch",
         "checkpoint",
         "device",
         "encoder",
         "feature_maps",
         "head",
         "inference",
+        "map_stores",
         "mixture",
         "outputs",
         "pixels",
@@ -81,7 +83,7 @@ OPEN: dict[str, set[str]] = {
     "core.objects": {"components", "keep_apart", "measure", "of_prediction", "split_blobs"},
     "core.prompts": {"ground", "lab_colours", "prompt", "segment"},
     "core.rle": {"__init__"},
-    "core.training": {"consolidation", "metrics", "optimiser", "outlines", "stopping", "trainer"},
+    "core.training": {"consolidation", "metrics", "outlines", "recipe", "stopping", "trainer"},
     "core.truth": {"agreement", "corrections", "holdout", "label_map", "readiness", "thin_strokes"},
     "export": {
         "atomic_files",

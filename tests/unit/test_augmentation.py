@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.schema import IGNORE_INDEX
-from core.training.augmentation import Augmentation, change_light, cut_patch, random_affine
+from core.training.augmentation import Augmentation, change_light, cut_patch, draw_light, random_affine
 
 QUARTER_TURNS = Augmentation(warped=0)
 
@@ -66,7 +66,8 @@ def test_more_than_four_channels_are_cut_alike() -> None:
 
 def test_light_changes_are_the_same_for_the_same_generator_state() -> None:
     patch = np.ones((4, 4, 3), np.float32)
-    first, second = (change_light(patch, np.random.default_rng(5), Augmentation()) for _ in range(2))
+    lights = [draw_light(np.random.default_rng(5), 3, Augmentation()) for _ in range(2)]
+    first, second = (change_light(patch, light) for light in lights)
     np.testing.assert_array_equal(first, second)
     assert first.dtype == np.float32
     assert not np.array_equal(first, patch)

@@ -12,7 +12,9 @@ from core.errors import DeviceError
 from core.network.device import EXACT, Compute, choose_compute, half_of
 from core.network.inference import infer_logits
 from core.network.unet import UNet, build_architecture, build_network, copy_weights, initial_weights
-from core.training.optimiser import Batch, Recipe, _adamw, _step
+from core.training.batches import Batch
+from core.training.optimiser import _adamw, _step
+from core.training.recipe import Recipe
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 FLOAT16 = Compute(CPU, torch.float16)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.network.feature_maps import FeatureMaps, KeptInMemory
+from core.network.feature_maps import FeatureMaps
 from core.network.head import Head
+from core.network.map_stores import KeptInMemory
 from core.network.mixture import HEAD
 from core.rounds import Example
 from core.schema import IGNORE_INDEX

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from core.network import feature_maps
 from core.network.encoder import STRIDE, STRIDES, WIDTHS
-from core.network.feature_maps import FeatureMaps, KeptInMemory, Map
+from core.network.feature_maps import FeatureMaps
+from core.network.map_stores import KeepsNothing, KeptInMemory, Map
 from core.network.pixels import PixelStatistics
 
 GREY = PixelStatistics((100.0,), (40.0,))
@@ -34,7 +36,7 @@ def test_the_maps_of_a_window_have_the_encoders_widths_and_strides() -> None:
     assert [found.shape for found in maps] == [
         (width, 96 // stride, 96 // stride) for width, stride in zip(WIDTHS, STRIDES, strict=True)
     ]
-    assert {found.dtype for found in maps} == {np.dtype(np.float16)}
+    assert {found.dtype for found in maps} == {torch.float16}
 
 
 def test_a_window_is_a_part_of_the_whole() -> None:
@@ -54,8 +56,8 @@ def test_a_window_across_tiles_is_put_together(monkeypatch: pytest.MonkeyPatch) 
     for one, other in zip(at_once, in_tiles, strict=True):
         assert one.shape == other.shape
         # The margin reaches over all of this small image, so only rounding differs.
-        exact = one.astype(float)
-        assert np.abs(exact - other.astype(float)).max() < 0.02 * exact.std() + 0.02
+        exact = one.double()
+        assert (exact - other.double()).abs().max() < 0.02 * exact.std() + 0.02
 
 
 def test_maps_that_are_kept_are_not_computed_again_and_those_of_another_image_are() -> None:
@@ -102,6 +104,32 @@ def test_the_last_channel_of_many_changes_the_maps(n_channels: int) -> None:
 def test_sixteen_bits_of_the_same_picture_give_nearly_the_same_maps() -> None:
     image, window = _image(64, 64), (slice(0, 64), slice(0, 64))
     deep = PixelStatistics((100.0 * 257,), (40.0 * 257,))
-    one = FeatureMaps(GREY).window(image, window)[-1].astype(float)
-    other = FeatureMaps(deep).window(image.astype(np.uint16) * 257, window)[-1].astype(float)
-    assert np.abs(one - other).max() < 0.05
+    one = FeatureMaps(GREY).window(image, window)[-1].double()
+    other = FeatureMaps(deep).window(image.astype(np.uint16) * 257, window)[-1].double()
+    assert (one - other).abs().max() < 0.05
+
+
+def test_an_image_of_many_tiles_is_looked_at_once_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_maps, "TILE_PX", 64)
+    maps, image = FeatureMaps(GREY, KeepsNothing()), _image(192, 192)
+    looks: list[int] = []
+    compute = maps._compute
+    monkeypatch.setattr(maps, "_compute", lambda pixels, tile: (looks.append(1), compute(pixels, tile))[1])
+    for top in range(0, 192, 32):
+        for left in range(0, 192, 32):
+            window = [slice(max(first - 32, 0), min(first + 64, 192)) for first in (top, left)]
+            maps.window(image, (window[0], window[1]))
+    assert len(looks) == 9
+    maps.forget(image)
+    maps.window(image, (slice(0, 32), slice(0, 32)))
+    assert len(looks) == 10
+
+
+def test_tiles_that_wait_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_maps, "TILE_PX", 32)
+    monkeypatch.setattr(feature_maps, "SEEN_BYTES", 1)
+    maps, image = FeatureMaps(GREY, KeepsNothing()), _image(64, 64)
+    whole = (slice(0, 64), slice(0, 64))
+    first = maps.window(image, whole)
+    assert len(maps._seen._kept) == 1
+    assert all(torch.equal(one, other) for one, other in zip(first, maps.window(image, whole), strict=True))

@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_head_and_another_seed_another() -> None:
 def test_maps_and_rows_get_about_the_same_answer() -> None:
     rng = np.random.default_rng(0)
     shapes = [(w, SIDE // s, SIDE // s) for w, s in zip(WIDTHS, STRIDES, strict=True)]
-    maps = [rng.normal(size=shape).astype(np.float16) for shape in shapes]
+    maps = [torch.from_numpy(rng.normal(size=shape)).half() for shape in shapes]
     head = _train(LABELS)
     everywhere = head.logits_of_maps(maps)
     assert everywhere.shape == (3, SIDE, SIDE)
@@ -58,7 +58,7 @@ def test_maps_and_rows_get_about_the_same_answer() -> None:
 
 
 def test_hypercolumns_read_each_map_at_its_own_stride() -> None:
-    maps = [np.zeros((w, SIDE // s, SIDE // s), np.float16) for w, s in zip(WIDTHS, STRIDES, strict=True)]
+    maps = [torch.zeros(w, SIDE // s, SIDE // s).half() for w, s in zip(WIDTHS, STRIDES, strict=True)]
     maps[0][0, 3, 4] = 8  # covers rows 6 and 7, columns 8 and 9
     found = hypercolumns(maps, np.array([6, 7, 40]), np.array([8, 9, 8]))
     assert found[:, 0].tolist() == pytest.approx([4.5, 4.5, 0.0])  # three quarters of the way, twice

@@ -18,7 +18,7 @@ from core.network.predict import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.training.evaluation import ask_learners, open_held_out
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.round_report import RoundResult
 from core.training.trainer import train_round
 

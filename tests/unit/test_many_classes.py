@@ -17,7 +17,7 @@ from core.objects.of_prediction import separated_objects
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.training.metrics import count_pixels, dice
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.trainer import train_round
 from core.truth.holdout import summarise
 

@@ -25,7 +25,7 @@ from core.network.predict import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.training.beginning import meet
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.sampling import open_positions
 from core.training.trainer import train_round
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from core.learners.forest import Forest, train_forest
-from core.learners.forest_map import forest_map
 from core.learners.pixel_features import count_features, pixel_features
 from core.network.checkpoint import Checkpoint, save_checkpoint
 from core.network.encoder import N_FEATURES
@@ -24,8 +23,7 @@ from core.schema import LabelSchema
 from export import onnx_check
 from export.errors import ExportError
 from export.onnx_check import TOLERANCE, compare, draw_images, export_onnx
-from export.onnx_graph import between_neighbours, write_onnx
-from export.tensor_features import features_of_pixels
+from export.onnx_graph import write_onnx
 from ml_backend.command.cli import commands
 from ml_backend.command.export_model_command import describe
 
@@ -70,25 +68,6 @@ def make_model(n_channels: int = 1) -> Checkpoint:
 @pytest.fixture(scope="module")
 def model() -> Checkpoint:
     return make_model()
-
-
-@pytest.mark.parametrize("shape", [(64, 96), (33, 43)])
-@pytest.mark.parametrize("n_channels", [1, 3])
-def test_features_as_tensors_are_those_of_the_compiled_loops(shape: tuple[int, int], n_channels: int) -> None:
-    image = noise((*shape, n_channels))
-    expected = pixel_features(image).reshape(-1, count_features(n_channels))
-    found = features_of_pixels(torch.from_numpy(image).permute(2, 0, 1)[None])
-    np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (6, 7), (31, 40)])
-def test_between_asked_pixels_the_graph_says_what_the_forest_map_says(shape: tuple[int, int]) -> None:
-    forest = grow_forest(1)
-    rows = pixel_features(noise((*shape, 1), 5))
-    expected = forest_map(forest, lambda y, x: rows[y, x], shape)
-    everywhere = forest.probabilities(rows.reshape(-1, rows.shape[2])).reshape(*shape, -1)
-    found = between_neighbours(torch.from_numpy(everywhere).permute(2, 0, 1))
-    assert (found.permute(1, 2, 0).numpy() == expected).all()
 
 
 @pytest.mark.parametrize(("kind", "n_looks"), [("uint8", 4), ("uint16", 1)])

@@ -11,7 +11,8 @@ import torch
 from core.errors import RoundCancelledError
 from core.learners.forest import Forest
 from core.network.encoder import N_FEATURES
-from core.network.feature_maps import FeatureMaps, KeptInMemory
+from core.network.feature_maps import FeatureMaps
+from core.network.map_stores import KeptInMemory
 from core.network.mixture import FOREST, HEAD, QUICK
 from core.rounds import Example
 from core.schema import IGNORE_INDEX

@@ -20,7 +20,7 @@ from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
 from core.training import optimiser
 from core.training.clock import FEWEST_STEPS, FEWEST_STEPS_EVER
-from core.training.optimiser import Recipe
+from core.training.recipe import Recipe
 from core.training.round_report import RoundResult
 from core.training.trainer import train_round
 

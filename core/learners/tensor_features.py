@@ -1,7 +1,7 @@
-"""The features of `core.learners.pixel_features` once more, as operations on tensors that a graph can hold.
+"""The features of `core.learners.pixel_features` once more, as operations on tensors.
 
-Compiled loops are faster, and are what Brushloop answers with. This is for exports: every number is computed
-from the same values in the same order of scales, and differs by rounding alone.
+Compiled loops are faster on processors. This is for GPUs and for graphs that are exported: every number is
+computed from the same values in the same order of scales, and differs by rounding alone.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ HALVING = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 def features_of_pixels(image: Tensor) -> Tensor:
-    """`(1, C, H, W)` standardised float32 to `(H * W, F)`, row by row.
+    """`(1, C, H, W)` standardised float32 to `(F, H, W)`.
 
     Examples
     --------
     >>> features_of_pixels(torch.zeros(1, 3, 8, 9)).shape
-    torch.Size([72, 147])
+    torch.Size([147, 8, 9])
     """
     height, width = image.shape[2], image.shape[3]
     plan = plan_features(image.shape[1])
@@ -56,7 +56,7 @@ def features_of_pixels(image: Tensor) -> Tensor:
         for octave, found in enumerate(joined)
         if found is not None
     ]
-    return torch.cat(planes, dim=1)[0].flatten(1).T
+    return torch.cat(planes, dim=1)[0]
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,6 @@ class _Plane:
         skipped = FARTHEST - len(kernel) // 2
         rows, columns = (places[skipped : places.shape[0] - skipped] for places in (self.rows, self.columns))
         return _convolve(values, kernel.to(values), (rows, columns), 1)
-
-
-def mirror(image: Tensor, axis: int, after: int) -> Tensor:
-    """Continue an image behind its end along an axis, as OpenCV's BORDER_REFLECT does."""
-    length = image.shape[axis]
-    place = torch.arange(length + after, device=image.device) % (2 * length)
-    return image.index_select(axis, torch.where(place < length, place, 2 * length - 1 - place))
 
 
 def mirrored_places(length: int, before: int, after: int, like: Tensor) -> Tensor:
