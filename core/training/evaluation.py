@@ -204,7 +204,7 @@ def _ask(
 
 
 def _ask_quick(quick: QuickLearners, name: str, block: HeldOutBlock) -> NDArray[np.float32]:
-    return np.asarray(quick.logits(name, block.whole, block.window).numpy())
+    return np.asarray(quick.logits(name, block.whole, block.window).cpu().numpy())
 
 
 def _annotated(block: HeldOutBlock) -> NDArray[np.bool_]:
