@@ -18,6 +18,7 @@ from ml_backend.errors import (
 )
 from ml_backend.label_studio.addresses import AddressPolicy, WebAddress, check_web
 from ml_backend.label_studio.connection import Connection
+from ml_backend.label_studio.file_kinds import SPOKEN, START_BYTES, describe_kind
 from ml_backend.label_studio.image_frame import ImageLimits
 from ml_backend.label_studio.network import make_patient
 from ml_backend.label_studio.retry_after import AskedToWaitError
@@ -76,6 +77,7 @@ def _download(
             status = response.status_code
             if status == httpx.codes.OK:
                 _save(response, limits, target)
+                _check_spoken(address, target)
                 return
             if status in _REDIRECTS:
                 address = _redirected(address, response, policy)
@@ -86,7 +88,7 @@ def _download(
             continue
         complaint = _complaint(address, status, has_credential=connection is not None)
         raise _away(address, complaint) if _may_pass(status) else ImageError(complaint)
-    raise ImageError(f"{address.url.host} redirects an image more than {MAX_REDIRECTS} times")
+    raise _away(address, f"{address.url.host} redirects an image more than {MAX_REDIRECTS} times")
 
 
 @contextmanager
@@ -163,8 +165,15 @@ def _save(response: httpx.Response, limits: ImageLimits, target: Path) -> None:
                     f"{host} is too slow: {n_bytes} bytes of an image in {SLOW_AFTER_S:g} s"
                 )
             file.write(chunk)
-    if n_bytes == 0:
-        raise ImageError(f"{host} sent an empty image")
+
+
+def _check_spoken(address: WebAddress, file: Path) -> None:
+    """Tell a page that came in the place of an image, as of a proxy that wants one to sign in."""
+    with file.open("rb") as opened:
+        start = opened.read(START_BYTES)
+    kind = describe_kind(start) if start else "nothing"
+    if not start or kind in SPOKEN:
+        raise _away(address, f"{address.url.host} sent {kind} in the place of an image")
 
 
 def _is_dripping(n_bytes: int, spent_s: float) -> bool:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 
+HTML, XML = "an HTML page, maybe to sign in", "an XML document, maybe a storage's error"
+JSON = "a JSON document"
+
+SPOKEN = (HTML, XML, JSON)
+"""What servers and proxies say in the place of an image, although they answer 200: tomorrow it may come."""
+
 KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), name)
     for pattern, name in (
@@ -13,10 +19,10 @@ KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         ),
         (
             rb"\s*(<!--.{0,500}?-->\s*)*<(!doctype html|html|head|body|title)\b",
-            "an HTML page, maybe to sign in",
+            HTML,
         ),
-        (rb"\s*<\?xml|\s*<Error>", "an XML document, maybe a storage's error"),
-        (rb"\s*[{\[]", "a JSON document"),
+        (rb"\s*<\?xml|\s*<Error>", XML),
+        (rb"\s*[{\[]", JSON),
         (rb"%PDF-", "a PDF document"),
         (rb"....ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", "an HEIC photograph"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),

@@ -50,6 +50,12 @@ PROGRESS_EVERY_S = 0.25
 BEGUN = 0.001
 """Share that is done when a training gets its place: from here on it takes from others."""
 
+HINTS: Mapping[int, str] = {
+    signal.SIGKILL: "; the machine may be out of memory",
+    signal.SIGBUS: "; a file that it read was cut short, or its disk (DATA_DIR) fails or is full",
+}
+"""What such a signal may come of."""
+
 ImageFactory = Callable[[Settings], ImageSource]
 
 
@@ -195,8 +201,7 @@ def _listen(
 def _describe_exit(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
-        hint = "; the machine may be out of memory" if -exitcode == signal.SIGKILL else ""
-        return f"the training process was ended by {name}{hint}"
+        return f"the training process was ended by {name}{HINTS.get(-exitcode, '')}"
     if exitcode == fork_server.LOST_CODE:
         return "the training process and the one that it was forked from were ended"
     return f"the training process ended with code {exitcode}; the worker's log holds the cause"

@@ -153,7 +153,7 @@ def test_when_the_cause_is_gone_everything_is_as_if_it_had_never_been(
         for number, moment in enumerate(moments, 4):
             said, healed_s = try_fault(house, FAULTS[name], moment, number)
             note(name, service_backend.name, moment, said, healed_s)
-            assert said != NOTHING or name in SILENT, moment
+            assert said != NOTHING or name in SILENT, f"{moment}: heard {house.heard}"
             (answer,) = house.stack.server.predict(900)
             assert answer["model_version"] == house.stack.status()["model_version"]
         below = children_of(house.worker.pid)
@@ -195,10 +195,13 @@ def listen(house: House, fault: Fault, number: int, is_acting: Callable[[], bool
     """How `/ready` or the project's status name this fault; it lasts until they do, for a while."""
     said, began = NOTHING, time.monotonic()
     acted = began
+    house.heard.clear()
     while True:
         time.sleep(0.5)
         if said == NOTHING:
-            said = next((text for text in find_troubles(house.stack) if re.search(fault.words, text)), said)
+            troubles = find_troubles(house.stack)
+            house.heard += [text for text in troubles if text not in house.heard]
+            said = next((text for text in troubles if re.search(fault.words, text)), said)
         now = time.monotonic()
         acted = now if is_acting() else acted
         if now - began >= fault.least_s and said != NOTHING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -36,6 +37,7 @@ class House:
         self, stack: Stack, data_dir: Path, wires: dict[str, Wire], addresses: dict[str, str]
     ) -> None:
         self.stack, self.data_dir, self.wires, self.addresses = stack, data_dir, wires, addresses
+        self.heard: list[str] = []  # what was said during the last fault
 
     @property
     def worker(self) -> psutil.Process:
@@ -199,6 +201,16 @@ def damaged(pattern: str, house: House) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def cut_short(pattern: str, house: House) -> Iterator[None]:
+    """Each such file loses its end under whoever has it mapped: reading on ends a process by SIGBUS."""
+    found = [path for path in house.data_dir.rglob(pattern) if path.is_file()]
+    assert found, sorted(str(path) for path in house.data_dir.rglob("*"))
+    for path in found:
+        os.truncate(path, path.stat().st_size // 8)
+    yield
+
+
 @dataclass(frozen=True)
 class Fault:
     """How to make it, and what names it: a pattern that the words of another trouble do not fit."""
@@ -235,5 +247,6 @@ FAULTS: dict[str, Fault] = {
     "worker stopped": Fault(worker_stopped, "no worker has been seen"),
     "training killed": Fault(training_killed, "SIGKILL"),
     "label maps damaged": Fault(partial(damaged, "truth/*"), "label maps", heals=True),
+    "cached images cut short": Fault(partial(cut_short, "*.npy"), "SIGBUS", heals=True),
     "live version damaged": Fault(partial(damaged, "models/*/*.safetensors"), "weights of r", heals=True),
 }

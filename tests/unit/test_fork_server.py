@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import MachineError
@@ -38,6 +39,12 @@ def do_nothing() -> None:
 def wait_for_ever(pipe: Connection[Any, Any]) -> None:
     pipe.send(("progress", 0.5, None))
     threading.Event().wait()
+
+
+def read_what_is_cut_short(path: Path, pipe: Connection[Any, Any]) -> None:
+    pixels = np.load(path, mmap_mode="r")
+    os.truncate(path, 1000)  # as another program, or a disk that fails, does it
+    pipe.send(("done", int(pixels.sum())))
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +137,15 @@ def test_a_process_counts_as_stopped_only_after_some_seconds() -> None:
         child.communicate(b"\n")
     assert not Stopped(child.pid)()
     assert not Stopped(None)()
+
+
+def test_a_training_whose_mapped_image_is_cut_short_says_what_to_look_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", np.zeros(1_000_000, np.uint8))
+    ours, theirs = CONTEXT.Pipe()
+    child = CONTEXT.Process(target=read_what_is_cut_short, args=(tmp_path / "image.npy", theirs))
+    fork_server.start(child)
+    theirs.close()
+    with pytest.raises(MachineError, match="SIGBUS; a file that it read was cut short") as caught:
+        _listen(child, ours, lambda *_: None, lambda: False, lambda: False)
+    assert judge(caught.value).state == "interrupted"
+    ours.close()

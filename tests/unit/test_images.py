@@ -19,11 +19,12 @@ from PIL import Image
 
 from core.errors import ImageError
 from ingest.turning import turn
-from ml_backend.errors import ImageRefusedError
+from ml_backend.errors import ImageRefusedError, LabelStudioImageError
 from ml_backend.label_studio import downloads
 from ml_backend.label_studio.connection import Connection
 from ml_backend.label_studio.image_cache import ImageCache, write_pixels
 from ml_backend.label_studio.images import CachedImages, ImageAccess, ImageSettings
+from ml_backend.rounds.troubles import may_pass
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = f"Token {KEY}"
@@ -370,7 +371,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(
     assert cached_files(tmp_path) == []
 
 
-@pytest.mark.parametrize("body", [b"<html>please log in</html>", b"{}", png()[:20]])
+@pytest.mark.parametrize("body", [b"hello", b"%PDF-1.7", png()[:20]])
 def test_wrong_content_is_an_image_error(make_images: Any, studio: Site, body: bytes) -> None:
     studio.routes[UPLOAD["image"]] = content(body)
     with pytest.raises(ImageError, match=r"no image that can be read|decoded"):
@@ -382,6 +383,28 @@ def test_an_empty_answer_and_a_failing_server_are_image_errors(make_images: Any,
         studio.routes[UPLOAD["image"]] = answer
         with pytest.raises(ImageError, match=r"127\.0\.0\.1"):
             make_images().open(1, 1, UPLOAD)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (content(b"<!doctype html><title>Sign in</title>"), "HTML page"),
+        (content(b'{"detail": "nothing"}'), "JSON"),
+        (content(b"<Error><Code>SlowDown</Code></Error>"), "XML document"),
+        (content(b""), "sent nothing"),
+        (status(302, Location=UPLOAD["image"]), "more than 5 times"),
+    ],
+)
+def test_what_a_proxy_says_in_the_place_of_an_image_may_pass(
+    make_images: Any, studio: Site, answer: Answer, said: str
+) -> None:
+    good, images = studio.routes[UPLOAD["image"]], make_images()
+    studio.routes[UPLOAD["image"]] = answer
+    with pytest.raises(LabelStudioImageError, match=said) as caught:
+        images.open(1, 1, UPLOAD)
+    assert may_pass(caught.value)
+    studio.routes[UPLOAD["image"]] = good
+    assert images.open(1, 1, UPLOAD).shape == PIXELS.shape
 
 
 def test_a_server_that_is_down_is_an_image_error(make_images: Any, elsewhere: Site) -> None:
