@@ -45,6 +45,9 @@ REMEDIES = {
     errno.ENOMEM: "give the machine more memory, or stop what takes it",
 }
 """What to do about failures of files; about all others, to see DATA_DIR and its disk."""
+_HELD = "see which process holds it: one that was stopped (SIGSTOP), a backup, or another program"
+HELD_WORDS = ("is locked", "lock timeout")
+"""How SQLite and PostgreSQL say that somebody else keeps them from writing."""
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch says in a RuntimeError that memory ran out."""
 
@@ -100,7 +103,10 @@ def describe(error: BaseException) -> str:
     """The cause and, where there is one, the remedy, in one sentence."""
     if isinstance(error, SQLAlchemyError):
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return f"the database did not answer as it should ({cause}): see that it is reachable and has room"
+        remedy = (
+            _HELD if any(word in cause for word in HELD_WORDS) else "see that it is reachable and has room"
+        )
+        return f"the database did not answer as it should ({cause}): {remedy}"
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return "the disk is full: free some space below DATA_DIR"
     if isinstance(error, OSError):

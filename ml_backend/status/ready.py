@@ -55,10 +55,10 @@ def describe_workers(connection: Connection, parts: Parts) -> str | None:
     if not seen:
         return "no worker has ever been seen: start `brushloop worker`"
     silent_s = min(max(now - seen_at, 0.0) for _, seen_at in seen)
-    # A worker shows itself by writing: where nobody can write, it may be well.
-    return (
-        describe_database(parts) or f"no worker has been seen for {silent_s:.0f} s: start `brushloop worker`"
-    )
+    unseen = f"no worker has been seen for {silent_s:.0f} s"
+    # A worker shows itself by writing: where nobody can write, it may be well, or hold the others.
+    problem = describe_database(parts)
+    return f"{problem}; {unseen}" if problem else f"{unseen}: start `brushloop worker`"
 
 
 def describe_database(parts: Parts) -> str | None:

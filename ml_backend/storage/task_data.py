@@ -46,7 +46,8 @@ def remember_tasks(
     insert_or_ignore(connection, tables.tasks, [row for row in rows if row["data"] == NOTHING])
     # Label Studio shows what was answered for the image before, until it gets an answer for this one.
     answered = [task_id for task_id in others if _forget_look(connection, project_id, task_id)]
-    predictions.enqueue_pushes(connection, project_id, answered, now, is_open=True)
+    if answered:
+        predictions.enqueue_pushes(connection, project_id, answered, now, is_open=True)
     for task_id in _list_painted(connection, project_id, others):
         touch_task(connection, project_id, task_id, next_seq(connection, project_id, now))
         annotation_rows.unsettle(connection, project_id, task_id)
