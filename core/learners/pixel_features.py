@@ -22,20 +22,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.learners.feature_plan import (
+    FAMILIES,
+    NARROWER,
+    REACH,
+    SMALLEST_SIGMA_PX,
+    WINDOW,
+    Scale,
+    count_features,
+    plan_features,
+)
 from core.tiles import Slices, Tile, cut_tiles
-
-SCALES_PX = (0.7, 1.0, 1.6, 3.5, 5.0, 10.0)
-FAMILIES = 8
-"""Features that one scale gives: the rows of `_feature_kernels.derive`."""
-
-FINEST_AT_HALF_PX, FINEST_AT_QUARTER_PX = 3.0, 7.0
-"""Scales from which on an image of half or a quarter of the size has all that there is to see."""
-PYRAMID_VARIANCE = 1.0
-"""Of the kernel 1, 4, 6, 4, 1 with which OpenCV halves an image, in its pixels."""
-NARROWER, WINDOW = 0.66, 0.5
-"""Scale of the second Gaussian of a difference, and of the window of a structure tensor, as in ilastik."""
-REACH = 3.0
-"""Standard deviations at which a Gaussian is cut off."""
 
 STRIDE, MARGIN_PX = 4, 64
 """Tiles begin at multiples of the first: the smallest image of the pyramid has every fourth pixel. A pixel's
@@ -43,70 +40,10 @@ features depend on no pixel farther away than the second."""
 TILE_PX = 256
 """Side of the part of an image whose features are in memory at once: 10 kB a pixel row and feature."""
 
-MOST_FEATURES = 200
-"""Images of more than four channels get fewer scales per channel: at most so many features in all."""
-
-ONLY_SCALE_PX = 1.6
-"""What is left where there is room for one scale."""
-SMALLEST_SIGMA_PX = 0.1
-"""A narrower Gaussian changes nothing."""
-
 Plane = NDArray[np.float32]
 Planes = NDArray[np.float32]
 Rows = NDArray[np.float32]
 Prepare = Callable[[NDArray[Any]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """A Gaussian of `scale_px`, computed `octave` halvings down the pyramid."""
-
-    scale_px: float
-
-    @property
-    def octave(self) -> int:
-        return (self.scale_px >= FINEST_AT_HALF_PX) + (self.scale_px >= FINEST_AT_QUARTER_PX)
-
-    def sigma(self, share: float = 1.0) -> float:
-        """What is left to smooth at the octave, in its pixels, for `share` of the scale."""
-        step = 1 << self.octave
-        done = PYRAMID_VARIANCE * (step**2 - 1) / 3  # 1 after one halving, 1 + 4 after two
-        return math.sqrt(max((self.scale_px * share) ** 2 - done, 0.0)) / step
-
-
-@dataclass(frozen=True)
-class FeaturePlan:
-    """Which features each channel gets: its value, and `n_families` of every scale."""
-
-    scales: tuple[Scale, ...]
-    n_families: int
-
-    @property
-    def n_per_channel(self) -> int:
-        return 1 + len(self.scales) * self.n_families
-
-
-def plan_features(n_channels: int) -> FeaturePlan:
-    """All families at all scales where they fit into `MOST_FEATURES`, else as many scales as fit.
-
-    Where not even one does, the first families of one scale.
-
-    Examples
-    --------
-    >>> [plan_features(n).n_per_channel for n in (1, 4, 5, 12, 64)]
-    [49, 49, 33, 9, 3]
-    """
-    room = max(MOST_FEATURES // n_channels - 1, 0)
-    n_scales = min(room // FAMILIES, len(SCALES_PX))
-    if n_scales <= 1:
-        return FeaturePlan((Scale(ONLY_SCALE_PX),), min(room, FAMILIES))
-    chosen = np.linspace(0, len(SCALES_PX) - 1, n_scales).round().astype(int)
-    return FeaturePlan(tuple(Scale(SCALES_PX[i]) for i in chosen), FAMILIES)
-
-
-def count_features(n_channels: int) -> int:
-    """Features of one pixel."""
-    return n_channels * plan_features(n_channels).n_per_channel
 
 
 def to_float(image: NDArray[Any]) -> NDArray[np.float32]:
@@ -256,14 +193,29 @@ def widen(core: Slices, shape: tuple[int, ...]) -> Tile:
 
 def _find_planes(image: NDArray[np.float32]) -> dict[int, Planes]:
     """`(n, h, w)` features by octave: all channels' at full size, then those at half and at a quarter."""
-    plan = plan_features(image.shape[2])
-    octaves: dict[int, list[Planes]] = {0: [], 1: [], 2: []}
-    for channel in range(image.shape[2]):
+    plan, n_channels = plan_features(image.shape[2]), image.shape[2]
+    scales = plan.scales[: None if plan.n_families else 0]
+    octaves: dict[int, Planes] = {}
+    filled = [0, 0, 0]
+    for channel in range(n_channels):
         pyramid = _build_pyramid(np.ascontiguousarray(image[..., channel]))
-        octaves[0].append(pyramid[0][np.newaxis])
-        for scale in plan.scales[: None if plan.n_families else 0]:
-            octaves[scale.octave].append(_at_scale(pyramid[scale.octave], scale)[: plan.n_families])
-    return {octave: np.concatenate(planes) for octave, planes in octaves.items() if planes}
+        for octave, plane in enumerate(pyramid):
+            own = [scale for scale in scales if scale.octave == octave]
+            n_planes = len(own) * plan.n_families + (octave == 0)
+            if not n_planes:
+                continue
+            # Made once and filled: joining what every scale gives would need all of it twice.
+            if octave not in octaves:
+                octaves[octave] = np.empty((n_channels * n_planes, *plane.shape), np.float32)
+            planes = octaves[octave]
+            if octave == 0:
+                planes[filled[0]] = plane
+                filled[0] += 1
+            for scale in own:
+                into = planes[filled[octave] : filled[octave] + plan.n_families]
+                filled[octave] += plan.n_families
+                _at_scale(plane, scale, into)
+    return octaves
 
 
 def _build_pyramid(plane: Plane) -> list[Plane]:
@@ -271,10 +223,10 @@ def _build_pyramid(plane: Plane) -> list[Plane]:
     return [plane, np.asarray(half, np.float32), np.asarray(cv2.pyrDown(half), np.float32)]
 
 
-def _at_scale(plane: Plane, scale: Scale) -> Planes:
-    """All families `(FAMILIES, h, w)` of one scale, from the plane of its octave."""
+def _at_scale(plane: Plane, scale: Scale, into: Planes) -> None:
+    """Fill `(n, h, w)` with the first `n` families of one scale, from the plane of its octave."""
     kernels = _kernels()
-    out = np.empty((FAMILIES, *plane.shape), np.float32)
+    out = into if len(into) == FAMILIES else np.empty((FAMILIES, *plane.shape), np.float32)
     products = np.empty((3, *plane.shape), np.float32)
     smooth = _blur(plane, scale.sigma())
     kernels.derive(smooth, scale.sigma(), out, products)
@@ -282,7 +234,8 @@ def _at_scale(plane: Plane, scale: Scale) -> Planes:
     window = scale.scale_px * WINDOW / 2**scale.octave
     averaged = [_blur(product, window) for product in products]
     kernels.eigenvalues(*averaged, out[kernels.STRUCTURE_1], out[kernels.STRUCTURE_2])
-    return out
+    if out is not into:
+        into[:] = out[: len(into)]
 
 
 def _blur(plane: Plane, sigma_px: float) -> Plane:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.learners.pixel_features import (
+from core.learners.feature_plan import (
     NARROWER,
     REACH,
     SCALES_PX,

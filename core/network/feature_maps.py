@@ -51,7 +51,7 @@ LARGEST_FLOAT16 = 65504.0
 
 
 SEEN_BYTES = 256_000_000
-"""Maps that wait for the next windows of their image: two rows of tiles of an image of 8,000 px."""
+"""What may wait for the next windows of an image: the maps of two rows of tiles of one of 8,000 px."""
 
 
 _TileKey = tuple[int, int, int]
@@ -68,7 +68,8 @@ class _SeenTiles:
     By identity of the image: comparing pixels would cost as much as naming them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
         # With the image: while it lives, nothing else has its identity.
         self._kept: OrderedDict[_TileKey, tuple[NDArray[Any], Sequence[Tensor]]] = OrderedDict()
         self._changing = Lock()
@@ -85,7 +86,7 @@ class _SeenTiles:
     def put(self, image: NDArray[Any], tile: Tile, maps: Sequence[Tensor]) -> None:
         with self._changing:
             self._kept[_key(image, tile)] = image, maps
-            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > SEEN_BYTES:
+            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._limit:
                 self._kept.popitem(last=False)
 
     def forget(self, image: NDArray[Any]) -> None:
@@ -109,6 +110,9 @@ class FeatureMaps:
         Where maps are kept; without one, those of a few images in memory.
     device : torch.device, optional
         Where the encoder computes, and where windows are.
+    seen_bytes : int
+        Of the maps that wait for the next windows of their image until it is forgotten. The last tile always
+        does, which is enough for whoever asks for one window of an image.
     compiles_for : int, optional
         Compile the encoder for so many threads when the first image comes that the store does not know. Torch
         goes on where that cannot be done: whoever answers with the model says so.
@@ -120,6 +124,7 @@ class FeatureMaps:
         store: MapStore | None = None,
         device: torch.device | None = None,
         compiles_for: int | None = None,
+        seen_bytes: int = 0,
     ) -> None:
         self.statistics = statistics
         self._store = store or KeptInMemory()
@@ -127,7 +132,7 @@ class FeatureMaps:
         self._graph: Graph | None = None
         self._compiles_for, self._compiling = compiles_for, Lock()
         self._colours = torch.from_numpy(colours_of(statistics.n_channels)).to(self.device)
-        self._seen = _SeenTiles()
+        self._seen = _SeenTiles(seen_bytes)
 
     def compile_encoder(self, n_threads: int | None = None) -> None:
         """Run the encoder as a compiled graph from now on; raises `DeviceError`."""

@@ -19,7 +19,7 @@ from core.network.checkpoint import Checkpoint
 from core.network.device import OPENVINO, TORCH, Compute, choose_compute
 from core.network.embedding import EmbeddingMean
 from core.network.encoder import STRIDE
-from core.network.feature_maps import FeatureMaps
+from core.network.feature_maps import SEEN_BYTES, FeatureMaps
 from core.network.graphs import Graph, WholeNetwork, compile_graph
 from core.network.inference import infer_with_features, load_network
 from core.network.map_stores import KeepsNothing, MapStore
@@ -103,7 +103,9 @@ class Predictor:
         self._on_fallback = on_fallback
         self._graph: Graph | None = None
         self._looked_px, self._is_compiled, self._compiling = 0, False, threading.Lock()
-        self._maps = FeatureMaps(checkpoint.statistics, store or KeepsNothing(), self.compute.device)
+        self._maps = FeatureMaps(
+            checkpoint.statistics, store or KeepsNothing(), self.compute.device, seen_bytes=SEEN_BYTES
+        )
         self._quick = QuickLearners(checkpoint.learners, self._maps, n_threads)
 
     def predict(

@@ -213,7 +213,7 @@ def _look_again(
 
     at_once = _looks_at_once(work)
     kept, rows = _visit(painted, wanted, look, LOOKED_AGAIN_BY, work, rng, seen=looked, at_once=at_once)
-    return kept, torch.cat([torch.zeros(0, N_FEATURES), *rows])
+    return kept, torch.cat([torch.zeros(0, N_FEATURES, dtype=torch.float16), *rows])
 
 
 def _looks_at_once(work: QuickRound) -> int:

@@ -111,7 +111,7 @@ def test_sixteen_bits_of_the_same_picture_give_nearly_the_same_maps() -> None:
 
 def test_an_image_of_many_tiles_is_looked_at_once_and_then_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_maps, "TILE_PX", 64)
-    maps, image = FeatureMaps(GREY, KeepsNothing()), _image(192, 192)
+    maps, image = FeatureMaps(GREY, KeepsNothing(), seen_bytes=10**7), _image(192, 192)
     looks: list[int] = []
     compute = maps._compute
     monkeypatch.setattr(maps, "_compute", lambda pixels, tile: (looks.append(1), compute(pixels, tile))[1])
@@ -127,8 +127,7 @@ def test_an_image_of_many_tiles_is_looked_at_once_and_then_forgotten(monkeypatch
 
 def test_tiles_that_wait_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_maps, "TILE_PX", 32)
-    monkeypatch.setattr(feature_maps, "SEEN_BYTES", 1)
-    maps, image = FeatureMaps(GREY, KeepsNothing()), _image(64, 64)
+    maps, image = FeatureMaps(GREY, KeepsNothing(), seen_bytes=1), _image(64, 64)
     whole = (slice(0, 64), slice(0, 64))
     first = maps.window(image, whole)
     assert len(maps._seen._kept) == 1

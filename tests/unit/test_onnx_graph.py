@@ -11,8 +11,9 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from core.learners.feature_plan import count_features
 from core.learners.forest import Forest, train_forest
-from core.learners.pixel_features import count_features, pixel_features
+from core.learners.pixel_features import pixel_features
 from core.network.checkpoint import Checkpoint, save_checkpoint
 from core.network.encoder import N_FEATURES
 from core.network.head import HIDDEN, Head

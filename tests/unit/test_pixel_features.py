@@ -8,15 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from core.learners import pixel_features as module
-from core.learners.pixel_features import (
-    MARGIN_PX,
-    MOST_FEATURES,
-    SCALES_PX,
-    count_features,
-    features_at,
-    pixel_features,
-    plan_features,
-)
+from core.learners.feature_plan import MOST_FEATURES, SCALES_PX, count_features, plan_features
+from core.learners.pixel_features import MARGIN_PX, features_at, pixel_features
 
 VALUE, SMOOTH, GRADIENT, LAPLACIAN, DIFFERENCE, HESSIAN_1, HESSIAN_2, STRUCTURE_1, STRUCTURE_2 = range(9)
 """Places of the value, and of the families of the finest scale."""

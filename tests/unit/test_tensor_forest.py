@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from core.learners import tensor_forest
+from core.learners.feature_plan import count_features
 from core.learners.forest import Forest, train_forest
 from core.learners.forest_map import forest_map
-from core.learners.pixel_features import count_features, pixel_features
+from core.learners.pixel_features import pixel_features
 from core.learners.tensor_features import features_of_pixels
 from core.learners.tensor_forest import TensorForest, between_neighbours, map_forest
 from core.network import quick
