@@ -101,8 +101,11 @@ def is_memory(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """The cause and, where there is one, the remedy, in one sentence."""
+    beneath = getattr(error, "orig", None)
+    if isinstance(error, SQLAlchemyError) and isinstance(beneath, OSError) and beneath.errno:
+        return describe(beneath)  # of the folder that the database lies in
     if isinstance(error, SQLAlchemyError):
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        cause = str(beneath or error).strip().splitlines()[0]
         remedy = (
             _HELD if any(word in cause for word in HELD_WORDS) else "see that it is reachable and has room"
         )

@@ -176,7 +176,10 @@ def _sqlite(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        _refuse_other_files(connection, path, inodes)
+        try:
+            _refuse_other_files(connection, path, inodes)
+        except OSError as error:  # whoever waits for a database that is away waits for its folder, too
+            raise OperationalError("BEGIN", {}, error) from None
         immediate = connection.get_execution_options().get("immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 

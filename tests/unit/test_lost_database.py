@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import sys
 import threading
@@ -16,6 +17,7 @@ from ml_backend.command import cli
 from ml_backend.config import Settings
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.jobs import QUEUE_FILE, Queue, find_problem
+from ml_backend.rounds.failing_jobs import FailingJobs
 from ml_backend.storage import health
 from ml_backend.storage.database import SQLITE_NAME, connect_database, migrate
 from ml_backend.storage.installation import IDENTITY_FILE
@@ -241,3 +243,28 @@ def test_a_damaged_queue_is_said_and_made_again_by_the_next_worker(tmp_path: Pat
     assert arrived.wait(60)
     queue.stop()
     assert find_problem(settings) is None
+
+
+def test_a_folder_that_may_not_be_looked_into_is_a_database_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(tmp_path)
+    bench = make_bench(tmp_path)
+    exists = Path.exists
+
+    def refuse(path: Path) -> bool:
+        if path.name.startswith(SQLITE_NAME):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", refuse)
+        with pytest.raises(OperationalError), bench.parts.database.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        said = bench.loop.ready()["checks"]["database"]
+        # Nothing more is raised where it cannot even be noted that a job failed.
+        assert not FailingJobs(bench.parts, 60.0).note(1, "push", OSError("disk"))
+    assert "Permission denied" in said
+    assert "the right to read and write it" in said
+    assert bench.loop.ready()["checks"]["database"] is None
+    bench.close()
