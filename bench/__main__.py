@@ -135,7 +135,10 @@ def main(
         raise click.UsageError(f"{name} takes no {' '.join(arguments)}")
     environment = describe_environment()
     began = time.perf_counter()
-    result: BenchmarkResult = module.run(Options(data, json_path, arguments))
+    try:
+        result: BenchmarkResult = module.run(Options(data, json_path, arguments))
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from error
     seconds = time.perf_counter() - began
     print_result(result, environment, Console(width=None if sys.stdout.isatty() else FILE_WIDTH))
     if json_path is not None:

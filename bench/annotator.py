@@ -78,13 +78,24 @@ def _read(path: Path) -> NDArray[Any]:
 
 
 def load_sets(data: Path | None, seed: int = 0) -> dict[str, dict[str, list[LabelledImage]]]:
-    """Return `{set: {"pool": [...], "test": [...]}}` from `data`, or from the generator without it."""
+    """Return `{set: {"pool": [...], "test": [...]}}` from `data`, or from the generator without it.
+
+    Raises
+    ------
+    FileNotFoundError
+        No folder in `data` has a `pool` and a `test`.
+    """
     if data is not None:
-        return {
+        found = {
             folder.name: {part: load_images(folder / part) for part in ("pool", "test")}
             for folder in sorted(data.iterdir())
             if (folder / "pool").is_dir() and (folder / "test").is_dir()
         }
+        if not found:
+            raise FileNotFoundError(
+                f"no folder in {data} has the folders pool and test: name what holds the sets"
+            )
+        return found
     rng = np.random.default_rng(seed)
     kinds: tuple[Kind, ...] = ("fluorescence", "tissue")
     return {kind: {"pool": _generate(kind, 30, rng), "test": _generate(kind, 10, rng)} for kind in kinds}

@@ -112,6 +112,13 @@ def test_own_arguments_reach_a_benchmark_that_takes_them_and_no_other(run_bench)
     assert clocks.seen.arguments == ("--hands", "2")
 
 
+@pytest.mark.parametrize("name", ["learner", "domains"])
+def test_a_folder_without_sets_is_named_with_what_it_should_hold(name: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [name, "--data", str(tmp_path)])
+    assert result.exit_code == 1
+    assert str(tmp_path) in result.output
+
+
 def test_the_brush_stream_benchmark_measures_three_codecs_that_agree() -> None:
     found = measure(Case("soft", 64, 1))
     assert found["stream_bytes"] > 7
