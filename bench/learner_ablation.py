@@ -61,7 +61,7 @@ ARMS: Mapping[str, Arm] = {
         changed=lambda: _swap("core.objects.split_blobs.OUTLINE_WEIGHT", 0.0),
     ),
     "smoothed weights": Arm(lambda recipe: replace(recipe, ema=0.0)),
-    "border weights": Arm(changed=lambda: _swap("core.training.optimiser.border_weights", _ones_like)),
+    "border weights": Arm(changed=lambda: _swap("core.training.batches.border_weights", _ones_like)),
     "class weights": Arm(changed=lambda: _swap("core.training.trainer.class_weights", _equal_weights)),
     "learnt outlines": Arm(lambda recipe: replace(recipe, outline_share=0.0)),
     "class and border sampling": Arm(

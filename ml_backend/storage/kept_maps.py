@@ -1,6 +1,6 @@
 """The encoder's maps of annotated images on disk: capped, checked, and made again when they are lost.
 
-Implements `core.network.feature_maps.MapStore`. A file holds a digest of its content and then safetensors.
+Implements `core.network.map_stores.MapStore`. A file holds a digest of its content and then safetensors.
 What cannot be read or written is treated as not there: maps only save time.
 """
 
@@ -12,15 +12,12 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors.numpy import load, save
 
+from core.network.map_stores import Map
 from core.network.regular_files import read_regular
 from ml_backend.processes.scratch import put, remove, scratch_file, sweep_scratch
-
-if TYPE_CHECKING:
-    from core.network.map_stores import Map  # loads torch, which whoever exports or imports can do without
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from bench.learner_settings import Bench, LearnerSettings, PartResult
 from bench.reliability import save_picture
 from bench.two_kinds import draw_two_kinds, swap_kinds
 from core.synthetic import Kind, make_image
+from core.training.recipe import Recipe
 
 TINY = LearnerSettings(seeds=2, budgets=(5,), max_steps=1)
 
@@ -145,6 +146,12 @@ def test_repeat_finds_the_same_weights_for_the_same_seed(here: None, monkeypatch
     part = measure_repeat(make_bench())
     check(part)
     assert [goal.met for goal in part.goals] == [True, True]
+
+
+@pytest.mark.parametrize("name", sorted(set(ARMS) - {WHOLE}))
+def test_what_an_arm_switches_off_is_where_it_says(name: str) -> None:
+    with ARMS[name].changed():
+        assert ARMS[name].recipe(Recipe()) is not None
 
 
 @pytest.mark.slow(about_s=15)
