@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -248,11 +249,11 @@ def _compile_encoder(n_threads: int | None) -> Graph:
     return compile_followed(follow_encoder(), n_threads)
 
 
+@lru_cache(maxsize=4)
 def _encoder_on(device: torch.device) -> Encoder:
+    """A copy for each device: the one on the processor is shared by the whole process, and stays there."""
     encoder = load_encoder()
-    if next(encoder.parameters()).device != device:
-        encoder.to(device)
-    return encoder
+    return encoder if device.type == "cpu" else deepcopy(encoder).to(device)
 
 
 def _tiles_of(image: NDArray[Any]) -> list[Tile]:

@@ -21,6 +21,7 @@ from core.learners.tensor_features import features_of_pixels
 from core.network import predict, tile_answers
 from core.network.batch import standardise_on
 from core.network.device import Compute
+from core.network.encoder import load_encoder
 from core.network.pixels import PixelStatistics
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
@@ -58,6 +59,7 @@ def test_network_encoder_head_and_doubt_are_computed_where_the_image_was_sent(
     Predictor(model, 1, compute=Compute(META)).predict(image, n_augmentations=n_looks)
     assert len(written) == 8
     assert set(written) == {(META, True)}
+    assert {parameter.device.type for parameter in load_encoder().parameters()} == {"cpu"}  # all share it
 
 
 def test_a_forests_features_are_computed_where_the_image_was_sent() -> None:
