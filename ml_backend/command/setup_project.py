@@ -225,10 +225,16 @@ def _connect(admin: LabelStudioAdmin, project_id: int, backend_url: str, setting
 def _remove_earlier(admin: LabelStudioAdmin, project_id: int, backend_url: str) -> None:
     """Label Studio asks the first backend only, so an earlier address of Brushloop has to go.
 
-    Removing a backend leaves its webhook behind.
+    So does a second row of this address, which a call that was sent twice may leave. Removing a backend
+    leaves its webhook behind.
     """
+    is_here = False
     for row in admin.list_backends(project_id):
-        if is_our_title(row.title) and row.url.rstrip("/") != backend_url:
+        is_ours = row.url.rstrip("/") == backend_url
+        if is_ours and is_here:
+            admin.delete_backend(row.backend_id)
+        is_here = is_here or is_ours
+        if is_our_title(row.title) and not is_ours:
             admin.delete_backend(row.backend_id)
             for webhook_id, address in admin.list_webhooks(project_id).items():
                 if address.rstrip("/") == f"{row.url.rstrip('/')}/webhook":
@@ -236,14 +242,15 @@ def _remove_earlier(admin: LabelStudioAdmin, project_id: int, backend_url: str) 
 
 
 def _check_backend(admin: LabelStudioAdmin, project_id: int, backend_url: str) -> None:
-    rows = {row.url.rstrip("/"): row for row in admin.list_backends(project_id)}
-    backend = rows[backend_url]
+    rows = admin.list_backends(project_id)
+    backend = next(row for row in rows if row.url.rstrip("/") == backend_url)
     if backend.state != CONNECTED:
         raise ServiceError(
             f"Label Studio cannot use the backend at {backend_url}: {backend.error_message or backend.state}"
         )
     if not backend.is_first:
         raise ServiceError(
-            f"project {project_id} has another backend before this one, and Label Studio asks the first "
-            "only; remove it in the project's settings, under Model, and run this again"
+            f"project {project_id} has another backend, {rows[0].title!r} at {rows[0].url}, before this one, "
+            "and Label Studio asks the first only; remove it in the project's settings, under Model, and run "
+            "this again"
         )

@@ -42,6 +42,7 @@ class FakeAdmin:
         self.reaches_backend = True
         self.done: list[str] = []
         self.has_own_instruction = False
+        self.backends = (BackendRow(1, BACKEND, "Brushloop", "Connected", None, is_first=True),)
 
     def check_token(self) -> str:
         if not self.is_token_good:
@@ -77,7 +78,13 @@ class FakeAdmin:
             raise LabelStudioRefusedError("the health check failed", 400)
 
     def list_backends(self, project_id: int) -> tuple[BackendRow, ...]:
-        return (BackendRow(1, BACKEND, "Brushloop", "Connected", None, is_first=True),)
+        return self.backends
+
+    def delete_backend(self, backend_id: int) -> None:
+        self.backends = tuple(row for row in self.backends if row.backend_id != backend_id)
+
+    def list_webhooks(self, project_id: int) -> dict[int, str]:
+        return {}
 
     def find_webhook_key(self, project_id: int) -> str:
         return ""
@@ -211,3 +218,19 @@ def test_setup_hands_to_import_what_label_studio_does_not_take(
     setup_project.run_setup(settings, None, "Cells", None, tmp_path, BACKEND, Console(quiet=True))
     assert handed == [(1, (tmp_path / "slide.tif",))]
     assert admin.uploaded == []
+
+
+def test_a_backend_that_was_connected_twice_is_connected_once(admin: FakeAdmin) -> None:
+    admin.backends += (BackendRow(2, f"{BACKEND}/", "Brushloop", "Connected", None, is_first=False),)
+    run(plan())
+    assert [row.backend_id for row in admin.backends] == [1]
+
+
+def test_another_backend_that_is_asked_first_is_named(admin: FakeAdmin) -> None:
+    admin.backends = (
+        BackendRow(1, "http://sam:9090", "SAM", "Connected", None, is_first=True),
+        BackendRow(2, BACKEND, "Brushloop", "Connected", None, is_first=False),
+    )
+    with pytest.raises(ServiceError, match=r"'SAM' at http://sam:9090, before this one"):
+        run(plan())
+    assert len(admin.backends) == 2
