@@ -154,7 +154,7 @@ class Predictor:
         )
         self._compile_when_it_pays(shape[0] * shape[1] * n_augmentations)
         seen = EmbeddingMean()
-        with self._asking(image):
+        with self._remembering(image), torch_threads(self.n_threads), torch.inference_mode():
             for tile in self._cut(shape):
                 if should_stop is not None and should_stop():
                     raise RoundCancelledError("the prediction was asked to stop")
@@ -174,26 +174,24 @@ class Predictor:
         """
         shape = (image.shape[0], image.shape[1])
         self._compile_when_it_pays(shape[0] * shape[1] * n_augmentations)
-        for tile in self._cut(shape):
-            height, width = (part.stop - part.start for part in tile.core)
-            maps = empty_prediction((height, width), False, None, False)
-            with self._asking(None):
-                logits = self._ask_network(image, tile, n_augmentations, EmbeddingMean())
-                samples, weights = self._mix(image, tile, logits)
-                temperature = self.checkpoint.mixture_temperature
-                write_tile(maps, (slice(None), slice(None)), samples, weights, temperature)
-            yield tile.core, maps
-        self._maps.forget(image)
+        with self._remembering(image):
+            for tile in self._cut(shape):
+                height, width = (part.stop - part.start for part in tile.core)
+                maps = empty_prediction((height, width), False, None, False)
+                with torch_threads(self.n_threads), torch.inference_mode():
+                    logits = self._ask_network(image, tile, n_augmentations, EmbeddingMean())
+                    samples, weights = self._mix(image, tile, logits)
+                    temperature = self.checkpoint.mixture_temperature
+                    write_tile(maps, (slice(None), slice(None)), samples, weights, temperature)
+                yield tile.core, maps
 
     @contextmanager
-    def _asking(self, image: NDArray[Any] | None) -> Iterator[None]:
-        """While an image is asked about; afterwards what was kept of it is forgotten."""
+    def _remembering(self, image: NDArray[Any]) -> Iterator[None]:
+        """Maps of the image's tiles wait for its next windows until its answer is whole, or given up."""
         try:
-            with torch_threads(self.n_threads), torch.inference_mode():
-                yield
+            yield
         finally:
-            if image is not None:
-                self._maps.forget(image)
+            self._maps.forget(image)
 
     def _cut(self, shape: tuple[int, int]) -> Iterator[Tile]:
         architecture = self.checkpoint.architecture

@@ -206,6 +206,15 @@ def test_an_answer_does_not_depend_on_its_tiles(draft: RoundResult) -> None:
     assert np.quantile(apart, 0.99) < 0.01
 
 
+def test_an_image_that_is_given_up_half_way_is_not_kept(draft: RoundResult) -> None:
+    image, _ = _picture(7)
+    predictor = Predictor(draft.checkpoint, 1, tile_px=32)
+    tiles = predictor.iter_tiles(image)
+    next(tiles)
+    tiles.close()
+    assert not predictor._maps._seen._kept
+
+
 def test_tiles_one_by_one_say_what_the_whole_image_gets(checked: RoundResult) -> None:
     image, _ = _picture(7)
     predictor = Predictor(checked.checkpoint, 1, tile_px=32)
