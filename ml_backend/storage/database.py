@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from filelock import FileLock
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from ml_backend.errors import DatabaseRefusedError
 from ml_backend.storage.installation import identify, refuse_lost_database
+from ml_backend.storage.migration_lock import locked_file, locked_server
 
 SQLITE_NAME = "brushloop.sqlite3"
 BESIDE = ("-wal", "-shm")
@@ -29,8 +29,6 @@ BUSY_TIMEOUT_MS = 15_000
 """How long a writer waits for another one; every write here takes milliseconds."""
 PROBE_TIMEOUT_MS = 2_000
 """A writer that keeps all others out for longer is in trouble."""
-MIGRATION_LOCK = 0x42525553
-"""Key of PostgreSQL's advisory lock while the schema is brought up to date ("BRUS")."""
 POOL_SIZE, POOL_OVERFLOW = 8, 24
 IDLE_TIMEOUT_MS = 60_000
 """A process that was stopped inside a transaction holds the others; then PostgreSQL ends its session."""
@@ -134,12 +132,11 @@ def _migrate_or_refuse(database: Database, data_dir: Path) -> None:
     place = database.engine.url.render_as_string(hide_password=True).removeprefix("sqlite:///")
     try:
         if database.is_postgres:
-            _migrate_postgres(database.engine, data_dir, place)
+            with database.engine.connect() as connection, locked_server(connection, BUSY_TIMEOUT_MS):
+                _migrate(connection, data_dir, place)
         else:
-            with (
-                FileLock(data_dir / f"{SQLITE_NAME}.migration.lock"),
-                database.engine.connect() as connection,
-            ):
+            lock = data_dir / f"{SQLITE_NAME}.migration.lock"
+            with locked_file(lock), database.engine.connect() as connection:
                 _check_pages(connection, place)
                 _migrate(connection, data_dir, place)
     except CommandError:
@@ -248,20 +245,6 @@ def _check_pages(connection: Connection, place: str) -> None:
             f"the database {place} is damaged ({str(verdict).splitlines()[-1]}): bring back a backup with"
             " `brushloop restore`"
         )
-
-
-def _migrate_postgres(engine: Engine, data_dir: Path, place: str) -> None:
-    with engine.connect() as connection:
-        # Another process may be at it for as long as the tables are large.
-        connection.execute(sa.text("SET lock_timeout = 0"))
-        connection.execute(sa.select(sa.func.pg_advisory_lock(MIGRATION_LOCK)))
-        connection.commit()
-        try:
-            _migrate(connection, data_dir, place)
-        finally:
-            connection.execute(sa.select(sa.func.pg_advisory_unlock(MIGRATION_LOCK)))
-            connection.execute(sa.text(f"SET lock_timeout = {BUSY_TIMEOUT_MS}"))
-            connection.commit()
 
 
 def _migrate(connection: Connection, data_dir: Path, place: str) -> None:
