@@ -54,7 +54,7 @@ class Stack:
 
     def start_web(self, timeout_s: float = 60) -> None:
         self.web = self._start("web", "serve", "--port", str(self.port))
-        wait_until(self.is_up, timeout_s, "the web process answers")
+        wait_until(self._web_answers, timeout_s, "the web process answers", self.describe)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         worker = self._start("worker", "worker")
@@ -69,6 +69,12 @@ class Stack:
     def kill_workers(self) -> None:
         while self.workers:
             _kill(self.workers.pop())
+
+    def _web_answers(self) -> bool:
+        """Whether it does; one that ended says why, in its log."""
+        assert self.web, "no web process was started"
+        assert self.web.poll() is None, f"the web process ended with {self.web.returncode}\n{self.describe()}"
+        return self.is_up()
 
     def is_up(self) -> bool:
         try:
