@@ -6,8 +6,10 @@ these threads too; `thread_places.py` keeps some of them free for `/health` and 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import resource
 import signal
 import socket
@@ -23,6 +25,7 @@ from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 
 from ml_backend.config import Settings
+from ml_backend.rounds.troubles import REMEDIES
 from ml_backend.web.app import BYTES_PER_MB, error_document
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,10 @@ NEARLY_FULL, ROOMY = 0.9, 0.8
 
 OTHER_FILES = 256
 """Open files of this process that are no connections: database, images, models."""
+
+NO_HANDLES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Why the system gives no further connection; whoever asks stays in its queue, and wakes the loop at once."""
+NO_HANDLES_PAUSE_S, NO_HANDLES_TELL_S = 0.1, 60.0
 
 LOOP_STEP_S = 1.0
 THREADS_END_S = 1.0
@@ -74,6 +81,7 @@ def serve(
     )
     # waitress has no setting for the body of its own refusals.
     server.channel_class = _Channel
+    _wait_for_handles(server)
     _stop_on_signals(server, stop)
     log.info("start_server address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
     while not stop.is_set():
@@ -141,16 +149,43 @@ def _make_room(server: BaseWSGIServer, most_connections: int) -> None:
     A client whose kept connection is gone opens another one; a request that was answered or runs is not
     touched. Those that ask for nothing go first, then those that have not finished asking.
     """
-    channels = list(server.active_channels.values())
-    if len(channels) < NEARLY_FULL * most_connections:
-        return
+    n_open = len(server.active_channels)
+    if n_open >= NEARLY_FULL * most_connections:
+        n_closed = _close_idle(server, n_open - int(ROOMY * most_connections))
+        log.warning("close_idle_connections closed=%d open=%d", n_closed, n_open)
+
+
+def _close_idle(server: BaseWSGIServer, most: int) -> int:
     idle = sorted(
-        (c for c in channels if not _is_busy(c)), key=lambda c: (c.request is not None, c.last_activity)
+        (channel for channel in list(server.active_channels.values()) if not _is_busy(channel)),
+        key=lambda channel: (channel.request is not None, channel.last_activity),
     )
-    chosen = idle[: len(channels) - int(ROOMY * most_connections)]
-    for channel in chosen:
+    for channel in idle[:most]:
         channel.will_close = True
-    log.warning("close_idle_connections closed=%d open=%d", len(chosen), len(channels))
+    return len(idle[:most])
+
+
+def _wait_for_handles(server: BaseWSGIServer) -> None:
+    """Where the system has no more handles, neither spin nor fill the log: let idle clients go, and wait."""
+    accept, told = server.accept, -math.inf
+
+    def accept_or_wait() -> Any:
+        nonlocal told
+        try:
+            return accept()
+        except OSError as error:
+            if error.errno not in NO_HANDLES:
+                raise
+            n_closed = _close_idle(server, max(1, len(server.active_channels) // 2))
+            if time.monotonic() - told >= NO_HANDLES_TELL_S:
+                told = time.monotonic()
+                remedy = REMEDIES.get(error.errno, REMEDIES[errno.ENOMEM])
+                cause = f"no new connection can be taken ({error.strerror}): {remedy}"
+                log.warning("wait_for_handles closed=%d cause=%r", n_closed, cause)
+            time.sleep(NO_HANDLES_PAUSE_S)
+            return None
+
+    server.accept = accept_or_wait
 
 
 def _drain(server: BaseWSGIServer) -> None:

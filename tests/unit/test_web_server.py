@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from stack import wait_until
 
 from ml_backend.config import Settings
 from ml_backend.web import server
@@ -238,6 +239,28 @@ def test_a_thousand_and_fifty_idle_connections_keep_nobody_out(loop):
         assert time.monotonic() - started < STUCK_S
         for connection in idle:
             connection.close()
+
+
+def test_without_handles_the_server_waits_and_says_so_once(loop, caplog):
+    """A process that may open nothing more woke at once for whoever asked: it spun, and filled the log."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running(loop) as (port, _), socket.socket() as client, caplog.at_level("WARNING"):
+        assert ask(port, "GET", "/health")[0] == 200
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # what is open stays open
+        try:
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            wait_until(lambda: "no new connection can be taken" in caplog.text, 10, "somebody is told")
+            began = time.process_time()
+            time.sleep(1.0)
+            used_s = time.process_time() - began
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.settimeout(STUCK_S)
+        assert client.recv(100).startswith(b"HTTP/1.0 200")
+    assert used_s < 0.5
+    (told,) = [record.getMessage() for record in caplog.records if "handles" in record.getMessage()]
+    assert "ulimit -n" in told
 
 
 def test_a_small_limit_of_open_files_is_raised_or_heeded(monkeypatch):
