@@ -14,6 +14,8 @@ arm                   where a swath begins
 `changed`             boxes by entropy where this model says something else than the one before
 `diverse`             the best box of images that look least like the painted ones (k-center)
 `fading`              the person's own choice, less of it in every round; the rest `class-stratified`
+`reviewed`            as `ours`; what the model says in the box is corrected, and the box called `Reviewed`
+`everything`          one whole image a round, in random order
 `oracle`              boxes with the most wrong pixels, which nobody could know
 ====================  ================================================================================
 
@@ -40,6 +42,11 @@ OBJECT_SIZE_PX = 24.0
 """Boxes are as large as the service's before it knows the objects."""
 
 FOREGROUND_SHARE = 0.66
+REVIEWED, EVERYTHING = "reviewed", "everything"
+
+UNFINISHED_SHARE = 0.5
+"""An image counts as not painted whole while so much of it is unknown."""
+
 FIRST_OWN_SHARE = 0.75
 """Of the swaths of the first round with a model, `fading` leaves so many to the person."""
 
@@ -168,6 +175,13 @@ def choose_fading(now: Situation, rng: np.random.Generator) -> list[Place]:
     return [*choose_own(now, rng)[:n_own], *choose_stratified(now, rng)][: now.n_swaths]
 
 
+def choose_whole(now: Situation, rng: np.random.Generator) -> list[Place]:
+    """An image of which much is not painted."""
+    names = sorted(now.pool)
+    unfinished = [name for name in names if (now.painted[name] == IGNORE_INDEX).mean() > UNFINISHED_SHARE]
+    return [Place(unfinished[int(rng.integers(len(unfinished)))])] if unfinished else []
+
+
 def choose_errors(now: Situation, rng: np.random.Generator) -> list[Place]:
     found = []
     for name, prediction in now.looked.items():
@@ -198,10 +212,12 @@ ARMS: Mapping[str, Chooser] = {
     "changed": choose_changed,
     "diverse": choose_diverse,
     "fading": choose_fading,
+    REVIEWED: choose_ours,
+    EVERYTHING: choose_whole,
     "oracle": choose_errors,
 }
 
-ASKING = ("ours", "ours-spread", "class-stratified", "rare", "changed", "diverse")
+ASKING = ("ours", REVIEWED, "ours-spread", "class-stratified", "rare", "changed", "diverse")
 """Arms whose boxes are questions: how many of them hold an error is counted."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench import Goal
-from bench.swath_arms import ASKING
+from bench.swath_arms import ASKING, EVERYTHING, REVIEWED
 from simulation.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
 
 Runs = dict[tuple[str, int, str], Mapping[str, Any]]
@@ -19,9 +19,10 @@ LEVELS = (0.9, 0.95)
 """Shares of the dense Dice."""
 
 WANTED_HIT, MOST_EMPTY = 3.0, 0.2
+WANTED_REVIEW_EFFORT = 0.6
 
 COLUMNS = (
-    "set", "arm", "first", "last", "area", "swaths to 90 %", "to 95 %",
+    "set", "arm", "first", "last", "area", "seconds", "swaths to 90 %", "to 95 %",
     "against random", "against own", "errors in boxes", "boxes without",
 )  # fmt: skip
 
@@ -42,6 +43,9 @@ def to_record(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> dict[str,
             name: {f"{arm} - {base}": asdict(difference(runs, name, arm, base)) for arm, base in pairs}
             for name in sets
         },
+        "review_shares": {
+            name: review_shares(runs, name) for name in sets if {REVIEWED, EVERYTHING} <= set(arms)
+        },
         "questions_hit": {
             name: {arm: hit_ratio(runs, name, arm) for arm in arms if arm in ASKING} for name in sets
         },
@@ -51,6 +55,7 @@ def to_record(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> dict[str,
 def find_goals(runs: Runs, sets: Sequence[str], arms: Sequence[str]) -> tuple[Goal, ...]:
     """The goals of `ours`, as far as their arms were run."""
     goals: list[Goal] = []
+    goals += [_same_dice_goal(runs, name) for name in sets if {REVIEWED, EVERYTHING} <= set(arms)]
     for name in sets if "ours" in arms else ():
         if "random" in arms:
             found = difference(runs, name, "ours", "random")
@@ -88,6 +93,31 @@ def empty_share(runs: Runs, name: str, arm: str) -> float | None:
     return float(empty / of_boxes) if of_boxes else None
 
 
+def review_shares(runs: Runs, name: str) -> list[float | None]:
+    """Per seed, seconds of reviews to the Dice that painting everything ends with, as a share of its.
+
+    Seconds are simulated. The first round has no questions and is not counted. None: never within the rounds.
+    """
+    shares: list[float | None] = []
+    for seed in sorted(seed for of_set, seed, arm in runs if (of_set, arm) == (name, EVERYTHING)):
+        whole, ours = (runs[name, seed, arm] for arm in (EVERYTHING, REVIEWED))
+        begun = whole["seconds"][0]
+        reached = effort_to_reach(ours["seconds"], ours["dice"], whole["dice"][-1])
+        spent = whole["seconds"][-1] - begun
+        shares.append(None if reached is None else (reached - begun) / spent)
+    return shares
+
+
+def _same_dice_goal(runs: Runs, name: str) -> Goal:
+    shares = review_shares(runs, name)
+    median = float(np.median([np.inf if share is None else share for share in shares]))
+    text = ", ".join(_plain(share) for share in shares)
+    return Goal(
+        f"{name}: seconds of reviews to the Dice of painting everything, share of its, per seed: {text}",
+        median <= WANTED_REVIEW_EFFORT,
+    )
+
+
 def _row(runs: Runs, name: str, arm: str, arms: Sequence[str]) -> tuple[Any, ...]:
     curves = _of(runs, name, arm)
     against = [
@@ -101,6 +131,7 @@ def _row(runs: Runs, name: str, arm: str, arms: Sequence[str]) -> tuple[Any, ...
         float(np.mean([run["dice"][0] for run in curves])),
         float(np.mean([run["dice"][-1] for run in curves])),
         float(np.mean(_areas(runs, name, arm))),
+        float(np.mean([run["seconds"][-1] for run in curves])),
         *(_plain(_swaths_to(runs, name, arm, level)) for level in LEVELS),
         *against,
         _plain(hit_ratio(runs, name, arm)) if asks else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.domain_sets import DomainSet, MappedImage
-from bench.swath_arms import ARMS, ASKING, Place, Situation
+from bench.swath_arms import ARMS, ASKING, EVERYTHING, REVIEWED, Place, Situation
 from bench.swath_learner import Encoded, learn, look_at, macro_dice
-from bench.swaths import choose_start, swath_from
+from bench.swath_work import Done, paint_everything, paint_swath, review
 from core.asking.acquisition import EDGE_KERNEL
 from core.network.head import Head
 from core.painting import Mask
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
+from simulation.brush import Effort, Pace
 
 FIRST_ARM = "own"
 """Everybody's first swaths, before there is a model."""
@@ -64,10 +65,11 @@ class Bench:
         return {"dice": [macro_dice(head, self.encoded, self.judged, self.schema)]}
 
     def run_arm(self, arm: str, seed: int) -> dict[str, Any]:
-        """Macro Dice and swaths after each round, as plain JSON values; and where the questions lay."""
+        """Dice, swaths and simulated seconds after each round, and where questions lay; as JSON values."""
         settings, head, before = self.settings, None, dict[str, Prediction]()
         painted = {n: np.full(i.label_map.shape, IGNORE_INDEX, np.uint8) for n, i in self.pool.items()}
-        dices, n_swaths, hits = list[float](), list[int](), list[list[int]]()
+        dices, n_swaths, seconds, hits = list[float](), list[int](), list[float](), list[list[int]]()
+        spent = Effort()
         embeddings = {name: self.encoded.embedding(name) for name in self.pool}
         for number in range(settings.rounds + 1):
             # All arms of a seed begin with the same swaths, and their models look at the same images.
@@ -78,16 +80,25 @@ class Bench:
                 self.schema, self.pool, painted, looked, before, embeddings,
                 number, settings.rounds, settings.swaths,
             )  # fmt: skip
-            places = ARMS[arm if number else FIRST_ARM](now, rng)
-            if number and arm in ASKING:
+            own = arm if number else FIRST_ARM
+            places = ARMS[own](now, rng)
+            if own in ASKING:
                 hits.append(count_hits(places, now))
-            self._paint(places, painted, rng)
+            for name, (left, effort) in self._work(own, places, now, rng):
+                np.copyto(painted[name], left, where=left != IGNORE_INDEX)
+                spent += effort
             if number:
                 before = looked
             head = learn(painted, self.encoded, self.schema, settings.steps, shared)
             dices.append(macro_dice(head, self.encoded, self.judged, self.schema))
             n_swaths.append(settings.swaths * (number + 1))
-        return {"dice": dices, "swaths": n_swaths, "hits": np.sum(hits, axis=0).tolist() if hits else None}
+            seconds.append(Pace().seconds(spent))
+        return {
+            "dice": dices,
+            "swaths": n_swaths,
+            "seconds": seconds,
+            "hits": np.sum(hits, axis=0).tolist() if hits else None,
+        }
 
     def _look(self, head: Head | None, rng: np.random.Generator) -> dict[str, Prediction]:
         assert head is not None, "the first round trained one"
@@ -95,19 +106,18 @@ class Bench:
         chosen = sorted(names[int(i)] for i in rng.permutation(len(names))[: self.settings.looks])
         return {name: look_at(head, self.encoded, self.pool[name]) for name in chosen}
 
-    def _paint(
-        self, places: Sequence[Place], painted: Mapping[str, NDArray[np.uint8]], rng: np.random.Generator
-    ) -> None:
+    def _work(
+        self, arm: str, places: Sequence[Place], now: Situation, rng: np.random.Generator
+    ) -> Iterator[tuple[str, Done]]:
+        """What is done at each place, one after the other."""
         for place in places:
             truth = self.pool[place.image].label_map
-            inside = truth if place.box is None else truth[place.box.slices]
-            if (inside == IGNORE_INDEX).all():
-                continue  # nobody knows what is there, and leaves it
-            row, column = choose_start(inside, rng)
-            if place.box is not None:
-                row, column = row + place.box.top, column + place.box.left
-            under = swath_from((row, column), truth.shape, rng)
-            np.copyto(painted[place.image], truth, where=under)
+            if arm == EVERYTHING:
+                yield place.image, paint_everything(truth, self.schema)
+            elif arm == REVIEWED and place.box is not None:
+                yield place.image, review(truth, now.looked[place.image], place.box, self.schema)
+            else:
+                yield place.image, paint_swath(truth, place, arm in ASKING, rng)
 
 
 def count_hits(places: Sequence[Place], now: Situation) -> list[int]:

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from bench import Options
 from bench.domain_sets import DomainSet, MappedImage
 from bench.swath_arms import ARMS, Place, Situation
-from bench.swath_figures import Runs, difference, find_goals, hit_ratio, to_rows
+from bench.swath_figures import Runs, difference, find_goals, hit_ratio, review_shares, to_rows
 from bench.swath_rounds import run
 from bench.swath_study import Bench, SwathSettings, count_hits, draw_parts
+from bench.swath_work import paint_everything, paint_swath, review
 from core.painting import Box
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
+from simulation.brush import Pace
 
 SCHEMA = LabelSchema.of("Sky", "Road", "Car")
 SHAPE = (96, 96)
@@ -72,7 +74,7 @@ def test_every_arm_names_as_many_places_as_there_are_swaths(arm: str) -> None:
     truth = {name: halves(index % 3) for index, name in enumerate("abcdef")}
     looked = {name: predicted(halves(2)) for name in truth}
     places = ARMS[arm](situation(truth, looked), np.random.default_rng(3))
-    assert len(places) == 4
+    assert len(places) == (1 if arm == "everything" else 4)
     for place in places:
         assert place.image in truth
         assert place.box is None or truth[place.image][place.box.slices].size
@@ -144,14 +146,59 @@ def test_figures_are_paired_over_seeds() -> None:
     for seed in (0, 1):
         base = 0.2 * seed
         hits = [20, 100, 40, 1000, 1, 10]
-        runs["s", seed, "random"] = {"dice": [base, base + 0.2], "swaths": [8, 16], "hits": None}
-        runs["s", seed, "ours"] = {"dice": [base, base + 0.4], "swaths": [8, 16], "hits": hits}
+        runs["s", seed, "random"] = {
+            "dice": [base, base + 0.2],
+            "swaths": [8, 16],
+            "seconds": [6, 12],
+            "hits": None,
+        }
+        runs["s", seed, "ours"] = {
+            "dice": [base, base + 0.4],
+            "swaths": [8, 16],
+            "seconds": [6, 22],
+            "hits": hits,
+        }
     assert str(difference(runs, "s", "ours", "random")) == "+0.100 [+0.100, +0.100]"
     assert hit_ratio(runs, "s", "ours") == 5
     assert all(goal.met for goal in find_goals(runs, ["s"], ["random", "ours"]))
     (random, ours) = to_rows(runs, ["s"], ["random", "ours"])
-    assert random[5] == ours[5] == "-"  # not every seed came to 90 % of dense
-    assert ours[9:] == ("5.00", "0.10")
+    assert random[6] == ours[6] == "-"  # not every seed came to 90 % of dense
+    assert ours[10:] == ("5.00", "0.10")
+
+
+def test_a_reviewed_box_is_true_as_corrected_and_costs_a_look_and_its_errors() -> None:
+    truth = halves()
+    truth[0, :] = IGNORE_INDEX
+    box = Box(0, 24, 96, 48)
+    _, looking = review(truth, predicted(halves()), box, SCHEMA)
+    assert (looking.strokes, looking.questions) == (0, 1)
+    answer = halves()
+    answer[30:50, 30:46] = 2
+    left, effort = review(truth, predicted(answer), box, SCHEMA)
+    known = left != IGNORE_INDEX
+    assert effort.strokes >= 2, "one class is erased, another one painted"
+    assert (left[known] == truth[known]).mean() > 0.97
+    assert known[1:, 24:72].mean() > 0.9
+    assert not known[:, :24].any()
+    assert not known[0].any(), "what nobody knows stays so"
+
+
+def test_painting_everything_leaves_the_truth_and_costs_more_than_a_swath() -> None:
+    truth = halves(2)
+    left, effort = paint_everything(truth, SCHEMA)
+    known = left != IGNORE_INDEX
+    assert known.mean() > 0.9
+    assert (left[known] == truth[known]).all()
+    _, swath = paint_swath(truth, Place("a"), False, np.random.default_rng(0))
+    assert Pace().seconds(effort) > Pace().seconds(swath) > 0
+
+
+def test_reviews_are_compared_by_the_seconds_to_the_same_dice() -> None:
+    runs: Runs = {}
+    for seed, last in ((0, 0.8), (1, 0.6)):
+        runs["s", seed, "everything"] = {"dice": [0.5, 0.7], "seconds": [6, 106]}
+        runs["s", seed, "reviewed"] = {"dice": [0.5, last], "seconds": [6, 66], "hits": [1, 1, 1, 1, 0, 1]}
+    assert review_shares(runs, "s") == [pytest.approx(0.4), None]
 
 
 def test_sets_of_label_maps_are_measured_and_what_is_no_arm_is_refused(tmp_path: Path) -> None:
