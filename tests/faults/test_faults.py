@@ -106,7 +106,7 @@ MOMENTS: dict[str, tuple[Step, Step]] = {
 CHOSEN = [name for name in os.environ.get("FAULT_MOMENTS", "").split(",") if name] or list(MOMENTS)
 """`FAULT_MOMENTS=build,round` tries these alone, as to look into one that failed."""
 
-IMPOSSIBLE = {("worker stopped", "start"), ("disk full", "start")}
+IMPOSSIBLE = {("worker stopped", "start"), ("disk full", "start"), ("too many open files", "start")}
 """A worker that is not there cannot be stopped, and the limit is one of processes that run."""
 
 SHORT = {("training killed", "sqlite"): ["round"]}

@@ -25,6 +25,7 @@ FILE_LIMIT = 20_000
 """Bytes that a file may have while the disk is full: less than any checkpoint has."""
 DRIP_S = 150.0
 """Calls that drip are given up after two minutes (`label_studio.connection`), and only then it is said."""
+HANDLES, ROOM_OF_HANDLES = 3, 1024
 FROZEN = (".sqlite3", ".sqlite3-wal")
 LOCK_S = 22.0
 """Longer than a writer waits for another one."""
@@ -145,13 +146,43 @@ def disk_full(house: House) -> Iterator[None]:
 
 
 def _limit_files(house: House, limit: int) -> None:
+    _limit(house.list_processes, psutil.RLIMIT_FSIZE, limit)
+
+
+def _limit(find: Callable[[], list[int]], resource: int, limit: int) -> None:
     """For all processes, also those that were started meanwhile by one that was not reached yet."""
     reached: set[int] = set()
-    while missing := set(house.list_processes()) - reached:
+    while missing := set(find()) - reached:
         for pid in missing:
             with suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (limit, -1))
+                process = psutil.Process(pid)
+                process.rlimit(resource, (limit, process.rlimit(resource)[1]))
         reached |= missing
+
+
+@contextmanager
+def no_handles(house: House) -> Iterator[None]:
+    """The worker and what it started may open nothing more; what is open stays so."""
+
+    def find() -> list[int]:
+        worker = house.stack.workers[-1]
+        return [worker.pid, *children_of(worker.pid)] if worker.poll() is None else []
+
+    _limit(find, psutil.RLIMIT_NOFILE, HANDLES)
+    yield
+    _limit(find, psutil.RLIMIT_NOFILE, ROOM_OF_HANDLES)
+
+
+@contextmanager
+def folders_closed(house: House) -> Iterator[None]:
+    """No file may be made, renamed or removed in any folder of the data."""
+    folders = [str(path) for path in (house.data_dir, *house.data_dir.rglob("*")) if path.is_dir()]
+    if subprocess.run(["chattr", "+i", *folders], capture_output=True, check=False).returncode:
+        pytest.skip("folders cannot be made immutable here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *folders], check=True)
 
 
 @contextmanager
@@ -244,6 +275,8 @@ FAULTS: dict[str, Fault] = {
     "Label Studio answers HTML": away("html", "not JSON"),
     "Label Studio drips": away("drip", "Label Studio", DRIP_S),
     "disk full": Fault(disk_full, "DATA_DIR"),
+    "folders closed to writing": Fault(folders_closed, "DATA_DIR"),
+    "too many open files": Fault(no_handles, "open files"),
     "worker stopped": Fault(worker_stopped, "no worker has been seen"),
     "training killed": Fault(training_killed, "SIGKILL"),
     "label maps damaged": Fault(partial(damaged, "truth/*"), "label maps", heals=True),
