@@ -10,6 +10,7 @@ arm                   where a swath begins
 `ours`                in the service's questions, most uncertain first, each pair of classes in turn
 `ours-spread`         the same, the best box of each image before the second of any
 `class-stratified`    boxes by entropy with noise that fades, two thirds by predicted class in turn
+`power`               boxes drawn with probabilities in proportion to their entropy, sure ones too
 `rare`                boxes by entropy times how rare what is confused there is among the painted pixels
 `changed`             boxes by entropy where this model says something else than the one before
 `diverse`             the best box of images that look least like the painted ones (k-center)
@@ -36,7 +37,7 @@ from core.asking.regions import Region, choose_regions, find_candidates
 from core.painting import Box, Mask
 from core.prediction import Prediction
 from core.schema import IGNORE_INDEX, LabelSchema
-from simulation.acquisitions import beta_of_round, rank_class_stratified
+from simulation.acquisitions import add_power_noise, beta_of_round, rank_class_stratified
 
 OBJECT_SIZE_PX = 24.0
 """Boxes are as large as the service's before it knows the objects."""
@@ -137,6 +138,13 @@ def choose_stratified(now: Situation, rng: np.random.Generator) -> list[Place]:
     return _take(now, found, rank_class_stratified(scores, predicted, now.n_swaths, rng, beta))
 
 
+def choose_power(now: Situation, rng: np.random.Generator) -> list[Place]:
+    """Stochastic batch acquisition (Kirsch et al. 2021): not the worst places alone."""
+    found = _find(now, even_sure=True)
+    scores = np.array([region.acquisition_score for _, region in found])
+    return _take(now, found, _best_first(add_power_noise(scores, rng, 1.0).tolist()))
+
+
 def choose_rare(now: Situation, rng: np.random.Generator) -> list[Place]:
     counts = np.zeros(len(now.schema), np.int64)
     for label_map in now.painted.values():
@@ -208,6 +216,7 @@ ARMS: Mapping[str, Chooser] = {
     "ours": choose_ours,
     "ours-spread": choose_spread,
     "class-stratified": choose_stratified,
+    "power": choose_power,
     "rare": choose_rare,
     "changed": choose_changed,
     "diverse": choose_diverse,
@@ -217,7 +226,7 @@ ARMS: Mapping[str, Chooser] = {
     "oracle": choose_errors,
 }
 
-ASKING = ("ours", REVIEWED, "ours-spread", "class-stratified", "rare", "changed", "diverse")
+ASKING = ("ours", REVIEWED, "ours-spread", "class-stratified", "power", "rare", "changed", "diverse")
 """Arms whose boxes are questions: how many of them hold an error is counted."""
 
 
@@ -226,12 +235,16 @@ def _pixel(now: Situation, name: str, rng: np.random.Generator) -> Place:
     return Place(name, Box(int(rng.integers(height)), int(rng.integers(width)), 1, 1))
 
 
-def _find(now: Situation, doubts: Mapping[str, Prediction] | None = None) -> Found:
+def _find(
+    now: Situation, doubts: Mapping[str, Prediction] | None = None, *, even_sure: bool = False
+) -> Found:
     looked = doubts or now.looked
     return [
         (name, region)
         for name in sorted(looked)
-        for region in find_candidates(looked[name], now.known(name), now.schema, OBJECT_SIZE_PX)
+        for region in find_candidates(
+            looked[name], now.known(name), now.schema, OBJECT_SIZE_PX, even_sure=even_sure
+        )
     ]
 
 

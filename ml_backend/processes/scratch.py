@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,12 @@ def read_clock(folder: Path) -> float:
     with scratch_file(folder) as probe:
         probe.touch()
         return probe.stat().st_mtime
+
+
+def forget_lost_temporary_folder() -> None:
+    """Look for another one where the one that was found at first is gone: Python looks once in a process."""
+    if tempfile.tempdir and not Path(tempfile.tempdir).is_dir():
+        tempfile.tempdir = None
 
 
 def make_folder(folder: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from typing import Any
 
 from core.errors import MachineError
 from ml_backend.processes.process_identity import Stopped
+from ml_backend.processes.scratch import forget_lost_temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ def _look_for_temporary_folder() -> None:
     config = vars(current_process())["_config"]
     if config.get("tempdir") and not Path(config["tempdir"]).is_dir():
         config["tempdir"] = None
-    if tempfile.tempdir and not Path(tempfile.tempdir).is_dir():
-        tempfile.tempdir = None
+    forget_lost_temporary_folder()
 
 
 def _find_server() -> Any:

@@ -35,6 +35,7 @@ PASSING = (BrushloopError, SQLAlchemyError, OSError, MemoryError)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = "give the user of this process the right to read and write it"
 _TOO_MANY = "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or start fewer processes"
+_TEMPORARY = "free its disk, or name another one (TMPDIR)"
 REMEDIES = {
     errno.EMFILE: _TOO_MANY,
     errno.ENFILE: _TOO_MANY,
@@ -116,6 +117,18 @@ def describe(error: BaseException) -> str:
         remedy = REMEDIES.get(error.errno or 0, "see DATA_DIR and its disk")
         return f"a file or folder cannot be used ({error.strerror or error}): {remedy}"
     return str(error) or type(error).__name__
+
+
+def describe_temporary(error: OSError) -> str:
+    """The same of a temporary file.
+
+    Examples
+    --------
+    >>> describe_temporary(OSError(errno.ENOSPC, "No space left on device"))
+    'no temporary file can be written (No space left on device): free its disk, or name another one (TMPDIR)'
+    """
+    remedy = _TOO_MANY if error.errno in (errno.EMFILE, errno.ENFILE) else _TEMPORARY
+    return f"no temporary file can be written ({error.strerror or error}): {remedy}"
 
 
 def to_error(ending: Ending) -> BrushloopError:

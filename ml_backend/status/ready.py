@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
+from ml_backend.processes.scratch import forget_lost_temporary_folder
 from ml_backend.rounds.lease import is_gone
-from ml_backend.rounds.troubles import describe
+from ml_backend.rounds.troubles import describe, describe_temporary
 from ml_backend.storage import health
 from ml_backend.storage.installation import refuse_lost_folder
 
@@ -83,6 +84,17 @@ def describe_disk(parts: Parts) -> str | None:
             probe.write(bytes(PROBE_BYTES))
     except OSError as error:
         return describe(error)
-    if free >= LEAST_FREE_BYTES:
-        return None
-    return f"only {free // 1_000_000} MB are free below DATA_DIR: free some space"
+    if free < LEAST_FREE_BYTES:
+        return f"only {free // 1_000_000} MB are free below DATA_DIR: free some space"
+    return describe_temporary_folder()
+
+
+def describe_temporary_folder() -> str | None:
+    """That no temporary file can be written, or None: large requests and trainings need some."""
+    forget_lost_temporary_folder()
+    try:
+        with tempfile.TemporaryFile() as probe:
+            probe.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        return describe_temporary(error)
+    return None

@@ -7,7 +7,6 @@ these threads too; `thread_places.py` keeps some of them free for `/health` and 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import math
 import resource
@@ -20,13 +19,12 @@ from typing import Any
 
 from flask import Flask
 from waitress import create_server
-from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
-from waitress.task import ErrorTask
 
 from ml_backend.config import Settings
 from ml_backend.rounds.troubles import REMEDIES
-from ml_backend.web.app import BYTES_PER_MB, error_document
+from ml_backend.web.app import BYTES_PER_MB
+from ml_backend.web.channel import Channel
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +33,9 @@ GRACE_S = 20.0
 
 BODY_SLACK_BYTES = 64 * BYTES_PER_MB
 """A body somewhat above the limit is read and thrown away, so that its sender can read the 413."""
+
+ANSWER_BYTES = 2**40
+"""Answers are in memory when they are sent: a full disk of temporary files holds none back."""
 
 CONNECTION_LIMIT = 1000
 """Of connections at once; waitress takes no further one above it."""
@@ -76,11 +77,12 @@ def serve(
         connection_limit=most_connections,
         asyncore_use_poll=True,
         max_request_body_size=settings.max_body_mb * BYTES_PER_MB + BODY_SLACK_BYTES,
+        outbuf_overflow=ANSWER_BYTES,
         clear_untrusted_proxy_headers=True,
         ident=None,
     )
     # waitress has no setting for the body of its own refusals.
-    server.channel_class = _Channel
+    server.channel_class = Channel
     _wait_for_handles(server)
     _stop_on_signals(server, stop)
     log.info("start_server address=%s:%d threads=%d", *listener.getsockname()[:2], settings.web_threads)
@@ -89,29 +91,6 @@ def serve(
         _step(server)
     _drain(server)
     log.info("stop_server")
-
-
-class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
-    """What waitress refuses before the app sees it, in the form of all other failures."""
-
-    def execute(self) -> None:
-        refused = self.request.error
-        document = error_document(
-            f"{refused.reason}: {refused.body}" if refused.code < 500 else refused.reason
-        )
-        log.warning(
-            "refuse_request status=%d id=%s error=%r", refused.code, document["id"], document["error"]
-        )
-        body = json.dumps(document).encode()
-        self.status = f"{refused.code} {refused.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
-    error_task_class = _ErrorTask
 
 
 def _stop_on_signals(server: BaseWSGIServer, stop: threading.Event) -> None:

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -71,6 +72,26 @@ def test_a_disk_without_room_and_a_queue_that_is_away_are_named(
     assert not found["ready"]
     assert "free some space" in found["checks"]["disk"]
     assert found["checks"]["queue"] == "the queue cannot be reached"
+
+
+def test_a_temporary_folder_that_takes_nothing_is_named_and_one_that_is_gone_is_looked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    show_a_worker(bench)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert bench.loop.ready()["ready"]
+    in_data, take = bench.parts.settings.data_dir, tempfile.TemporaryFile
+
+    def fail(*, dir: Any = None) -> Any:
+        if dir == in_data:
+            return take(dir=dir)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    found = bench.loop.ready()
+    assert not found["ready"]
+    assert "no temporary file can be written (No space left on device)" in found["checks"]["disk"]
+    assert "TMPDIR" in found["checks"]["disk"]
 
 
 def test_a_database_that_nobody_can_write_to_is_named_before_the_worker(

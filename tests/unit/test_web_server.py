@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import os
 import resource
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -239,6 +242,39 @@ def test_a_thousand_and_fifty_idle_connections_keep_nobody_out(loop):
         assert time.monotonic() - started < STUCK_S
         for connection in idle:
             connection.close()
+
+
+@pytest.fixture
+def no_temporary_folder(monkeypatch):
+    """As where its disk is full: what is there takes nothing."""
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    monkeypatch.setattr("waitress.buffers.TempfileBasedBuffer.newfile", fail)
+
+
+def test_a_large_body_that_finds_no_room_is_told_so(loop, recorded, no_temporary_folder):
+    """Label Studio was cut off in the middle, and nobody knew why."""
+    body = json.dumps({**recorded("predict_batch")["body"], "padding": "x" * 600_000})
+    with running(loop) as (port, _):
+        status, answer, headers = ask(port, "POST", "/predict", body)
+        assert status == 503
+        assert headers["Retry-After"] == "5"
+        told = json.loads(answer)["error"]
+        assert "no temporary file can be written (No space left on device)" in told
+        assert "TMPDIR" in told
+        assert ask(port, "GET", "/health")[0] == 200
+
+
+def test_a_large_answer_needs_no_temporary_file(loop, no_temporary_folder, monkeypatch):
+    large = "y" * 3_000_000
+    with running(loop) as (port, _), monkeypatch.context() as patched:
+        patched.setattr("ml_backend.web.label_studio_routes.MODEL_CLASS", large)
+        status, answer, _ = ask(port, "GET", "/health")
+    assert status == 200
+    assert json.loads(answer)["model_class"] == large
 
 
 def test_without_handles_the_server_waits_and_says_so_once(loop, caplog):
