@@ -21,10 +21,11 @@ from ml_backend.config import Settings
 from ml_backend.label_studio.label_config import find_config
 from ml_backend.moments import has_passed, is_reached
 from ml_backend.rounds.continuing import is_draft_due, plan_continuation
-from ml_backend.rounds.lease import is_here, is_lost, list_gone
+from ml_backend.rounds.lease import is_here, is_lost
 from ml_backend.storage import annotations as annotation_rows
 from ml_backend.storage import health, predictions, reviews, rounds, scorings, tables, tasks
 from ml_backend.storage.projects import Project
+from ml_backend.storage.row_leases import list_gone
 
 JobKind = Literal["reconcile", "build", "draft", "round", "consolidate", "push", "score", "rank", "sync"]
 

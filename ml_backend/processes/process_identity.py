@@ -41,6 +41,13 @@ def find_ended(name: str) -> bool | None:
     return _in_hundredths(find_start_time(int(parts["pid"]))) != parts["started"]
 
 
+def is_gone(owner: str) -> bool:
+    """Whether the process is known to have ended; of one on another machine nobody here can say."""
+    # The start time tells a process from an earlier one with its number.
+    machine, pid, started, _ = owner.split("|")
+    return machine == name_machine() and find_start_time(int(pid)) != started
+
+
 @lru_cache(maxsize=1)
 def name_machine() -> str:
     """Host, boot and process namespace: inside the same three a process can be looked up by its number."""

@@ -13,7 +13,7 @@ from typing import Any
 from ml_backend.due import LONGEST_PAUSE_S, is_ranking_sent
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
-from ml_backend.rounds.lease import is_gone
+from ml_backend.processes.process_identity import is_gone
 from ml_backend.storage import health, models, reviews
 from ml_backend.storage.models import UNTRAINED
 from ml_backend.storage.projects import Project, get_project

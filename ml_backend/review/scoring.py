@@ -21,9 +21,9 @@ from ml_backend.parts import Parts
 from ml_backend.ports import TaskRecord
 from ml_backend.processes.patience import is_over
 from ml_backend.review.score_choice import choose_tasks_to_score
-from ml_backend.rounds.lease import list_gone
 from ml_backend.storage import predictions, reviews, scorings, tables, tasks
 from ml_backend.storage.projects import Project, find_project
+from ml_backend.storage.row_leases import list_gone
 from ml_backend.storage.tasks import StoredTask
 from ml_backend.suggestions.suggesting import Suggester
 

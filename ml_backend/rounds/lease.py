@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
-from ml_backend.processes.process_identity import find_start_time, name_machine
+from ml_backend.processes.process_identity import find_start_time, is_gone, name_machine
 from ml_backend.rounds.troubles import describe
-from ml_backend.storage import rounds, row_leases
+from ml_backend.storage import rounds
 from ml_backend.storage.projects import Project, get_project
 from ml_backend.storage.rounds import RoundKind, StoredRound
 
@@ -211,15 +211,3 @@ def name_owner() -> str:
 def is_here(owner: str) -> bool:
     """Whether the process shares this machine with us."""
     return owner.split("|")[0] == name_machine()
-
-
-def is_gone(owner: str) -> bool:
-    """Whether the process is known to have ended; of one on another machine nobody here can say."""
-    # The start time tells a process from an earlier one with its number.
-    machine, pid, started, _ = owner.split("|")
-    return machine == name_machine() and find_start_time(int(pid)) != started
-
-
-def list_gone(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
-    """Those with leases in the project's rows of a table that are known to have ended."""
-    return {owner for owner in row_leases.list_owners(connection, table, project_id, now) if is_gone(owner)}

@@ -13,7 +13,7 @@ from contextlib import suppress
 import psutil
 
 from ml_backend.config import OWNER_VARIABLE
-from ml_backend.rounds.lease import is_gone
+from ml_backend.processes.process_identity import is_gone
 
 log = logging.getLogger(__name__)
 

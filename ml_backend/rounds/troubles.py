@@ -24,6 +24,7 @@ from core.errors import (
     TrainingError,
 )
 from ml_backend.errors import LabelConfigError
+from ml_backend.processes.remedies import describe_file
 from ml_backend.storage.rounds import RoundState, Trouble
 
 OF_TRUTH_OR_SETUP = (TrainingError, SchemaError, LabelConfigError, DeviceError, EncoderError)
@@ -32,20 +33,6 @@ OF_TRUTH_OR_SETUP = (TrainingError, SchemaError, LabelConfigError, DeviceError, 
 PASSING = (BrushloopError, SQLAlchemyError, OSError, MemoryError)
 """What a round may end with without anybody having to look at a traceback."""
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = "give the user of this process the right to read and write it"
-_TOO_MANY = "raise the limit of open files (`ulimit -n`, `LimitNOFILE`), or start fewer processes"
-_TEMPORARY = "free its disk, or name another one (TMPDIR)"
-REMEDIES = {
-    errno.EMFILE: _TOO_MANY,
-    errno.ENFILE: _TOO_MANY,
-    errno.EROFS: "mount the disk of DATA_DIR for writing; it may have been turned read-only for its errors",
-    errno.EACCES: f"see DATA_DIR, and {_FORBIDDEN}",
-    errno.EPERM: f"see DATA_DIR, and {_FORBIDDEN}",
-    errno.EIO: "see the kernel's log, and the disk of DATA_DIR",
-    errno.ENOMEM: "give the machine more memory, or stop what takes it",
-}
-"""What to do about failures of files; about all others, to see DATA_DIR and its disk."""
 _HELD = "see which process holds it: one that was stopped (SIGSTOP), a backup, or another program"
 HELD_WORDS = ("is locked", "lock timeout")
 """How SQLite and PostgreSQL say that somebody else keeps them from writing."""
@@ -111,24 +98,9 @@ def describe(error: BaseException) -> str:
             _HELD if any(word in cause for word in HELD_WORDS) else "see that it is reachable and has room"
         )
         return f"the database did not answer as it should ({cause}): {remedy}"
-    if isinstance(error, OSError) and error.errno in FULL_DISK:
-        return "the disk is full: free some space below DATA_DIR"
     if isinstance(error, OSError):
-        remedy = REMEDIES.get(error.errno or 0, "see DATA_DIR and its disk")
-        return f"a file or folder cannot be used ({error.strerror or error}): {remedy}"
+        return describe_file(error)
     return str(error) or type(error).__name__
-
-
-def describe_temporary(error: OSError) -> str:
-    """The same of a temporary file.
-
-    Examples
-    --------
-    >>> describe_temporary(OSError(errno.ENOSPC, "No space left on device"))
-    'no temporary file can be written (No space left on device): free its disk, or name another one (TMPDIR)'
-    """
-    remedy = _TOO_MANY if error.errno in (errno.EMFILE, errno.ENFILE) else _TEMPORARY
-    return f"no temporary file can be written ({error.strerror or error}): {remedy}"
 
 
 def to_error(ending: Ending) -> BrushloopError:

@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ml_backend.parts import Parts
+from ml_backend.processes.process_identity import is_gone
+from ml_backend.processes.remedies import describe_temporary
 from ml_backend.processes.scratch import forget_lost_temporary_folder
-from ml_backend.rounds.lease import is_gone
-from ml_backend.rounds.troubles import describe, describe_temporary
+from ml_backend.rounds.troubles import describe
 from ml_backend.storage import health
 from ml_backend.storage.installation import refuse_lost_folder
 

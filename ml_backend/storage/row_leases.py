@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
+from ml_backend.processes.process_identity import is_gone
+
 LONGEST_S = 600.0
 """Nobody leases rows for longer: an end further ahead was set by a clock that was wrong."""
 
@@ -16,6 +18,11 @@ def list_owners(connection: Connection, table: Table, project_id: int, now: floa
     """Who has leased rows of the project, as many as there are threads at work."""
     leased = sa.and_(table.c.project_id == project_id, table.c.leased_until > now)
     return set(connection.execute(sa.select(table.c.leased_by).where(leased).distinct()).scalars())
+
+
+def list_gone(connection: Connection, table: Table, project_id: int, now: float) -> set[str]:
+    """Those with leases in the project's rows of a table that are known to have ended."""
+    return {owner for owner in list_owners(connection, table, project_id, now) if is_gone(owner)}
 
 
 def is_free(table: Table, now: float, gone: Collection[str]) -> sa.ColumnElement[bool]:

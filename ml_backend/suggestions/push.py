@@ -21,11 +21,11 @@ from sqlalchemy import Connection
 from ml_backend.errors import LabelStudioError, LabelStudioRefusedError
 from ml_backend.parts import Parts
 from ml_backend.ports import LabelStudio, TaskRecord
-from ml_backend.rounds.lease import list_gone
 from ml_backend.rounds.troubles import describe, may_pass
 from ml_backend.storage import health, models, predictions, tables, tasks
 from ml_backend.storage.predictions import DuePush
 from ml_backend.storage.projects import Project, get_project
+from ml_backend.storage.row_leases import list_gone
 from ml_backend.suggestions.differences import Difference, find_difference
 from ml_backend.suggestions.suggesting import Suggester
 

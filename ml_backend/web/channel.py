@@ -10,8 +10,8 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 from waitress.utilities import Error
 
+from ml_backend.processes.remedies import describe_temporary
 from ml_backend.processes.scratch import forget_lost_temporary_folder
-from ml_backend.rounds.troubles import describe_temporary
 from ml_backend.web.app import error_document
 
 log = logging.getLogger(__name__)

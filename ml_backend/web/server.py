@@ -22,7 +22,7 @@ from waitress import create_server
 from waitress.server import BaseWSGIServer
 
 from ml_backend.config import Settings
-from ml_backend.rounds.troubles import REMEDIES
+from ml_backend.processes.remedies import REMEDIES
 from ml_backend.web.app import BYTES_PER_MB
 from ml_backend.web.channel import Channel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -104,18 +105,24 @@ def check_page(client: FlaskClient) -> Iterator[str]:
 CHECKS = (check_status, check_metrics, check_page)
 
 
-def poll(bench: Bench, n_polls: int, found: list[str], ended: threading.Event) -> None:
+def poll(
+    bench: Bench, n_polls: int, found: list[str], polled: threading.Event, ended: threading.Event
+) -> None:
+    """Ask so often, and on until the rounds are over."""
     client = create_app(bench.loop, bench.parts.settings).test_client()
-    for number in range(n_polls):
+    for number in itertools.count():
         check = CHECKS[number % len(CHECKS)]
         found += [f"poll {number}, {check.__name__}: {said}" for said in check(client)]
-    ended.set()
+        if number + 1 >= n_polls:
+            polled.set()
+        if ended.is_set():
+            return
 
 
-def run_rounds(bench: Bench, ended: threading.Event) -> int:
+def run_rounds(bench: Bench, least_rounds: int, polled: threading.Event) -> int:
     """People submit and a worker trains, until everything was polled; returns the number of rounds."""
     n_rounds = 0
-    while not ended.is_set():
+    while n_rounds < least_rounds or not polled.is_set():
         bench.submit(1 + n_rounds % 40)
         bench.clock.now += 1
         bench.loop.build_truth(1)
@@ -141,12 +148,15 @@ def test_nothing_that_is_polled_while_rounds_run_contradicts_itself(
     with bench.parts.database.write() as connection:
         health.note_worker(connection, bench.parts.owner, bench.clock() + 10_000)
     found: list[str] = []
-    ended = threading.Event()
-    poller = threading.Thread(target=poll, args=(bench, n_polls, found, ended))
+    polled, ended = threading.Event(), threading.Event()
+    poller = threading.Thread(target=poll, args=(bench, n_polls, found, polled, ended))
     bench.submit(1)
     poller.start()
-    n_rounds = run_rounds(bench, ended)
-    poller.join()
+    try:
+        n_rounds = run_rounds(bench, least_rounds, polled)
+    finally:
+        ended.set()
+        poller.join()
     bench.close()
     assert found == []
     assert n_rounds >= least_rounds

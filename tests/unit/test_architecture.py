@@ -143,7 +143,14 @@ OPEN: dict[str, set[str]] = {
         "sweeping",
         "troubles",
     },
-    "ml_backend.processes": {"fair_places", "patience", "priority", "process_identity", "scratch"},
+    "ml_backend.processes": {
+        "fair_places",
+        "patience",
+        "priority",
+        "process_identity",
+        "remedies",
+        "scratch",
+    },
     "ml_backend.status": {"overview", "ready", "status_view"},
     "ml_backend.storage": {
         "health",
