@@ -48,7 +48,7 @@ NEXT_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnim
 @click.option("--email", required=True)
 @click.option("--password", required=True, envvar="LABEL_STUDIO_PASSWORD")
 @click.option("--chromium", default="/usr/bin/chromium", show_default=True)
-@click.option("--counts", default="50,200,500", show_default=True)
+@click.option("--counts", default="50,200", show_default=True, help="500 want more than 24 GB of memory.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
 def arguments(**given: Any) -> dict[str, Any]:
     """Read this benchmark's own options."""
