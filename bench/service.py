@@ -8,7 +8,6 @@ own, as Label Studio does.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from typing import Any
 from bench import BenchmarkResult, Goal, Options
 from bench.fake_label_studio import API_KEY, FakeLabelStudio
 from bench.fake_label_studio_app import run_fake
+from bench.free_ports import free_port
 from bench.http_calls import Service, percentile
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
@@ -83,7 +83,7 @@ def running_service(
     fake: FakeLabelStudio, folder: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
     """Web process and worker by the command that people use; `settings` go into their environment."""
-    port = _any_port()
+    port = free_port()
     fixed = {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": API_KEY, "LOG_LEVEL": "WARNING"}
     environment = child_environment(
         {**fixed, **(settings or {})},
@@ -102,13 +102,6 @@ def running_service(
         ) from error
     finally:
         process.stop(STOP_GRACE_S)
-
-
-def _any_port() -> int:
-    """A port of the system's choice: runs side by side that try the same ones could end in one service."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_up(service: Service, process: ChildProcess) -> None:

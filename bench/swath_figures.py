@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench import Goal
+from bench.rounds_figures import WANTED_REVIEW_EFFORT
 from bench.swath_arms import ASKING, EVERYTHING, REVIEWED
 from simulation.learning_curves import Interval, area_under_curve, effort_to_reach, paired_interval
 
@@ -19,7 +20,6 @@ LEVELS = (0.9, 0.95)
 """Shares of the dense Dice."""
 
 WANTED_HIT, MOST_EMPTY = 3.0, 0.2
-WANTED_REVIEW_EFFORT = 0.6
 
 COLUMNS = (
     "set", "arm", "first", "last", "area", "seconds", "swaths to 90 %", "to 95 %",

@@ -42,7 +42,10 @@ def find_ended(name: str) -> bool | None:
 
 
 def is_gone(owner: str) -> bool:
-    """Whether the process is known to have ended; of one on another machine nobody here can say."""
+    """Whether the process that `rounds.lease.name_owner` named is known to have ended.
+
+    Of one on another machine nobody here can say.
+    """
     # The start time tells a process from an earlier one with its number.
     machine, pid, started, _ = owner.split("|")
     return machine == name_machine() and find_start_time(int(pid)) != started

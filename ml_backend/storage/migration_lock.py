@@ -25,7 +25,7 @@ TELL_S = 10.0
 def locked_file(path: Path) -> Iterator[None]:
     """Hold the lock in a file, for the database of one machine. Raises `OSError` where it cannot be made."""
     lock, asked = FileLock(path), time.monotonic()
-    while not lock.is_locked:
+    while True:
         with suppress(Timeout):
             lock.acquire(timeout=TELL_S)
             break
@@ -40,9 +40,12 @@ def locked_file(path: Path) -> Iterator[None]:
 def locked_server(connection: Connection, lock_timeout_ms: int) -> Iterator[None]:
     """Hold PostgreSQL's advisory lock; inside, a statement waits for tables as long as it takes.
 
-    Args:
-        connection: Outside of a transaction, before and after.
-        lock_timeout_ms: What its statements have waited, and wait again.
+    Parameters
+    ----------
+    connection : Connection
+        Outside of a transaction, before and after.
+    lock_timeout_ms : int
+        What its statements have waited, and wait again.
     """
     asked = told = time.monotonic()
     while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(KEY))).scalar_one():

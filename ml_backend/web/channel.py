@@ -12,11 +12,9 @@ from waitress.utilities import Error
 
 from ml_backend.processes.remedies import describe_temporary
 from ml_backend.processes.scratch import forget_lost_temporary_folder
-from ml_backend.web.app import error_document
+from ml_backend.web.app import RETRY_AFTER_S, error_document
 
 log = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 5
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
@@ -33,7 +31,7 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]  # waitress has no types
         self.status = f"{refused.code} {refused.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         if refused.code == 503:
-            self.response_headers.append(("Retry-After", str(RETRY_AFTER_S)))
+            self.response_headers.append(("Retry-After", RETRY_AFTER_S))
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -52,6 +50,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def received(self, data: bytes) -> Any:
         try:
             return super().received(data)
+        except ConnectionError:
+            raise  # the caller is gone
         except OSError as error:
             forget_lost_temporary_folder()
             self._refuse(_NoRoomForBodyError(describe_temporary(error)))

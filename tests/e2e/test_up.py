@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import free_port
 from stack import children_of, is_alive
 
+from bench.free_ports import free_port
 from ml_backend.command.demo_project import N_IMAGES, TITLE
 from ml_backend.command.local_label_studio import HOST, load_login
 from ml_backend.config import child_environment

@@ -13,10 +13,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from compose import ROOT, load_compose
-from services import free_port
 
 from bench.fake_label_studio import FakeLabelStudio
 from bench.fake_label_studio_app import run_fake
+from bench.free_ports import free_port
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 from service_backends import NAMES, choose_backend
-from services import free_port
 
 from bench.fake_label_studio import API_KEY, FakeLabelStudio
 from bench.fake_label_studio_app import run_fake
+from bench.free_ports import free_port
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.config import child_environment
 

@@ -25,8 +25,8 @@ from label_studio_sdk.converter.brush import decode_rle
 from loop_fakes import CREATED, make_bench
 from painted import LABEL_CONFIG, SIDE_PX, make_picture
 from PIL import Image
-from services import free_port
 
+from bench.free_ports import free_port
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings
 from ml_backend.web.app import create_app

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import free_port
+
+from bench.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_S = 180.0

@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 from PIL import Image
-from services import free_port
 from stack import children_of
 
+from bench.free_ports import free_port
 from ml_backend.command.child_process import ChildProcess
 from ml_backend.command.local_label_studio import (
     HOST,

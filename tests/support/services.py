@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import os
 import pwd
-import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from bench.free_ports import free_port
+
 POSTGRES_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-
-
-given_ports: set[int] = set()
-
-OWN_CHOICE = range(10_000, 32_768)
-"""Below the ports that the kernel gives away: those may be anybody's before a server has started on one."""
-
-chance = random.SystemRandom()
-"""Not the seeded one: sessions side by side would ask for the same ports."""
-
-
-def free_port() -> int:
-    """A port that nobody has, and that was not given to somebody who has not taken it yet."""
-    while True:
-        port = chance.choice(OWN_CHOICE)
-        if port not in given_ports and _is_free(port):
-            given_ports.add(port)
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe, suppress(OSError):
-        probe.bind(("127.0.0.1", port))
-        return True
-    return False
 
 
 def missing_services() -> str | None:

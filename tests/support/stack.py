@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import psutil
 from sending_label_studio import SendingLabelStudio
-from services import free_port
 
 from bench.fake_label_studio import API_KEY
 from bench.fake_label_studio_app import run_fake
+from bench.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from stack import wait_until
 
 from ml_backend.config import Settings
 from ml_backend.web import server
-from ml_backend.web.app import create_app
+from ml_backend.web.app import RETRY_AFTER_S, create_app
 from ml_backend.web.server import bind, serve
 
 MB = 1024 * 1024
@@ -261,7 +261,7 @@ def test_a_large_body_that_finds_no_room_is_told_so(loop, recorded, no_temporary
     with running(loop) as (port, _):
         status, answer, headers = ask(port, "POST", "/predict", body)
         assert status == 503
-        assert headers["Retry-After"] == "5"
+        assert headers["Retry-After"] == RETRY_AFTER_S
         told = json.loads(answer)["error"]
         assert "no temporary file can be written (No space left on device)" in told
         assert "TMPDIR" in told
