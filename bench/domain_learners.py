@@ -22,7 +22,7 @@ from core.network.mixture import NETWORK
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.schema import LabelSchema
-from core.training.consolidation import Continued, plan_budget
+from core.training.consolidation import Continued, learners_of_continuation, plan_budget
 from core.training.trainer import train_round
 
 Look = Callable[[NDArray[Any]], Guess]
@@ -96,7 +96,11 @@ def learn_on(
     source, done = PaintedSource(painted, schema, new=()), list[Continued]()
     while (budget_s := plan_budget(done, idle_s)) is not None:
         longer = replace(
-            settings, budget_s=budget_s, warm_budget_s=budget_s, seed=settings.seed + len(done) + 1
+            settings,
+            budget_s=budget_s,
+            warm_budget_s=budget_s,
+            seed=settings.seed + len(done) + 1,
+            learners=learners_of_continuation(settings.learners),
         )
         result = train_round(source, schema, checkpoint, longer, now=time.perf_counter)
         gain = result.report.changed.get("mean_dice")

@@ -70,8 +70,9 @@ class RoundSettings:
     max_steps : when set, the number of steps ends the round instead of time, which makes it repeatable
     encoder : name of a timm encoder for a network that starts over; empty for `core.network.unet`
     base : folder of base weights to start over from and to keep a share of, or None for the shipped ones
-    learners : those that are trained and may count: `network`, `head` and `forest`. Without the network
-        a round takes seconds, and what the network knew stays as it was for the next one
+    learners : those that are trained and may count: `network`, `head` and `forest`, and `tuned` where an
+        encoder learns too. Without the network a round takes seconds, and what the network knew stays as it
+        was for the next one
     device : where to compute, as `core.network.device.choose_compute` reads it
     engine : what computes the encoder's maps, the same way
     """

@@ -9,7 +9,7 @@ from importlib.metadata import version as version_of
 from typing import Any
 
 from core.network.encoder import CARD_FILE, FOLDER
-from core.network.mixture import HEAD, NETWORK
+from core.network.mixture import HEAD, NETWORK, TUNED
 from core.schema import LabelSchema
 
 MODEL_CARD_FILE = "MODEL_CARD.md"
@@ -133,6 +133,7 @@ def _describe_learners(about: Provenance, report: Mapping[str, Any]) -> str:
     names = {
         NETWORK: f"network around timm's encoder {about.encoder}" if about.encoder else "U-Net of Brushloop",
         HEAD: f"head on {encoder_card()['name']} ({encoder_card()['source']})",
+        TUNED: f"{encoder_card()['name']}, trained on from there with a head",
     }
     rows = [
         (names.get(name, f"{name} on pixel features"), _share(weight)) for name, weight in weights.items()
@@ -155,7 +156,8 @@ def _describe_limits(report: Mapping[str, Any]) -> str:
 
 def _licence_of_encoder(report: Mapping[str, Any]) -> str:
     weights = report.get("changed", {}).get("weights", {HEAD: 1})
-    return f" {encoder_card()['name']}: {encoder_card()['licence']}." if weights.get(HEAD) else ""
+    has_encoder = weights.get(HEAD) or weights.get(TUNED)
+    return f" {encoder_card()['name']}: {encoder_card()['licence']}." if has_encoder else ""
 
 
 def encoder_card() -> Mapping[str, str]:

@@ -27,14 +27,15 @@ from core.learners.tensor_features import features_of_pixels
 from core.learners.tensor_forest import between_neighbours
 from core.network.batch import fill_up
 from core.network.checkpoint import Checkpoint
-from core.network.encoder import STRIDE, colours_of, load_encoder
+from core.network.encoder import STRIDE, Encoder, colours_of, load_encoder
 from core.network.feature_maps import LARGEST_FLOAT16
 from core.network.head import Head
 from core.network.inference import load_network
-from core.network.mixture import FOREST, HEAD, NETWORK, calibrated, sharpen
+from core.network.mixture import FOREST, HEAD, NETWORK, TUNED, calibrated, sharpen
 from core.network.predict import sample_logits
 from core.network.quick import forest_logits
 from core.network.timm_network import KIND as TIMM
+from core.network.tuned import Tuned
 from core.network.unet import stride_of
 from export.errors import ExportError, import_extra
 
@@ -76,10 +77,13 @@ class WholeModel(nn.Module):
         self.shares = checkpoint.shares
         if NETWORK in self.weights:
             self.network = load_network(checkpoint)
+        self.register_buffer("colours", torch.from_numpy(colours_of(own.n_channels)))
         if HEAD in self.weights:
             self.encoder = load_encoder()
-            self.register_buffer("colours", torch.from_numpy(colours_of(own.n_channels)))
             self.head = Head.from_tensors(checkpoint.learners[HEAD])
+        if TUNED in self.weights:
+            tuned = Tuned.from_tensors(checkpoint.learners[TUNED])
+            self.tuned_encoder, self.tuned_head = tuned.build_encoder(), tuned.head
         if FOREST in self.weights:
             self.forest = Forest.from_tensors(checkpoint.learners[FOREST])
         self.requires_grad_(False).eval()
@@ -93,19 +97,24 @@ class WholeModel(nn.Module):
         """`(n_classes, H, W)` calibrated probabilities of one learner."""
         if name == NETWORK:
             return torch.softmax(self._ask_network(values) / self.temperature, dim=1).mean(0)
-        logits = self._ask_head(values) if name == HEAD else self._ask_forest(values)
+        if name == HEAD:
+            logits = self._ask_head(values, self.encoder, self.head)
+        elif name == TUNED:
+            logits = self._ask_head(values, self.tuned_encoder, self.tuned_head)
+        else:
+            logits = self._ask_forest(values)
         return calibrated(logits, self.shares[name].temperature, axis=0)
 
     def _ask_network(self, values: Tensor) -> Tensor:
         logits = sample_logits(self.network, fill_up(values, self.stride), self.n_looks)
         return logits[:, :-1, : values.shape[2], : values.shape[3]]
 
-    def _ask_head(self, values: Tensor) -> Tensor:
+    def _ask_head(self, values: Tensor, encoder: Encoder, head: Head) -> Tensor:
         seen = torch.einsum("nchw,kc->nkhw", fill_up(values, STRIDE), self.colours)
         # Elsewhere the maps are kept with half the digits.
         largest = LARGEST_FLOAT16
-        maps = [found[0].clamp(-largest, largest).half().float() for found in self.encoder(seen)]
-        return self.head.logits_of_maps(maps)[:, : values.shape[2], : values.shape[3]]
+        maps = [found[0].clamp(-largest, largest).half().float() for found in encoder(seen)]
+        return head.logits_of_maps(maps)[:, : values.shape[2], : values.shape[3]]
 
     def _ask_forest(self, values: Tensor) -> Tensor:
         votes: Tensor = _Votes.apply(features_of_pixels(values).flatten(1).T, self.forest)  # type: ignore[no-untyped-call]

@@ -31,12 +31,12 @@ from core.schema import LabelSchema
 
 WEIGHTS_FILE, RECORD_FILE = "weights.safetensors", "checkpoint.json"
 
-FORMAT = 4
+FORMAT = 5
 """Raised when an older reader could not understand a newer record."""
 
-OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED = 1, 2, 3
+OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED, WITHOUT_TUNED = 1, 2, 3, 4
 """Formats of before: with a network that answers and is trained no more; without learners beside it; with one
-copy of them, which never saw the hold-out."""
+copy of them, which never saw the hold-out; without an encoder that learnt."""
 
 LEARNER, JUDGED = "learner", "judged"
 """Name prefixes of tensors of learners beside the network: `learner.NAME.TENSOR`, `judged.NAME.TENSOR`."""
@@ -51,8 +51,7 @@ class Checkpoint:
     architecture : what `core.network.unet.build_network` builds, as plain JSON values
     temperature : divisor of the network's logits, from the hold-out
     learners : tensors of the quick learners, by name
-    judged : tensors of the copies of the learners that never saw the hold-out; empty where those that answer
-        did not see it either
+    judged : tensors of the copies of learners that never saw the hold-out, for those that did see it
     shares : what the quick learners count; the rest is the network's
     mixture_temperature : divisor of the logarithms of what all say together
     limits : object sizes per class, in the order of the schema
@@ -89,7 +88,7 @@ class Checkpoint:
             raise ValueError(f"{len(self.limits)} object limits for {len(self.schema)} classes")
         if set(self.shares) != set(self.learners):
             raise ValueError(f"shares of {sorted(self.shares)} for the learners {sorted(self.learners)}")
-        if self.judged and set(self.judged) != set(self.learners):
+        if not set(self.judged) <= set(self.learners):
             raise ValueError(f"copies of {sorted(self.judged)} for the learners {sorted(self.learners)}")
 
     @property
@@ -105,7 +104,7 @@ class Checkpoint:
     @property
     def as_judged(self) -> Checkpoint:
         """The same model with the learners that never saw the hold-out."""
-        return replace(self, learners=self.judged, judged={}) if self.judged else self
+        return replace(self, learners={**self.learners, **self.judged}, judged={}) if self.judged else self
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
@@ -170,7 +169,7 @@ def _check_format(record: Any, name: str) -> None:
         raise CheckpointError(
             f"{name} is of format {found}, which a newer Brushloop writes: install that one"
         )
-    if found not in (OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED, FORMAT):
+    if found not in (OF_PLAIN_NETWORK, WITHOUT_LEARNERS, WITHOUT_JUDGED, WITHOUT_TUNED, FORMAT):
         raise CheckpointError(f"the record of {name} is not of format {FORMAT}")
 
 

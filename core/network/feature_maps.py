@@ -12,8 +12,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import deepcopy
-from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -24,16 +22,9 @@ from torch import Tensor
 
 from core.errors import DeviceError
 from core.network.batch import to_batch
-from core.network.encoder import (
-    IN_CHANNELS,
-    STRIDE,
-    STRIDES,
-    Encoder,
-    colours_of,
-    encoder_digest,
-    load_encoder,
-)
-from core.network.graphs import Graph, compile_followed, follow
+from core.network.encoder import IN_CHANNELS, STRIDE, STRIDES, colours_of
+from core.network.encoder_copies import SHIPPED, EncoderCopies
+from core.network.graphs import Graph
 from core.network.map_stores import KeepsNothing, KeptInMemory, MapStore
 from core.network.pixels import PixelStatistics
 from core.tiles import Slices, Tile, cut_tiles
@@ -117,6 +108,8 @@ class FeatureMaps:
     compiles_for : int, optional
         Compile the encoder for so many threads when the first image comes that the store does not know. Torch
         goes on where that cannot be done: whoever answers with the model says so.
+    encoder : EncoderCopies
+        The shipped one by default.
     """
 
     def __init__(
@@ -126,8 +119,9 @@ class FeatureMaps:
         device: torch.device | None = None,
         compiles_for: int | None = None,
         seen_bytes: int = 0,
+        encoder: EncoderCopies = SHIPPED,
     ) -> None:
-        self.statistics = statistics
+        self.statistics, self._encoder = statistics, encoder
         self._store = store or KeptInMemory()
         self.device = device or torch.device("cpu")
         self._graph: Graph | None = None
@@ -137,7 +131,7 @@ class FeatureMaps:
 
     def compile_encoder(self, n_threads: int | None = None) -> None:
         """Run the encoder as a compiled graph from now on; raises `DeviceError`."""
-        self._graph = _compile_encoder(n_threads)
+        self._graph = self._encoder.compile(n_threads)
 
     def window(self, image: NDArray[Any], window: Slices) -> list[Tensor]:
         """The maps of a part of an image `(H, W, C)`; the part begins on multiples of the stride.
@@ -191,7 +185,7 @@ class FeatureMaps:
 
     def _compute(self, pixels: NDArray[Any], tile: Tile) -> list[Tensor]:
         self._compile_once()
-        encoder = self._graph or _encoder_on(self.device)
+        encoder = self._graph or self._encoder.on(self.device)
         batch = to_batch(pixels, self.statistics, STRIDE, self.device)
         with torch.inference_mode():
             maps = encoder(_show(batch, self._colours))
@@ -221,7 +215,7 @@ class FeatureMaps:
         # By content and not by task: an image that changed at its address gets maps of its own.
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16)
         facts = (
-            encoder_digest(),
+            self._encoder.name(),
             self.statistics.of(pixels.dtype),
             pixels.shape,
             pixels.dtype.str,
@@ -236,24 +230,6 @@ def _show(batch: Tensor, colours: Tensor) -> Tensor:
     if batch.shape[1] == IN_CHANNELS:
         return batch
     return torch.einsum("nchw,kc->nkhw", batch, colours).contiguous(memory_format=torch.channels_last)
-
-
-@lru_cache(maxsize=1)
-def follow_encoder() -> Any:
-    """The encoder as OpenVINO's model, made once; raises `DeviceError`."""
-    return follow(load_encoder(), IN_CHANNELS)
-
-
-@lru_cache(maxsize=1)
-def _compile_encoder(n_threads: int | None) -> Graph:
-    return compile_followed(follow_encoder(), n_threads)
-
-
-@lru_cache(maxsize=4)
-def _encoder_on(device: torch.device) -> Encoder:
-    """A copy for each device: the one on the processor is shared by the whole process, and stays there."""
-    encoder = load_encoder()
-    return encoder if device.type == "cpu" else deepcopy(encoder).to(device)
 
 
 def _tiles_of(image: NDArray[Any]) -> list[Tile]:

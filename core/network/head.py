@@ -125,7 +125,7 @@ def train_head(
         standard = (
             rows[drawn].float() - mean
         ) / deviation  # not of all: they are the largest array of a draft
-        loss = F.cross_entropy(_dropped(standard, layers, generator), classes[drawn])
+        loss = F.cross_entropy(logits_with_dropout(standard, layers, generator), classes[drawn])
         optimizer.step(torch.autograd.grad(loss, layers), PEAK_RATE * _fall(done))
         n_steps += 1
     kernel, bias, out_kernel, out_bias = (layer.detach() for layer in layers)
@@ -226,11 +226,11 @@ def _draw_shares(labels: NDArray[np.uint8], n_classes: int) -> Tensor:
     return torch.from_numpy((counts ** -float(BALANCE))[labels].astype(np.float32))
 
 
-def _dropped(rows: Tensor, layers: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Logits with part of the hidden units left out at random."""
+def logits_with_dropout(rows: Tensor, layers: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    """Logits with part of the hidden units left out at random; `layers` are those of a head, in its order."""
     kernel, bias, out_kernel, out_bias = layers
     hidden = F.relu(F.linear(rows, kernel, bias))
-    kept = torch.rand(hidden.shape, generator=generator) >= DROPOUT
+    kept = (torch.rand(hidden.shape, generator=generator) >= DROPOUT).to(hidden.device)
     return F.linear(hidden * kept / (1 - DROPOUT), out_kernel, out_bias)
 
 

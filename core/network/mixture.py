@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NETWORK, HEAD, FOREST = "network", "head", "forest"
-"""Names of the learners: the U-Net or another network, `core.network.head`, `core.learners.forest`."""
+NETWORK, HEAD, FOREST, TUNED = "network", "head", "forest", "tuned"
+"""Names of the learners: the U-Net or another network, `core.network.head`, `core.learners.forest`, and
+`core.network.tuned`."""
 
 QUICK = (HEAD, FOREST)
 """What learns within seconds, from nothing, in every round."""

@@ -106,7 +106,8 @@ class Predictor:
         self._maps = FeatureMaps(
             checkpoint.statistics, store or KeepsNothing(), self.compute.device, seen_bytes=SEEN_BYTES
         )
-        self._quick = QuickLearners(checkpoint.learners, self._maps, n_threads)
+        counting = {n: own for n, own in checkpoint.learners.items() if checkpoint.shares[n].weight}
+        self._quick = QuickLearners(counting, self._maps, n_threads)
 
     def predict(
         self,
@@ -191,7 +192,7 @@ class Predictor:
         try:
             yield
         finally:
-            self._maps.forget(image)
+            self._quick.forget(image)
 
     def _cut(self, shape: tuple[int, int]) -> Iterator[Tile]:
         architecture = self.checkpoint.architecture
@@ -247,8 +248,7 @@ class Predictor:
                 return
             self._is_compiled = True
             try:
-                if HEAD in self.checkpoint.learners:
-                    self._maps.compile_encoder(self.n_threads)
+                self._quick.compile_encoders()
                 # In some of timm's networks the size of the example would be fixed.
                 if self._network is not None and self.checkpoint.architecture["kind"] != TIMM:
                     whole = WholeNetwork(load_network(self.checkpoint))  # in float32

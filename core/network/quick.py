@@ -1,4 +1,4 @@
-"""The quick learners of a model, ready to answer for any part of an image."""
+"""The learners of a model beside its network, ready to answer for any part of an image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from core.learners.tensor_features import features_of_pixels
 from core.learners.tensor_forest import TensorForest, map_forest
 from core.network.batch import standardise_on
 from core.network.encoder import STRIDE
-from core.network.feature_maps import FeatureMaps
+from core.network.feature_maps import SEEN_BYTES, FeatureMaps
 from core.network.head import Head
-from core.network.mixture import FOREST, HEAD
+from core.network.map_stores import KeepsNothing
+from core.network.mixture import FOREST, HEAD, TUNED
 from core.network.outputs import Weights
 from core.network.pixels import PixelStatistics, conform_channels, standardise
+from core.network.tuned import Tuned
 from core.tiles import Slices
 
 FOREST_TILE_PX = 512
@@ -37,7 +39,7 @@ LEAST_SHARE = 0.01
 
 
 class QuickLearners:
-    """A head, a forest, or both, that answer with logits `(n_classes, h, w)`.
+    """A head, a forest, a tuned encoder with its head: what there is answers with logits `(n_classes, h, w)`.
 
     Parameters
     ----------
@@ -58,6 +60,13 @@ class QuickLearners:
         self.n_threads = n_threads or torch.get_num_threads()
         self.head = Head.from_tensors(tensors[HEAD]).to(maps.device) if HEAD in tensors else None
         self.forest = Forest.from_tensors(tensors[FOREST]) if FOREST in tensors else None
+        self._tuned: tuple[Head, FeatureMaps] | None = None
+        if TUNED in tensors:
+            tuned = Tuned.from_tensors(tensors[TUNED])
+            own = FeatureMaps(
+                maps.statistics, KeepsNothing(), maps.device, seen_bytes=SEEN_BYTES, encoder=tuned.copies()
+            )
+            self._tuned = tuned.head.to(maps.device), own
         self._tensor_forest: TensorForest | None = None
         if self.forest is not None and maps.device.type != "cpu":
             self._tensor_forest = TensorForest(self.forest, maps.device)
@@ -66,6 +75,8 @@ class QuickLearners:
         """What the learner `name` says of a part of an image `(H, W, C)`, on the device of the maps."""
         if name == HEAD and self.head is not None:
             return _ask_head(self.head, self.maps, image, window)
+        if name == TUNED and self._tuned is not None:
+            return _ask_head(*self._tuned, image, window)
         if name == FOREST and self.forest is not None:
             height, width = (part.stop - part.start for part in window)
             if self._tensor_forest is not None and height * width >= WORTH_SENDING_PX:
@@ -75,6 +86,19 @@ class QuickLearners:
             said = _ask_forest(self.forest, self.maps.statistics, image, window, self.n_threads)
             return said.to(self.maps.device)
         raise ValueError(f"this model has no learner {name!r}")
+
+    def compile_encoders(self) -> None:
+        """Run the encoders that are asked as compiled graphs from now on; raises `DeviceError`."""
+        if self.head is not None:
+            self.maps.compile_encoder(self.n_threads)
+        if self._tuned is not None:
+            self._tuned[1].compile_encoder(self.n_threads)
+
+    def forget(self, image: NDArray[Any]) -> None:
+        """Nobody asks for this image any more: let it and its maps go."""
+        self.maps.forget(image)
+        if self._tuned is not None:
+            self._tuned[1].forget(image)
 
 
 def _ask_head(head: Head, maps: FeatureMaps, image: NDArray[Any], window: Slices) -> Tensor:
@@ -140,12 +164,14 @@ def forest_logits(probabilities: Tensor) -> Tensor:
 
 
 def check_learners(tensors: Mapping[str, Weights], n_classes: int) -> None:
-    """Raise ValueError or KeyError where tensors, perhaps a stranger's, are no such learners."""
+    """Raise ValueError, KeyError or RuntimeError where tensors, perhaps a stranger's, are no learners."""
     for name, own in tensors.items():
         if name == HEAD:
             n_answered = len(Head.from_tensors(own).out_bias)
         elif name == FOREST:
             n_answered = Forest.from_tensors(own).n_classes
+        elif name == TUNED:
+            n_answered = len(Tuned.from_tensors(own).head.out_bias)
         else:
             raise ValueError(f"there is no learner called {name!r}")
         if n_answered != n_classes:

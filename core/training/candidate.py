@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from core.network.checkpoint import Checkpoint
 from core.network.device import Compute
 from core.network.feature_maps import FeatureMaps
-from core.network.mixture import NETWORK, Share, mix_logits
+from core.network.mixture import NETWORK, TUNED, Share, mix_logits
 from core.network.outputs import Weights
 from core.schema import LabelSchema
 from core.training.calibration import fit_temperature
@@ -88,23 +88,23 @@ def find_shares(
         shares, temperature = fit_shares(logits, judges.labels, len(judges.blocks), rng, shares)
     if evidence is None:
         return shares, temperature
-    # No fold had a network: the quick learners divide among them what it leaves.
+    # No fold had a network or tuned an encoder: the quick learners divide among them what is left.
     prior = prior_shares(tuple(evidence.logits), judges.seen)
     fitted, temperature = fit_shares(
         evidence.logits, evidence.labels, N_FOLDS, rng, prior, rare_count_more=True
     )
-    rest = 1 - (shares[NETWORK].weight if NETWORK in shares else 0.0)
+    rest = 1 - sum(share.weight for name, share in shares.items() if name not in evidence.logits)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
     shares = {**shares, **quick}
-    if judges.blocks and NETWORK in shares:
+    if judges.blocks and set(shares) != set(quick):
         temperature = fit_temperature(mix_logits(logits, shares), judges.labels)
     return shares, temperature
 
 
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:
-    """A learner that counts nothing is not kept: nobody would ask it."""
+    """A learner that counts nothing is not kept: nobody would ask it. One that goes on learning is."""
     learners, judged = (
-        {name: own for name, own in copies.items() if shares[name].weight}
+        {name: own for name, own in copies.items() if shares[name].weight or name == TUNED}
         for copies in (checkpoint.learners, checkpoint.judged)
     )
     temperature = shares[NETWORK].temperature if NETWORK in shares else checkpoint.temperature

@@ -19,6 +19,10 @@ QUICK_SHARE, ONLY_QUICK_SHARE = 0.4, 0.9
 QUICK_S = (1.0, 8.0)
 """They get no less and need no more."""
 
+LONG_QUICK_SHARE = 0.25
+"""What they may take of a long training: on a busy machine 8 s show them a part of the images, and a model
+that saw less than the one before it is refused."""
+
 FEWEST_STEPS = 50
 """A round makes at least so many steps, on a slow or busy machine too: ten of them teach no new class."""
 
@@ -28,7 +32,8 @@ FEWEST_STEPS_EVER, LONGEST_FACTOR = 10, 3.0
 HEAD_STEPS_PER_STEP = 5
 """Of the network's: one of the head's costs a twentieth."""
 
-ALMOST_DONE = 0.95
+SHORTEST_S = 1e-3
+"""Stands for no time at all."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +54,45 @@ class Clock:
         share = QUICK_SHARE * self.budget_s
         if NETWORK not in self.learners:
             share = ONLY_QUICK_SHARE * self.budget_s - (began - self.began)  # images were opened meanwhile
-        seconds = min(max(share, QUICK_S[0]), QUICK_S[1])
+        longest = max(QUICK_S[1], LONG_QUICK_SHARE * self.budget_s)
+        seconds = min(max(share, QUICK_S[0]), longest)
         return lambda: (self.now() - began) / seconds
 
     def head_steps(self, usual: int) -> int:
         """Steps of the head: fewer than usual in a round of very few steps."""
         return usual if self.max_steps is None else min(usual, HEAD_STEPS_PER_STEP * max(self.max_steps, 1))
 
-    def progress(self, steps: int) -> float:
-        """The share, 0..1 or more, when the network has made so many steps."""
+    def network_pace(self, part: float = 1.0) -> Callable[[int], float]:
+        """The share of the network's time, from now on, that is spent after so many steps.
+
+        `part` is what it gets of the time that is left; an encoder that learns gets the rest. However late it
+        is, its rate goes along the whole curve: what begins in the middle of it is never taught properly.
+        """
         if self.max_steps is not None:
-            return steps / max(self.max_steps, 1)
+            most = max(self.max_steps, 1)
+            return lambda steps: steps / most
         share = OPTIMISATION_SHARE if self.learners == (NETWORK,) else MIXED_SHARE
-        spent = (self.now() - self.began) / (self.budget_s * share)
-        if steps >= FEWEST_STEPS or (steps >= FEWEST_STEPS_EVER and spent >= LONGEST_FACTOR):
-            return spent
-        return min(spent, ALMOST_DONE)
+        began, whole_s = self.now(), self.budget_s * share
+        seconds = max((self.began + whole_s - began) * part, SHORTEST_S)
+
+        def spent(steps: int) -> float:
+            moment = self.now()
+            done = (moment - began) / seconds
+            is_far_too_late = moment - self.began >= LONGEST_FACTOR * whole_s
+            if steps >= FEWEST_STEPS or (steps >= FEWEST_STEPS_EVER and is_far_too_late):
+                return done
+            return min(done, steps / FEWEST_STEPS)
+
+        return spent
+
+    def tuning_pace(self) -> Callable[[int], float]:
+        """The share of the time for tuning an encoder, from now on, that is spent after so many steps."""
+        if self.max_steps is not None:
+            most = max(self.max_steps, 1)
+            return lambda steps: steps / most
+        began = self.now()
+        seconds = max(self.began + MIXED_SHARE * self.budget_s - began, SHORTEST_S)
+        return lambda steps: (self.now() - began) / seconds
 
     def eta_s(self, done: float) -> float:
         """Seconds that are left when this share is done."""

@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import DeviceError
 from core.learners.forest import train_forest
 from core.learners.pixel_features import pixel_features
-from core.network.feature_maps import follow_encoder
+from core.network.encoder_copies import SHIPPED
 from core.threads import torch_threads
 
 SIDE_PX = 32
@@ -30,7 +30,7 @@ def grow_a_forest() -> None:
 def read_the_encoder() -> None:
     """Not compiled, and by one thread: what is forked would wait for ever for threads that it has not got."""
     with suppress(DeviceError), torch_threads(1):
-        follow_encoder()
+        SHIPPED.follow()
 
 
 grow_a_forest()

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.network.mixture import HEAD, NETWORK, TUNED
+
 BUDGETS_S = (40.0, 80.0, 160.0)
 """Seconds of the first, second and every further continuation: the later, the less a short one adds."""
 
-SHORTEST_S = 10.0
-"""What is left of the limit is not worth a continuation below this."""
+SHORTEST_S, SHORTEST_SHARE = 10.0, 0.5
+"""What is left of the limit is not worth a continuation below this, nor below this share of the one before:
+quick learners start from nothing each time, so a shorter training gives away what a longer one gained."""
 
 LEAST_GAIN = 0.002
 """Mean held-out Dice: two continuations in a row that gain less have reached the plateau."""
@@ -57,9 +60,18 @@ def plan_budget(done: Sequence[Continued], limit_s: float) -> float | None:
     if len(latest) == PATIENCE and all(not has_gained(one) for one in latest):
         return None
     left = limit_s - sum(one.seconds for one in done)
-    if left < SHORTEST_S:
+    if left < max(SHORTEST_S, SHORTEST_SHARE * done[-1].seconds if done else 0.0):
         return None
     return min(BUDGETS_S[min(len(done), len(BUDGETS_S) - 1)], left)
+
+
+def learners_of_continuation(learners: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a round, and the encoder where there is time for it to learn.
+
+    >>> learners_of_continuation(("network", "head"))
+    ('network', 'head', 'tuned')
+    """
+    return (*learners, TUNED) if {NETWORK, HEAD} <= set(learners) else learners
 
 
 def has_gained(one: Continued) -> bool:

@@ -16,6 +16,9 @@ from core.schema import IGNORE_INDEX, LabelSchema
 IMAGES_PER_ROUND = 64
 """Images that one round opens: more than the patches of a short round can make use of."""
 
+IMAGES_OF_LONG_TRAINING = 128
+"""The same for training that nobody waits for: on street scenes 5 more than 64 gained .006 and .012 Dice."""
+
 POSITIONS_PER_KIND = 2048
 """Candidate patch centres kept per class and per border; enough to cover every stroke of an image."""
 

@@ -18,14 +18,15 @@ from core.network.mixture import (
     HEAD,
     NETWORK,
     SMALLEST_PROBABILITY,
+    TUNED,
     Share,
     calibrated,
     mix_logits,
 )
 from core.training.calibration import fit_temperature
 
-PRIOR = {NETWORK: 0.4, HEAD: 0.3, FOREST: 0.3}
-"""What learners count before anything is known of a project."""
+PRIOR = {NETWORK: 0.4, HEAD: 0.3, FOREST: 0.3, TUNED: 0.3}
+"""What learners count before anything is known of a project; parts of their sum."""
 
 PRIOR_BLOCKS = 0.5
 """How many held-out blocks the prior is worth: a few nats decide against it, chance does not."""

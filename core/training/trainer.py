@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.errors import ImageError, ImageUnavailableError, NotEnoughTruthError
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
 from core.network.feature_maps import FeatureMaps
 from core.network.map_stores import KeptInMemory, MapStore
-from core.network.mixture import NETWORK, QUICK, Share
+from core.network.mixture import HEAD, NETWORK, QUICK, TUNED, Share
 from core.network.outputs import Weights
 from core.network.unet import build_network
 from core.objects.measure import learn_limits
-from core.rounds import ExampleSource, ExampleSummary, RoundSettings
+from core.rounds import ExampleSource, RoundSettings
 from core.schema import LabelSchema
 from core.threads import torch_threads
 from core.training.beginning import Beginning, begin, choose_start, keep_of_base
@@ -32,7 +31,14 @@ from core.training.quick_copies import train_copies
 from core.training.quick_learners import QuickRound
 from core.training.recipe import Recipe
 from core.training.round_report import Origin, RoundReport, RoundResult
-from core.training.sampling import OpenExample, collect_areas, open_positions, select_keys
+from core.training.round_truth import check_truth, known_classes, open_examples, painted_classes
+from core.training.sampling import (
+    IMAGES_OF_LONG_TRAINING,
+    IMAGES_PER_ROUND,
+    OpenExample,
+    collect_areas,
+)
+from core.training.tuning import Tuning, find_tuned, go_on_tuning, network_part
 from core.truth.holdout import has_enough_held_out
 
 Progress = Callable[[float, float], None]
@@ -86,23 +92,25 @@ def train_round(
     """
     began = now()
     recipe, compute = recipe or Recipe(), choose_compute(settings.device, settings.engine)
-    draw, initial, patches, hold_out, chance, quick_draw, stacking = map(
-        np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(7)
+    draw, initial, patches, hold_out, chance, quick_draw, stacking, large_patches = map(
+        np.random.default_rng, np.random.SeedSequence(settings.seed).spawn(8)
     )
     summaries = source.summaries()
-    pixels = _check_truth(summaries, schema)
+    pixels = check_truth(summaries, schema)
     is_draft = not has_enough_held_out(summaries, schema)
     current, start = start, choose_start(start, is_draft)
     if start is None:
         summaries = [replace(summary, is_new=False) for summary in summaries]  # everything is news to it
-    learnt, painted = _known_classes(start), _painted_classes(schema, pixels)
+    learnt, painted = known_classes(start), painted_classes(schema, pixels)
     # A class that the model never saw takes as long to learn as the first ones did, or it costs the others.
     is_warm = start is not None and painted <= learnt
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
     has_network = NETWORK in settings.learners
     clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
     with torch_threads(settings.n_threads):
-        examples, skipped = _open_examples(source, summaries, draw)
+        is_long = TUNED in settings.learners
+        n_images = IMAGES_OF_LONG_TRAINING if is_long else IMAGES_PER_ROUND
+        examples, skipped = open_examples(source, summaries, draw, n_images)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
         beginning = begin(start, schema, examples, initial, recipe.widths, settings.encoder, settings.base)
         threads = torch.get_num_threads() if compute.graphs else None
@@ -118,6 +126,7 @@ def train_round(
         if has_network:
             network = build_network(beginning.architecture)
             network.load_state_dict(beginning.weights)
+            pace = clock.network_pace(network_part(start) if is_long else 1.0)
             optimised = optimise(
                 network,
                 examples,
@@ -127,20 +136,39 @@ def train_round(
                 recipe,
                 patches,
                 peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
-                progress=lambda steps: 1.0 if steps and should_finish() else clock.progress(steps),
+                progress=lambda steps: 1.0 if steps and should_finish() else pace(steps),
                 should_stop=should_stop,
                 on_step=lambda done: on_progress(done, clock.eta_s(done)),
                 compute=compute,
             )
+        # One that was never taught a painted class would drown it in the answer.
+        can_keep = is_warm and has_network
+        tuned, n_tuned = find_tuned(start if can_keep else None, schema, beginning.statistics.n_channels), 0
+        if has_network and is_long:
+            tuning_pace = clock.tuning_pace()
+            work = Tuning(
+                examples,
+                beginning.statistics,
+                pixels,
+                lambda steps: 1.0 if should_finish() else tuning_pace(steps),
+                should_stop,
+                compute.device,
+                recipe.augmentation,
+            )
+            unseeing = (quick.judged or quick.answering.learners).get(HEAD)
+            tuned, n_tuned = go_on_tuning(tuned, unseeing, work, large_patches)
         n_objects = sum(sum(summary.class_objects) for summary in summaries)
         share = recipe.base_share if has_network else 0.0
         weights = keep_of_base(beginning, optimised.weights, n_objects, share)
+        learners = dict(quick.answering.learners)
+        if tuned is not None:
+            learners[TUNED] = tuned.to_tensors()
         checkpoint = replace(
             _to_checkpoint(beginning, weights, schema, examples, is_draft, settings.seed),
             taught=tuple(n for n in schema.names if n in (learnt | painted if has_network else learnt)),
-            learners=quick.answering.learners,
+            learners=learners,
             judged=quick.judged,
-            shares={name: Share(0.0) for name in quick.answering.learners},
+            shares={name: Share(0.0) for name in learners},
         )
         checkpoint, new = settle(
             checkpoint,
@@ -165,7 +193,7 @@ def train_round(
             "annotated_images": len(summaries),
             "pixels": dict(zip(schema.names, pixels, strict=True)),
         },
-        changed=_changes(optimised, checkpoint, old, new),
+        changed={**_changes(optimised, checkpoint, old, new), "encoder_steps": n_tuned},
         held_out=new.to_record(schema, chance),
         previous_held_out=old.to_record(schema, chance) if old is not None else {},
         loss_curve=thin_out(optimised.losses),
@@ -208,52 +236,6 @@ def judge(
     if is_worse(old, new, shared, rng):
         return False, f"It is worse than the current model beyond chance: {numbers}."
     return True, f"It is not worse than the current model: {numbers}."
-
-
-def _check_truth(summaries: Sequence[ExampleSummary], schema: LabelSchema) -> list[int]:
-    """Annotated training pixels per class; at least two classes must have some."""
-    pixels = [sum(counts) for counts in zip(*(s.class_pixels for s in summaries), strict=True)]
-    if sum(count > 0 for count in pixels) < 2:
-        have = [name for name, count in zip(schema.names, pixels, strict=False) if count]
-        raise NotEnoughTruthError(f"two classes need annotated pixels, only {', '.join(have) or 'none'} has")
-    if len(pixels) != len(schema):
-        raise ValueError(f"summaries count {len(pixels)} classes, the schema has {len(schema)}")
-    return pixels
-
-
-def _open_examples(
-    source: ExampleSource, summaries: Sequence[ExampleSummary], rng: np.random.Generator
-) -> tuple[list[OpenExample], dict[str, str]]:
-    """Open the images this round trains on; what cannot be read is named and left out."""
-    is_new = {summary.key: summary.is_new for summary in summaries}
-    opened: list[OpenExample] = []
-    skipped: dict[str, str] = {}
-    is_away = False
-    for key in (keys := select_keys(summaries, rng)):
-        try:
-            opened_here = open_positions(source.open(key), is_new[key], rng, len(keys))
-        except ImageError as error:
-            skipped[key] = str(error)
-            is_away = is_away or isinstance(error, ImageUnavailableError)
-            continue
-        if opened_here.by_class:
-            opened.append(opened_here)
-    if not opened and is_away:
-        raise ImageUnavailableError(f"no annotated image can be had now: {skipped}")
-    if not opened:
-        raise NotEnoughTruthError(f"none of the annotated images could be read: {skipped}")
-    return opened, skipped
-
-
-def _known_classes(start: Checkpoint | None) -> frozenset[str]:
-    """Names of the classes that the model was taught."""
-    if start is None:
-        return frozenset()
-    return frozenset(start.schema.names if start.taught is None else start.taught)
-
-
-def _painted_classes(schema: LabelSchema, pixels: Sequence[int]) -> frozenset[str]:
-    return frozenset(name for name, count in zip(schema.names, pixels, strict=True) if count)
 
 
 def _peak_rate(recipe: Recipe, origin: Origin, is_warm: bool) -> float:

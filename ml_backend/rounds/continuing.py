@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from core.network.mixture import NETWORK
 from core.schema import LabelSchema
-from core.training.consolidation import Continued, plan_budget
+from core.training.consolidation import Continued, learners_of_continuation, plan_budget
 from ml_backend.config import Settings
 from ml_backend.moments import has_passed
 from ml_backend.parts import Parts
@@ -57,9 +57,18 @@ def to_draft(spec: TrainingSpec, settings: Settings) -> TrainingSpec:
 
 
 def to_continuation(spec: TrainingSpec, budget_s: float, number: int) -> TrainingSpec:
-    """The same training for longer, with patches of its own, and last in the queue for the processor."""
+    """The same training for longer, with patches of its own, and last in the queue for the processor.
+
+    The encoder learns too, for which a round has no time.
+    """
     seed = spec.settings.seed + number
-    longer = replace(spec.settings, budget_s=budget_s, warm_budget_s=budget_s, seed=seed)
+    longer = replace(
+        spec.settings,
+        budget_s=budget_s,
+        warm_budget_s=budget_s,
+        seed=seed,
+        learners=learners_of_continuation(spec.settings.learners),
+    )
     return replace(spec, settings=longer, is_patient=True)
 
 

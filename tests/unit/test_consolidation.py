@@ -22,8 +22,15 @@ def test_budgets_grow_while_the_model_gains() -> None:
 
 
 def test_the_limit_holds_for_all_continuations_together() -> None:
-    assert plan_budget([Continued(40, 0.01, True), Continued(80, 0.01, True)], 150) == 30
-    assert plan_budget([Continued(40, 0.01, True), Continued(80, 0.01, True)], 125) is None
+    assert plan_budget([Continued(40, 0.01, True), Continued(80, 0.01, True)], 170) == 50
+    assert plan_budget([], 9) is None
+
+
+def test_what_is_left_is_not_spent_on_one_of_less_than_half_the_length() -> None:
+    assert plan_budget([Continued(40, 0.01, True), Continued(80, 0.01, True)], 159) is None
+    # One that gave way was short; the next one need not be.
+    assert plan_budget([Continued(12, 0.01, True)], 20) is None
+    assert plan_budget([Continued(12, 0.01, True)], 25) == 13
 
 
 def test_a_limit_of_nothing_switches_continuations_off() -> None:

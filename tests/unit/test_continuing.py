@@ -172,10 +172,10 @@ def test_training_goes_on_with_growing_budgets_up_to_the_limit(bench: Bench) -> 
         budgets.append(spec.settings.warm_budget_s)
         assert spec.is_patient
         settle(bench)
-    assert budgets == [40.0, 80.0, 160.0, 20.0]
+    assert budgets == [40.0, 80.0, 160.0]  # the 20 s that are left would be worth less than the last one
     assert bench.status()["state"] == "idle"
     assert bench.status()["annotations"] == {"received": 1, "trained": 1, "pending": 0}
-    assert len({spec.settings.seed for spec in bench.trainer.specs}) == 5
+    assert len({spec.settings.seed for spec in bench.trainer.specs}) == 4
 
 
 def test_a_plateau_ends_it(bench: Bench) -> None:

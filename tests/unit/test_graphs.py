@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import DeviceError
-from core.network import feature_maps, predict
+from core.network import predict
 from core.network.checkpoint import Checkpoint
 from core.network.device import EXACT, Compute, choose_compute
 from core.network.encoder import load_encoder
+from core.network.encoder_copies import EncoderCopies
 from core.network.feature_maps import FeatureMaps
 from core.network.graphs import Graph, WholeNetwork, compile_graph
 from core.network.inference import load_network
@@ -173,10 +174,10 @@ def test_images_to_learn_from_are_looked_at_by_the_graph_from_the_first_one_on(
 
 
 def test_without_openvino_torch_looks_at_images_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(n_threads: int | None) -> Graph:
+    def refuse(copies: EncoderCopies, n_threads: int | None) -> Graph:
         raise DeviceError("OpenVINO cannot read the network")
 
-    monkeypatch.setattr(feature_maps, "_compile_encoder", refuse)
+    monkeypatch.setattr(EncoderCopies, "compile", refuse)
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 1), np.uint8)
     statistics, window = PixelStatistics((100.0,), (50.0,)), (slice(0, 64), slice(0, 64))
     maps = FeatureMaps(statistics, compiles_for=1)

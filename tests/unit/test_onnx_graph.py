@@ -15,10 +15,12 @@ from core.learners.feature_plan import count_features
 from core.learners.forest import Forest, train_forest
 from core.learners.pixel_features import pixel_features
 from core.network.checkpoint import Checkpoint, save_checkpoint
-from core.network.encoder import N_FEATURES
+from core.network.encoder import N_FEATURES, load_encoder
 from core.network.head import HIDDEN, Head
-from core.network.mixture import FOREST, HEAD, NETWORK, Share
+from core.network.mixture import FOREST, HEAD, NETWORK, TUNED, Share
+from core.network.outputs import Weights
 from core.network.pixels import NumberRange, PixelStatistics
+from core.network.tuned import Tuned
 from core.network.unet import build_architecture, initial_weights
 from core.schema import LabelSchema
 from export import onnx_check
@@ -45,6 +47,10 @@ def grow_forest(n_channels: int) -> Forest:
     return train_forest(rows, labels.astype(np.uint8), len(SCHEMA), 1, n_trees=3)
 
 
+def another_encoder() -> Weights:
+    return {name: 0.9 * tensor for name, tensor in load_encoder().state_dict().items()}
+
+
 def make_model(n_channels: int = 1) -> Checkpoint:
     """A model of all learners, none of which is flat."""
     rng = np.random.default_rng(3)
@@ -60,8 +66,12 @@ def make_model(n_channels: int = 1) -> Checkpoint:
         weights,
         PixelStatistics((90.0,) * n_channels, (40.0,) * n_channels, ranges),
         temperature=1.3,
-        learners={HEAD: head.to_tensors(), FOREST: grow_forest(n_channels).to_tensors()},
-        shares={HEAD: Share(0.4, 1.2), FOREST: Share(0.3, 0.9)},
+        learners={
+            HEAD: head.to_tensors(),
+            FOREST: grow_forest(n_channels).to_tensors(),
+            TUNED: Tuned(another_encoder(), head).to_tensors(),
+        },
+        shares={HEAD: Share(0.2, 1.2), FOREST: Share(0.3, 0.9), TUNED: Share(0.2, 1.1)},
         mixture_temperature=0.8,
     )
 
@@ -76,7 +86,7 @@ def test_onnx_runtime_says_what_torch_says_with_all_learners(
     tmp_path: Path, model: Checkpoint, kind: str, n_looks: int
 ) -> None:
     *alone, together = export_onnx(model, tmp_path / "model.onnx", kind, n_looks)
-    assert [one.learner for one in alone] == [NETWORK, HEAD]
+    assert [one.learner for one in alone] == [NETWORK, HEAD, TUNED]
     assert all(one.is_exact for one in alone)
     assert together.nearly_all < TOLERANCE
     assert together.n_beyond <= together.n_pixels / 1000
@@ -119,7 +129,7 @@ def test_a_graph_that_says_something_else_is_refused(
 
 def test_what_differs_in_a_few_pixels_is_said(tmp_path: Path, model: Checkpoint) -> None:
     write_onnx(model, tmp_path / "model.onnx")
-    other = replace(model, shares={HEAD: Share(0.4, 1.3), FOREST: Share(0.3, 0.9)})
+    other = replace(model, shares={**model.shares, HEAD: Share(0.2, 1.3)})
     found = compare(other, tmp_path / "model.onnx", draw_images(model.statistics, "uint8"))
     assert found.n_beyond > 0
     assert f"{found.n_beyond} of {found.n_pixels} pixels" in describe([found])[-1]
