@@ -105,10 +105,14 @@ def train_round(
     # A class that the model never saw takes as long to learn as the first ones did, or it costs the others.
     is_warm = start is not None and painted <= learnt
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
-    has_network = NETWORK in settings.learners
+    has_network, is_long = NETWORK in settings.learners, TUNED in settings.learners
     clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
+    part = network_part(start) if is_long else 1.0
+
+    def report_progress(done: float) -> None:
+        on_progress(done, clock.eta_s(done))
+
     with torch_threads(settings.n_threads):
-        is_long = TUNED in settings.learners
         n_images = IMAGES_OF_LONG_TRAINING if is_long else IMAGES_PER_ROUND
         examples, skipped = open_examples(source, summaries, draw, n_images)
         blocks, unreadable = open_held_out(source, [] if is_draft else summaries, hold_out)
@@ -126,7 +130,7 @@ def train_round(
         if has_network:
             network = build_network(beginning.architecture)
             network.load_state_dict(beginning.weights)
-            pace = clock.network_pace(network_part(start) if is_long else 1.0)
+            pace = clock.network_pace(part)
             optimised = optimise(
                 network,
                 examples,
@@ -138,7 +142,7 @@ def train_round(
                 peak_rate=_peak_rate(recipe, beginning.origin, is_warm),
                 progress=lambda steps: 1.0 if steps and should_finish() else pace(steps),
                 should_stop=should_stop,
-                on_step=lambda done: on_progress(done, clock.eta_s(done)),
+                on_step=lambda done: report_progress(done * part),
                 compute=compute,
             )
         # One that was never taught a painted class would drown it in the answer.
@@ -154,6 +158,7 @@ def train_round(
                 should_stop,
                 compute.device,
                 recipe.augmentation,
+                lambda done: report_progress(part + (1 - part) * done),
             )
             unseeing = (quick.judged or quick.answering.learners).get(HEAD)
             tuned, n_tuned = go_on_tuning(tuned, unseeing, work, large_patches)

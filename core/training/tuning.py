@@ -65,6 +65,7 @@ class Tuning:
     class_pixels : painted pixels per class of the whole project
     progress : the share of the training that is done after so many steps
     should_stop : asked before every step
+    on_step : told the share that is done, after every step
     """
 
     examples: Sequence[OpenExample]
@@ -74,6 +75,7 @@ class Tuning:
     should_stop: Callable[[], bool]
     device: torch.device
     augmentation: Augmentation
+    on_step: Callable[[float], None] = lambda done: None
 
 
 def tune(start: Tuned, work: Tuning, rng: np.random.Generator) -> tuple[Tuned, int]:
@@ -108,6 +110,7 @@ def tune(start: Tuned, work: Tuning, rng: np.random.Generator) -> tuple[Tuned, i
             loss = _loss_of(encoder, head, patch, at, labels, work)
             (loss / PATCHES).backward()  # type: ignore[no-untyped-call]
         n_steps += 1
+        work.on_step(done)
         if not math.isfinite(float(torch.nn.utils.clip_grad_norm_(learnt, LARGEST_GRADIENT))):
             continue
         optimizer.step()

@@ -59,15 +59,16 @@ def to_draft(spec: TrainingSpec, settings: Settings) -> TrainingSpec:
 def to_continuation(spec: TrainingSpec, budget_s: float, number: int) -> TrainingSpec:
     """The same training for longer, with patches of its own, and last in the queue for the processor.
 
-    The encoder learns too, for which a round has no time.
+    The encoder learns too, for which a round has no time; but not where memory has run out before, for its
+    patches cannot be fewer.
     """
-    seed = spec.settings.seed + number
+    seed, learners = spec.settings.seed + number, spec.settings.learners
     longer = replace(
         spec.settings,
         budget_s=budget_s,
         warm_budget_s=budget_s,
         seed=seed,
-        learners=learners_of_continuation(spec.settings.learners),
+        learners=learners if spec.halvings else learners_of_continuation(learners),
     )
     return replace(spec, settings=longer, is_patient=True)
 

@@ -178,6 +178,16 @@ def test_training_goes_on_with_growing_budgets_up_to_the_limit(bench: Bench) -> 
     assert len({spec.settings.seed for spec in bench.trainer.specs}) == 4
 
 
+def test_the_encoder_learns_in_continuations_alone_and_not_where_memory_ran_out(bench: Bench) -> None:
+    outcome(bench)
+    learn(bench, 1)
+    bench.loop.consolidate(1)
+    one_round, continuation = (spec.settings.learners for spec in bench.trainer.specs)
+    assert continuation == (*one_round, "tuned")
+    spec = replace(bench.trainer.specs[0], halvings=1)
+    assert continuing.to_continuation(spec, 40.0, 2).settings.learners == one_round
+
+
 def test_a_plateau_ends_it(bench: Bench) -> None:
     outcome(bench, gain=0.0)
     learn(bench, 1)

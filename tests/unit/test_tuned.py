@@ -215,6 +215,23 @@ def test_a_continuation_tunes_and_a_round_does_not(continued: RoundResult) -> No
     assert TUNED not in first.report.changed["weights"]
 
 
+def test_progress_rises_through_network_and_encoder(continued: RoundResult) -> None:
+    heard: list[float] = []
+    ticks = count(0, 0.001)
+    train_round(
+        Pictures(),
+        SCHEMA,
+        continued.checkpoint,
+        CONTINUED,
+        now=lambda: next(ticks),
+        on_progress=lambda done, eta_s: heard.append(done),
+        recipe=TINY,
+    )
+    assert heard == sorted(heard)
+    assert heard[-1] == 1
+    assert len(heard) == 1 + 2 * 3  # three steps each, and the end
+
+
 def test_the_hold_out_decides_what_it_counts(continued: RoundResult) -> None:
     weights = continued.report.changed["weights"]
     assert sum(weights.values()) == pytest.approx(1, abs=0.01)
