@@ -158,6 +158,7 @@ def train_forest(
     *,
     n_trees: int = N_TREES,
     n_threads: int = 1,
+    pixels_at_once: int = PIXELS_AT_ONCE,
     goes_on: Callable[[int], bool] = lambda grown: True,
 ) -> Forest:
     """Grow a forest from annotated pixels; the same seed grows the same trees.
@@ -168,6 +169,8 @@ def train_forest(
         Features.
     labels : (n,) uint8
         Class indices below `n_classes`. Classes without a pixel get probability 0.
+    pixels_at_once : int
+        Pixels that `TREES_AT_ONCE` trees are grown from.
     goes_on : callable
         Asked with the number of trees so far, `TREES_AT_ONCE` apart: a forest may end with fewer of them.
     """
@@ -183,7 +186,7 @@ def train_forest(
         if first and not goes_on(first):
             break
         rng = np.random.default_rng((seed, first))
-        drawn = draw_pixels(labels, rng)
+        drawn = draw_pixels(labels, rng, pixels_at_once)
         group = ExtraTreesClassifier(
             min(TREES_AT_ONCE, n_trees - first),
             min_samples_leaf=SMALLEST_LEAF_PX,

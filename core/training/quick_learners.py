@@ -32,6 +32,8 @@ from core.network.pixels import conform_channels, standardise
 from core.training.exposures import borrow_exposures
 from core.training.folds import HeldBack, ask_folds
 from core.training.painted_pixels import (
+    MOST_FOREST_PIXELS,
+    MOST_POSITIONS,
     Painted,
     draw_as_painted,
     draw_evenly,
@@ -75,6 +77,7 @@ class QuickRound:
     ----------
     class_pixels : painted pixels per class of the whole project
     needs_folds : also find out what such learners say of images that they did not see
+    forest_pixels : painted pixels that the forest is grown from, at most
     """
 
     examples: Sequence[OpenExample]
@@ -86,6 +89,7 @@ class QuickRound:
     n_threads: int = field(default_factory=torch.get_num_threads)
     n_steps: int = HEAD_STEPS
     needs_folds: bool = False
+    forest_pixels: int = MOST_FOREST_PIXELS
 
     def check(self, doing: str) -> None:
         """Raise `RoundCancelledError` where the round shall stop."""
@@ -116,9 +120,9 @@ def train_quick(names: Collection[str], work: QuickRound, rng: np.random.Generat
     RoundCancelledError
         `should_stop` said so.
     """
-    painted = draw_painted(work.examples, rng)
+    painted = draw_painted(work.examples, rng, max(MOST_POSITIONS, 2 * work.forest_pixels))
     even = draw_evenly(painted.labels, rng)
-    drawn = draw_as_painted(painted.labels, work.class_pixels, rng)
+    drawn = draw_as_painted(painted.labels, work.class_pixels, rng, work.forest_pixels)
     streams = rng.spawn(4)
     learners: dict[str, Weights] = {}
     seen: dict[str, float] = {}
@@ -178,8 +182,15 @@ def _grow(
         work.check(f"growing trees, after {n_trees}")
         return n_trees < FEWEST_TREES or work.pace() < GROWN_BY
 
-    seed = int(rng.integers(2**31))
-    return train_forest(features, labels, work.n_classes, seed, n_threads=work.n_threads, goes_on=goes_on)
+    return train_forest(
+        features,
+        labels,
+        work.n_classes,
+        int(rng.integers(2**31)),
+        n_threads=work.n_threads,
+        pixels_at_once=work.forest_pixels // 2,
+        goes_on=goes_on,
+    )
 
 
 def _look(

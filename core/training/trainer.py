@@ -27,6 +27,7 @@ from core.training.clock import FEWEST_STEPS, Clock
 from core.training.evaluation import HeldOutScore, is_worse, open_held_out, score_blocks
 from core.training.loss import class_weights
 from core.training.optimiser import Optimised, optimise, thin_out
+from core.training.painted_pixels import LONG_FOREST_PIXELS, MOST_FOREST_PIXELS
 from core.training.quick_copies import train_copies
 from core.training.quick_learners import QuickRound
 from core.training.recipe import Recipe
@@ -122,7 +123,16 @@ def train_round(
         n_steps = clock.head_steps(recipe.head_steps)
         quick = train_copies(
             set(settings.learners) & set(QUICK),
-            QuickRound(examples, len(schema), maps, pixels, clock.quick_pace(), should_stop, n_steps=n_steps),
+            QuickRound(
+                examples,
+                len(schema),
+                maps,
+                pixels,
+                clock.quick_pace(),
+                should_stop,
+                n_steps=n_steps,
+                forest_pixels=LONG_FOREST_PIXELS if is_long else MOST_FOREST_PIXELS,
+            ),
             [] if is_draft else summaries,
             quick_draw,
         )

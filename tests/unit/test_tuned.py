@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, RoundCancelledError
+from core.learners.forest import train_forest
 from core.network.checkpoint import (
     FORMAT,
     RECORD_FILE,
@@ -32,9 +33,10 @@ from core.network.quick import QuickLearners, check_learners
 from core.network.tuned import Tuned
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
-from core.training import tuning
+from core.training import trainer, tuning
 from core.training.augmentation import Augmentation
 from core.training.clock import FEWEST_STEPS, Clock
+from core.training.quick_learners import QuickRound
 from core.training.recipe import Recipe
 from core.training.round_report import RoundResult
 from core.training.sampling import open_positions
@@ -230,6 +232,38 @@ def test_progress_rises_through_network_and_encoder(continued: RoundResult) -> N
     assert heard == sorted(heard)
     assert heard[-1] == 1
     assert len(heard) == 1 + 2 * 3  # three steps each, and the end
+
+
+def test_a_continuation_opens_more_images_and_grows_its_forest_from_more_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, int]] = []
+    opened, quick = trainer.open_examples, trainer.train_copies
+    limits: list[int] = []
+
+    def open_some(
+        source: Pictures, summaries: list[ExampleSummary], rng: np.random.Generator, limit: int
+    ) -> object:
+        limits.append(limit)
+        return opened(source, summaries, rng, limit)
+
+    def learn(names: set[str], work: QuickRound, *given: object) -> object:
+        seen.append((limits[-1], work.forest_pixels))
+        return quick(names, work, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "open_examples", open_some)
+    monkeypatch.setattr(trainer, "train_copies", learn)
+    for settings in (ROUND, CONTINUED):
+        train(Pictures(), settings)
+    assert seen == [(64, 60_000), (128, 120_000)]
+
+
+def test_trees_are_grown_from_as_many_pixels_at_once_as_is_said() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4000, 5)).astype(np.float32)
+    labels = (rows[:, 0] + rng.normal(0, 0.5, 4000) > 0).astype(np.uint8)
+    few, many = (train_forest(rows, labels, 2, 0, n_trees=4, pixels_at_once=n) for n in (1000, 4000))
+    assert len(many.child) > 2 * len(few.child)
 
 
 def test_the_hold_out_decides_what_it_counts(continued: RoundResult) -> None:
