@@ -50,7 +50,10 @@ BALANCE = 0.75
 
 SHARES = Shares(class_uniform=1.0, border=0.0)
 
-SMALLEST_DEVIATION = 1e-3
+SMALLEST_DEVIATION, SMALLEST_SHARE = 1e-3, 0.1
+"""Of a feature over painted pixels, and that as a share of the median one."""
+
+MEASURED_PATCHES = 8
 
 LEAST_COUNTED, LEAST_PART = 0.3, 0.2
 """Weight that an encoder is given at least when time is divided, and the least part for either."""
@@ -88,9 +91,15 @@ def tune(start: Tuned, work: Tuning, rng: np.random.Generator) -> tuple[Tuned, i
     RoundCancelledError
         `should_stop` said so.
     """
+    if work.progress(0) >= 1:
+        return start, 0
     # A copy: the shipped encoder belongs to the whole process.
-    encoder = deepcopy(start.build_encoder()).to(work.device).requires_grad_(True)
-    head = _LearningHead(start.head.to(work.device), int(rng.integers(2**31)))
+    encoder = deepcopy(start.build_encoder()).to(work.device)
+    rows = _first_rows(encoder, work, rng)
+    if not len(rows):
+        return start, 0
+    encoder.requires_grad_(True)
+    head = _LearningHead(start.head.to(work.device), rows, int(rng.integers(2**31)))
     learnt = [*encoder.parameters(), *head.layers]
     groups = [
         {"params": list(encoder.parameters()), "peak": ENCODER_RATE},
@@ -107,8 +116,9 @@ def tune(start: Tuned, work: Tuning, rng: np.random.Generator) -> tuple[Tuned, i
         optimizer.zero_grad(set_to_none=True)
         for opened, row, column in draw_centres(work.examples, rng, PATCHES, SHARES):
             patch, at, labels = _cut(opened, (row, column), work, rng)
-            loss = _loss_of(encoder, head, patch, at, labels, work)
-            (loss / PATCHES).backward()  # type: ignore[no-untyped-call]
+            if len(at):  # where a patch is made smaller, a single pixel may fall between its own
+                loss = _loss_of(encoder, head, patch, at, labels, work)
+                (loss / PATCHES).backward()  # type: ignore[no-untyped-call]
         n_steps += 1
         work.on_step(done)
         if not math.isfinite(float(torch.nn.utils.clip_grad_norm_(learnt, LARGEST_GRADIENT))):
@@ -128,22 +138,17 @@ def tune(start: Tuned, work: Tuning, rng: np.random.Generator) -> tuple[Tuned, i
 class _LearningHead:
     """The layers of a head for rows of mean 0 and deviation 1, where steps are of one size for all."""
 
-    def __init__(self, head: Head, seed: int) -> None:
-        self._head, self._generator = head, torch.Generator().manual_seed(seed)
-        self._mean = self._deviation = torch.zeros(0)
+    def __init__(self, head: Head, rows: Tensor, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._mean, deviation = rows.mean(0), rows.std(0, correction=0)
+        # A feature that the first patches hardly show must not learn in leaps.
+        self._deviation = deviation.clamp_min(
+            max(SMALLEST_SHARE * float(deviation.median()), SMALLEST_DEVIATION)
+        )
+        kernel, bias = head.kernel * self._deviation, head.bias + head.kernel @ self._mean
         self.layers = [
-            layer.clone().requires_grad_()
-            for layer in (head.kernel, head.bias, head.out_kernel, head.out_bias)
+            layer.clone().requires_grad_() for layer in (kernel, bias, head.out_kernel, head.out_bias)
         ]
-
-    def measure(self, rows: Tensor) -> None:
-        """Take the first rows for what all are like, and see to it that the answers stay as they were."""
-        if len(self._mean):
-            return
-        self._mean, self._deviation = rows.mean(0), rows.std(0) + SMALLEST_DEVIATION
-        with torch.no_grad():
-            self.layers[0].copy_(self._head.kernel * self._deviation)
-            self.layers[1].copy_(self._head.bias + self._head.kernel @ self._mean)
 
     def logits(self, rows: Tensor) -> Tensor:
         """`(n, N_FEATURES)` to `(n, n_classes)`, with part of the hidden units left out at random."""
@@ -151,11 +156,19 @@ class _LearningHead:
 
     def fold(self) -> Head:
         """The head for rows as they are."""
-        if not len(self._mean):
-            return self._head.to(torch.device("cpu"))
         kernel, bias, out_kernel, out_bias = (layer.detach() for layer in self.layers)
         folded = kernel / self._deviation
         return Head(folded, bias - folded @ self._mean, out_kernel, out_bias).to(torch.device("cpu"))
+
+
+def _first_rows(encoder: Encoder, work: Tuning, rng: np.random.Generator) -> Tensor:
+    """`(n, N_FEATURES)` of painted pixels of some patches, as they are before anything is learnt."""
+    rows = []
+    with torch.no_grad():
+        for opened, row, column in draw_centres(work.examples, rng, MEASURED_PATCHES, SHARES):
+            patch, at, _ = _cut(opened, (row, column), work, rng)
+            rows.append(_rows_at(encoder(patch.to(work.device)), torch.from_numpy(at).to(work.device)))
+    return torch.cat(rows)
 
 
 def _cut(
@@ -183,7 +196,6 @@ def _loss_of(
 ) -> Tensor:
     """Cross-entropy at painted pixels of a patch, in nats; classes count by `BALANCE`."""
     rows = _rows_at(encoder(patch.to(work.device)), torch.from_numpy(at).to(work.device))
-    head.measure(rows.detach())
     truth = torch.from_numpy(labels.astype(np.int64)).to(work.device)
     counts = torch.tensor(work.class_pixels, dtype=torch.float32, device=work.device).clamp_min(1.0)
     return F.cross_entropy(head.logits(rows), truth, weight=counts**-BALANCE)

@@ -150,12 +150,34 @@ def test_it_learns_a_texture_within_some_steps() -> None:
 
 
 def test_a_step_whose_loss_is_no_number_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = tuning._loss_of
+    before, usual = taught(), tuning._loss_of
     monkeypatch.setattr(tuning, "_loss_of", lambda *given: usual(*given) * float("nan"))
     image, _ = draw(9)
-    tuned, n_steps = tune(undecided(), prepare(3), np.random.default_rng(0))
+    tuned, n_steps = tune(before, prepare(3), np.random.default_rng(0))
     assert n_steps == 3
-    np.testing.assert_allclose(answer(tuned, image), answer(undecided(), image), atol=1e-5)
+    assert np.ptp(answer(before, image)) > 1
+    np.testing.assert_allclose(answer(tuned, image), answer(before, image), atol=2e-2)
+
+
+def test_one_that_knows_its_images_forgets_nothing_in_a_few_steps() -> None:
+    image, truth = draw(9)
+    tuned, _ = tune(taught(), prepare(3), np.random.default_rng(1))
+    assert (answer(tuned, image).argmax(0) == truth).mean() > 0.9
+
+
+def test_a_single_painted_pixel_of_a_class_is_enough_to_go_on() -> None:
+    work = prepare(4)
+    sparse = []
+    for opened in work.examples:
+        truth = np.full((SIDE, SIDE), IGNORE_INDEX, np.uint8)
+        truth[5, 5], truth[60, 60] = 0, 1
+        sparse.append(
+            open_positions(replace(opened.example, train_map=truth), True, np.random.default_rng(0))
+        )
+    tuned, n_steps = tune(taught(), replace(work, examples=sparse), np.random.default_rng(0))
+    assert n_steps == 4
+    assert all(torch.isfinite(tensor).all() for tensor in tuned.to_tensors().values())
+    assert np.isfinite(answer(tuned, draw(9)[0])).all()
 
 
 def test_without_time_for_a_step_it_stays_what_it_was() -> None:
