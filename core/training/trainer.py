@@ -108,7 +108,8 @@ def train_round(
     budget_s = min(settings.warm_budget_s, settings.budget_s) if is_warm else settings.budget_s
     has_network, is_long = NETWORK in settings.learners, TUNED in settings.learners
     clock = Clock(now, began, budget_s, settings.max_steps, settings.learners)
-    part = network_part(start) if is_long else 1.0
+    tunes = is_long and not is_draft  # what its first steps are worth, only a hold-out can tell
+    part = network_part(start) if tunes else 1.0
 
     def report_progress(done: float) -> None:
         on_progress(done, clock.eta_s(done))
@@ -158,7 +159,7 @@ def train_round(
         # One that was never taught a painted class would drown it in the answer.
         can_keep = is_warm and has_network
         tuned, n_tuned = find_tuned(start if can_keep else None, schema, beginning.statistics.n_channels), 0
-        if has_network and is_long:
+        if has_network and tunes:
             tuning_pace = clock.tuning_pace()
             work = Tuning(
                 examples,

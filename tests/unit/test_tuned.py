@@ -309,6 +309,16 @@ def test_a_round_with_a_class_that_it_was_never_taught_lets_it_go(continued: Rou
     assert TUNED not in result.report.changed["weights"]
 
 
+def test_without_a_hold_out_the_encoder_does_not_learn() -> None:
+    source = Pictures()
+    for key, example in source.examples.items():
+        source.examples[key] = replace(example, held_out_map=np.full((SIDE, SIDE), IGNORE_INDEX, np.uint8))
+    result = train(source)
+    assert result.report.draft
+    assert result.report.changed["encoder_steps"] == 0
+    assert TUNED not in result.report.changed["weights"]
+
+
 def test_a_draft_of_the_quick_learners_has_none(continued: RoundResult) -> None:
     result = train(Pictures(), replace(ROUND, learners=QUICK), heavy(continued.checkpoint))
     assert TUNED not in result.report.changed["weights"]
