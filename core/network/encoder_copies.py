@@ -19,7 +19,7 @@ class EncoderCopies:
     Parameters
     ----------
     load : callable
-        Gives the encoder, on the processor; called once.
+        Gives the encoder, on the processor.
     name : callable
         Gives what tells its maps from those of other weights, for stores that keep them.
     """

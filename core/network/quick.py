@@ -171,7 +171,9 @@ def check_learners(tensors: Mapping[str, Weights], n_classes: int) -> None:
         elif name == FOREST:
             n_answered = Forest.from_tensors(own).n_classes
         elif name == TUNED:
-            n_answered = len(Tuned.from_tensors(own).head.out_bias)
+            tuned = Tuned.from_tensors(own)
+            tuned.build_encoder()
+            n_answered = len(tuned.head.out_bias)
         else:
             raise ValueError(f"there is no learner called {name!r}")
         if n_answered != n_classes:

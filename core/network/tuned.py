@@ -34,17 +34,15 @@ class Tuned:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Tuned:
-        """Raises `ValueError`, `KeyError` or `RuntimeError` where these are not the tensors of one."""
+        """Raises `ValueError` or `KeyError` without a head; of the encoder `build_encoder` tells."""
         encoder, head = (
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             for prefix in (ENCODER, HEAD)
         )
-        tuned = cls(encoder, Head.from_tensors(head))
-        tuned.build_encoder()
-        return tuned
+        return cls(encoder, Head.from_tensors(head))
 
     def build_encoder(self) -> Encoder:
-        """The encoder on the processor, ready to answer."""
+        """The encoder on the processor, ready to answer; `RuntimeError` where its tensors are not those."""
         return build_encoder(self.encoder)
 
     def copies(self) -> EncoderCopies:

@@ -25,7 +25,7 @@ from core.network.checkpoint import (
 )
 from core.network.encoder import N_FEATURES, load_encoder
 from core.network.feature_maps import FeatureMaps
-from core.network.head import HIDDEN, Head
+from core.network.head import HIDDEN, Head, hypercolumns
 from core.network.mixture import HEAD, NETWORK, QUICK, TUNED, Share
 from core.network.pixels import PixelStatistics
 from core.network.predict import Predictor
@@ -200,6 +200,13 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torchs_own_generator_al
     one, other = (tune(undecided(), prepare(2), np.random.default_rng(4))[0].to_tensors() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_rows_of_a_patch_are_the_hypercolumns_that_a_head_reads() -> None:
+    maps = load_encoder()(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    at = np.array([[0, 0], [63, 63], [17, 40], [5, 62]])
+    expected = hypercolumns([found[0] for found in maps], at[:, 0], at[:, 1]).float()
+    np.testing.assert_allclose(tuning._rows_at(maps, torch.from_numpy(at)), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_tensors_of_something_else_are_refused() -> None:
