@@ -161,7 +161,7 @@ def encode(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> list[int]:
         raise ValueError(
             f"a mask of {mask.shape} has {n_values} values, the format counts up to {MAX_VALUES}"
         )
-    flat = np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
+    flat = _read_only(np.ascontiguousarray(mask).reshape(-1).view(np.uint8))
     header = _header_bits(n_values)
     kernels = _load_kernels()
     out = np.empty(-(-(HEADER_BITS + kernels.count_bits(flat)) // 8), np.uint8)
@@ -200,7 +200,13 @@ def _open(stream: Stream, shape: tuple[int, int]) -> tuple[Header, NDArray[np.ui
     header = check_header(stream, shape)
     data = to_bytes(stream)
     n_bits = len(data) * 8
-    return header, np.frombuffer(data + bytes(_load_kernels().PADDING_BYTES), np.uint8), n_bits
+    return header, _read_only(np.frombuffer(data + bytes(_load_kernels().PADDING_BYTES), np.uint8)), n_bits
+
+
+def _read_only(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The view itself, closed to writing: to numba a writable array is another type, to be compiled again."""
+    view.flags.writeable = False
+    return view
 
 
 def _fill(

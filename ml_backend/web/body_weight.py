@@ -38,7 +38,9 @@ def count_bytes(body: bytes | bytearray) -> int:
     >>> count_bytes(b"[1, 2, 0.3]") - count_bytes(b"[1, 2]")
     41
     """
-    return int(_count(np.frombuffer(body, np.uint8)))
+    view = np.frombuffer(body, np.uint8)
+    view.flags.writeable = False  # to numba a writable array is another type, to be compiled again
+    return int(_count(view))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import from_json
 
 from ml_backend.errors import TooLargeError
-from ml_backend.web import bodies
+from ml_backend.web import bodies, body_weight
 from ml_backend.web.body_weight import count_bytes
 
 ENTRIES = [b"1", b"255", b"300", b"1e5", b"-9", b"0.5", b"null", b"[]", b"[1]", b'"ab"', b"{}", b'{"a": 1}']
@@ -46,3 +46,9 @@ def test_many_small_values_are_refused_before_they_are_parsed(entry: bytes) -> N
 def test_an_annotation_of_a_large_image_is_read() -> None:
     stream = b", ".join([b"255"] * 1_000_000)
     assert len(bodies.parse_object(b'{"rle": [' + stream + b"]}")["rle"]) == 1_000_000
+
+
+def test_a_body_is_counted_by_the_same_machine_code_whatever_holds_it() -> None:
+    body = b"[1, 2, 0.5]"
+    assert count_bytes(body) == count_bytes(bytearray(body))
+    assert len(body_weight._count.signatures) == 1

@@ -451,3 +451,18 @@ def test_a_kernel_is_compiled_in_memory_where_nothing_can_be_cached() -> None:
 def test_warming_up_needs_nothing_and_changes_nothing() -> None:
     rle.warm_up()
     assert rle.encode(EYE) == STREAM
+
+
+def test_no_kind_of_stream_or_mask_waits_for_the_compiler_after_the_warm_up() -> None:
+    from core.rle import _kernels
+
+    closed = EYE.copy()
+    closed.flags.writeable = False
+    streams = [STREAM, bytes(STREAM), bytearray(STREAM), np.array(STREAM), memoryview(bytes(STREAM))]
+    for stream in streams:
+        assert np.array_equal(rle.decode(stream, EYE.shape) > 0, EYE)
+        rle.decode_box(stream, EYE.shape)
+    for mask in (EYE, closed, closed.astype(np.uint8), EYE.T):
+        rle.encode(mask)
+    kernels = (_kernels.fill, _kernels.scan, _kernels.count_bits, _kernels.write_blocks)
+    assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1, 1]
