@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from core.learners.forest import Forest
+from core.learners.forest_map import COUNTS_LITTLE, STEP
 from core.learners.tensor_features import features_of_pixels
 from core.learners.tensor_forest import between_neighbours
 from core.network.batch import fill_up
@@ -117,10 +118,16 @@ class WholeModel(nn.Module):
         return head.logits_of_maps(maps)[:, : values.shape[2], : values.shape[3]]
 
     def _ask_forest(self, values: Tensor) -> Tensor:
-        votes: Tensor = _Votes.apply(features_of_pixels(values).flatten(1).T, self.forest)  # type: ignore[no-untyped-call]
-        everywhere = votes.T.reshape(self.forest.n_classes, values.shape[2], values.shape[3])
-        mean, settled = between_neighbours(everywhere[:, ::2, ::2], everywhere.shape[1:])
+        features, shape = features_of_pixels(values), values.shape[2:]
+        if self.shares[FOREST].weight <= COUNTS_LITTLE:
+            return forest_logits(between_neighbours(self._vote(features[:, ::STEP, ::STEP]), shape)[0])
+        everywhere = self._vote(features)
+        mean, settled = between_neighbours(everywhere[:, ::STEP, ::STEP], shape)
         return forest_logits(torch.where(settled, mean, everywhere))
+
+    def _vote(self, features: Tensor) -> Tensor:
+        votes: Tensor = _Votes.apply(features.flatten(1).T, self.forest)  # type: ignore[no-untyped-call]
+        return votes.T.reshape(self.forest.n_classes, *features.shape[1:])
 
 
 def weights_of(checkpoint: Checkpoint) -> dict[str, float]:

@@ -18,6 +18,10 @@ SMOOTH, GRADIENT, LAPLACIAN, DIFFERENCE, HESSIAN_1, HESSIAN_2, STRUCTURE_1, STRU
 BLOCK_PX = 16
 """Pixels that are transposed at once: their values of one plane fill a line of the cache."""
 
+ROWS_AT_ONCE = 1024
+"""Pixels that are gathered from one plane before the next: their rows of features stay in the cache, and a
+plane is read in order."""
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at first call and keep the result on disk, or in memory where no folder can be written."""
@@ -86,11 +90,12 @@ def transpose(planes, out):  # type: ignore[no-untyped-def]
 @compiled
 def gather(planes, rows, columns, out, first):  # type: ignore[no-untyped-def]
     """Write what `(n, h, w)` planes have at some pixels into `out[:, first : first + n]`."""
-    for block in range(0, len(rows), BLOCK_PX):
-        end = min(block + BLOCK_PX, len(rows))
+    for block in range(0, len(rows), ROWS_AT_ONCE):
+        end = min(block + ROWS_AT_ONCE, len(rows))
         for f in range(planes.shape[0]):
+            plane = planes[f]
             for i in range(block, end):
-                out[i, first + f] = planes[f, rows[i], columns[i]]
+                out[i, first + f] = plane[rows[i], columns[i]]
 
 
 @compiled
@@ -109,10 +114,8 @@ def gather_between(small, step, rows, columns, out, first):  # type: ignore[no-u
         d11 = dy * dx
         d10, d01 = dy - d11, dx - d11
         d00 = np.float32(1.0) - dy - d01
+        # As slices: the compiler does several features at once then.
+        here, right, below, across = small[y0, x0], small[y0, x1], small[y1, x0], small[y1, x1]
+        between = out[i, first : first + n]
         for f in range(n):
-            out[i, first + f] = (
-                small[y0, x0, f] * d00
-                + small[y0, x1, f] * d01
-                + small[y1, x0, f] * d10
-                + small[y1, x1, f] * d11
-            )
+            between[f] = here[f] * d00 + right[f] * d01 + below[f] * d10 + across[f] * d11

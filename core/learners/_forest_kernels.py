@@ -14,11 +14,12 @@ SIDE_BY_SIDE = 8
 
 
 @compiled
-def add_votes(rows, nodes, shares, roots, out):  # type: ignore[no-untyped-def]
+def add_votes(rows, nodes, leaf, shares, roots, out):  # type: ignore[no-untyped-def]
     """Add each tree's class shares for `(n, F)` rows to `out` `(n, n_classes)`.
 
-    Children of a node are neighbours: the left one is `child`, and the right one follows. A leaf is its own
-    child and has an endless threshold, so pixels that arrive early wait there and no step needs a branch.
+    Children of a node are neighbours: the left one is `step` nodes on, and the right one follows. A leaf
+    makes no step and has an endless threshold, so pixels that arrive early wait there and no step needs a
+    branch.
     """
     n_classes = shares.shape[1]
     at = np.empty(SIDE_BY_SIDE, np.int32)
@@ -33,10 +34,11 @@ def add_votes(rows, nodes, shares, roots, out):  # type: ignore[no-untyped-def]
                     is_moving = False
                     for i in range(n):
                         node = nodes[at[i]]
-                        to = node.child + np.int32(rows[first + i, node.feature] > node.threshold)
+                        goes_right = np.int32(rows[first + i, node.feature] > node.threshold)
+                        to = at[i] + np.int32(node.step) + goes_right
                         is_moving |= to != at[i]
                         at[i] = to
                 for i in range(n):
-                    row = nodes[at[i]].leaf
+                    row = leaf[at[i]]
                     for c in range(n_classes):
                         out[first + i, c] += shares[row, c]

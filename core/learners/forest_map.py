@@ -1,7 +1,8 @@
 """A forest's answer for a part of an image: asked at every fourth pixel, and at others where that matters.
 
 Neighbours mostly fall into like leaves. Where the four asked pixels around another one agree on a class and
-each is sure of it, their mean stands for it; elsewhere, along borders and in noise, every pixel is asked.
+each is sure of it, their mean stands for it; elsewhere, along borders and in noise, every pixel is asked. A
+forest that counts little beside other learners is not asked again: their mean stands everywhere.
 """
 
 from __future__ import annotations
@@ -17,24 +18,33 @@ from core.learners.forest import Forest
 STEP = 2
 """Every second pixel of every second row is asked."""
 
-SURE = 0.5
+SURE = 0.3
 """What each of four neighbours must say of their class, or what is between them is asked too.
 
-Measured on four sets of images: .02 to .24 % of the answers differ from those of asking everywhere, and Dice
-by at most .0013, up or down.
-"""
+With two classes their agreement is enough. Of eleven, .5 asked a third more pixels, for .0008 Dice at most,
+up or down."""
+
+COUNTS_LITTLE = 0.2
+"""Up to this weight among the learners of a model only every fourth pixel is asked. Beside a head, with
+weights of .05 to .2, that changed Dice by +.0001 to -.0003 on three sets, and by -.0007 to -.003 on
+sandstone, where the hold-out gives a forest .8."""
 
 Describe = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float32]]
 """Gives features `(n, F)` at rows and columns of the part."""
 
 
 def forest_map(
-    forest: Forest, describe: Describe, shape: tuple[int, int], beyond: tuple[bool, bool] = (False, False)
+    forest: Forest,
+    describe: Describe,
+    shape: tuple[int, int],
+    beyond: tuple[bool, bool] = (False, False),
+    weight: float = 1.0,
 ) -> NDArray[np.float32]:
     """Probabilities `(h, w, n_classes)` of all pixels of a part of `shape`.
 
     `beyond` tells whether the image goes on below and to the right. One row or column more is then asked, and
     an answer does not depend on the parts that an image is cut into: they begin at even rows and columns.
+    `weight` is what the forest counts in its model.
     """
     height, width = shape
     grid = [np.arange(0, n + more, STEP) for n, more in zip(shape, beyond, strict=True)]
@@ -43,6 +53,8 @@ def forest_map(
     padded = np.pad(asked, ((0, 1), (0, 1), (0, 0)), "edge")
     corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     answer = _between(corners)[:height, :width]
+    if weight <= COUNTS_LITTLE:
+        return answer
     is_open = np.repeat(np.repeat(~_agree(corners), STEP, 0), STEP, 1)[:height, :width]
     is_open[::STEP, ::STEP] = False
     left_rows, left_columns = np.nonzero(is_open)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.learners.forest import Forest
-from core.learners.forest_map import STEP, SURE
+from core.learners.forest_map import COUNTS_LITTLE, STEP, SURE
 
 PIXELS_AT_ONCE = 1 << 18
 """Pixels that walk down all trees together: half a gigabyte for 32 trees."""
@@ -27,7 +27,7 @@ class TensorForest:
     Examples
     --------
     >>> import numpy as np
-    >>> from core.learners.forest import train_forest
+    >>> from core.learners.forest_growth import train_forest
     >>> rows = np.arange(40, dtype=np.float32)[:, None]
     >>> forest = train_forest(rows, np.repeat(np.array([0, 1], np.uint8), 20), 2, seed=0)
     >>> said = TensorForest(forest, torch.device("cpu")).probabilities(torch.from_numpy(rows.T))
@@ -74,7 +74,11 @@ class TensorForest:
 
 
 def map_forest(
-    forest: TensorForest, planes: Tensor, shape: tuple[int, int], beyond: tuple[bool, bool] = (False, False)
+    forest: TensorForest,
+    planes: Tensor,
+    shape: tuple[int, int],
+    beyond: tuple[bool, bool] = (False, False),
+    weight: float = 1.0,
 ) -> Tensor:
     """`core.learners.forest_map.forest_map` from the features `(F, h, w)` of all pixels of a part.
 
@@ -84,6 +88,7 @@ def map_forest(
         Features from the first pixel of the part on; where it goes on, of what is beyond as well.
     shape : rows and columns of the part
     beyond : whether the image goes on below and to the right
+    weight : what the forest counts in its model
 
     Returns
     -------
@@ -93,6 +98,8 @@ def map_forest(
     asked = planes[:, :n_rows:STEP, :n_columns:STEP]
     votes = forest.probabilities(asked.flatten(1)).view(-1, *asked.shape[1:])
     answer, settled = between_neighbours(votes, shape)
+    if weight <= COUNTS_LITTLE:
+        return answer
     is_open = ~settled
     is_open[::STEP, ::STEP] = False
     rows, columns = torch.nonzero(is_open, as_tuple=True)

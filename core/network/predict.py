@@ -23,7 +23,7 @@ from core.network.feature_maps import SEEN_BYTES, FeatureMaps
 from core.network.graphs import Graph, WholeNetwork, compile_graph
 from core.network.inference import infer_with_features, load_network
 from core.network.map_stores import KeepsNothing, MapStore
-from core.network.mixture import HEAD, calibrated
+from core.network.mixture import FOREST, HEAD, calibrated
 from core.network.quick import QuickLearners
 from core.network.tile_answers import write_outline, write_tile
 from core.network.timm_network import KIND as TIMM
@@ -107,7 +107,8 @@ class Predictor:
             checkpoint.statistics, store or KeepsNothing(), self.compute.device, seen_bytes=SEEN_BYTES
         )
         counting = {n: own for n, own in checkpoint.learners.items() if checkpoint.shares[n].weight}
-        self._quick = QuickLearners(counting, self._maps, n_threads)
+        weight = checkpoint.shares[FOREST].weight if FOREST in counting else 1.0
+        self._quick = QuickLearners(counting, self._maps, n_threads, weight)
 
     def predict(
         self,

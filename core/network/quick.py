@@ -46,6 +46,8 @@ class QuickLearners:
     tensors : by learner name, as their `to_tensors` gave them
     maps : FeatureMaps
         For the head; standardised as the model is.
+    forest_weight : float
+        What the forest counts: one that counts little is asked at fewer pixels.
 
     Raises
     ------
@@ -54,9 +56,13 @@ class QuickLearners:
     """
 
     def __init__(
-        self, tensors: Mapping[str, Weights], maps: FeatureMaps, n_threads: int | None = None
+        self,
+        tensors: Mapping[str, Weights],
+        maps: FeatureMaps,
+        n_threads: int | None = None,
+        forest_weight: float = 1.0,
     ) -> None:
-        self.maps = maps
+        self.maps, self.forest_weight = maps, forest_weight
         self.n_threads = n_threads or torch.get_num_threads()
         self.head = Head.from_tensors(tensors[HEAD]).to(maps.device) if HEAD in tensors else None
         self.forest = Forest.from_tensors(tensors[FOREST]) if FOREST in tensors else None
@@ -78,14 +84,17 @@ class QuickLearners:
         if name == TUNED and self._tuned is not None:
             return _ask_head(*self._tuned, image, window)
         if name == FOREST and self.forest is not None:
-            height, width = (part.stop - part.start for part in window)
-            if self._tensor_forest is not None and height * width >= WORTH_SENDING_PX:
-                return ask_on_device(
-                    self._tensor_forest, self.maps.statistics, image, window, self.maps.device
-                )
-            said = _ask_forest(self.forest, self.maps.statistics, image, window, self.n_threads)
-            return said.to(self.maps.device)
+            return self._ask_forest(self.forest, image, window)
         raise ValueError(f"this model has no learner {name!r}")
+
+    def _ask_forest(self, forest: Forest, image: NDArray[Any], window: Slices) -> Tensor:
+        statistics, device = self.maps.statistics, self.maps.device
+        height, width = (part.stop - part.start for part in window)
+        if self._tensor_forest is not None and height * width >= WORTH_SENDING_PX:
+            trees = self._tensor_forest
+            return ask_on_device(trees, statistics, image, window, device, self.forest_weight)
+        said = _ask_forest(forest, statistics, image, window, self.n_threads, self.forest_weight)
+        return said.to(device)
 
     def compile_encoders(self) -> None:
         """Run the encoders that are asked as compiled graphs from now on; raises `DeviceError`."""
@@ -117,7 +126,12 @@ def _ask_head(head: Head, maps: FeatureMaps, image: NDArray[Any], window: Slices
 
 
 def _ask_forest(
-    forest: Forest, statistics: PixelStatistics, image: NDArray[Any], window: Slices, n_threads: int
+    forest: Forest,
+    statistics: PixelStatistics,
+    image: NDArray[Any],
+    window: Slices,
+    n_threads: int,
+    weight: float,
 ) -> Tensor:
     image = conform_channels(image, statistics.n_channels)
     height, width = (part.stop - part.start for part in window)
@@ -127,7 +141,7 @@ def _ask_forest(
         rows = slice(window[0].start + band.start, window[0].start + band.stop)
         describe = describe_window(image, (rows, window[1]), lambda piece: standardise(piece, statistics))
         beyond = rows.stop < image.shape[0], window[1].stop < image.shape[1]
-        said = forest_map(forest, describe, (band.stop - band.start, width), beyond)
+        said = forest_map(forest, describe, (band.stop - band.start, width), beyond, weight)
         answer[:, band] = np.moveaxis(said, 2, 0)
 
     n_bands = max(n_threads, math.ceil(height / FOREST_TILE_PX))
@@ -144,6 +158,7 @@ def ask_on_device(
     image: NDArray[Any],
     window: Slices,
     device: torch.device,
+    weight: float = 1.0,
 ) -> Tensor:
     """What `_ask_forest` says, computed where the forest is, some rows at a time."""
     bands = []
@@ -154,7 +169,8 @@ def ask_on_device(
         rows, columns = tile.core_in_read
         beyond = part[0].stop < image.shape[0], part[1].stop < image.shape[1]
         shape = rows.stop - rows.start, columns.stop - columns.start
-        bands.append(map_forest(forest, planes[:, rows.start :, columns.start :], shape, beyond))
+        inner = planes[:, rows.start :, columns.start :]
+        bands.append(map_forest(forest, inner, shape, beyond, weight))
     return forest_logits(torch.cat(bands, dim=1))
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 import numpy as np
 
 from core.errors import DeviceError
-from core.learners.forest import train_forest
+from core.learners.forest_growth import train_forest
 from core.learners.pixel_features import pixel_features
 from core.network.encoder_copies import SHIPPED
 from core.threads import torch_threads

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.learners.forest import train_forest
+from core.learners.forest_growth import train_forest
 from core.network.head import train_head
 from core.network.mixture import FOREST, HEAD
 from core.network.quick import forest_logits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.learners.forest import FEWEST_PIXELS_PER_CLASS
+from core.learners.forest_growth import FEWEST_PIXELS_PER_CLASS
 from core.training.sampling import OpenExample
 
 MOST_POSITIONS = 200_000
@@ -97,8 +97,8 @@ def draw_as_painted(
     """Indices of about `limit` pixels, in order, in which classes have the shares that were painted of them.
 
     A forest that sees all classes equally often answers rare ones too often: .02 Dice where grey values
-    decide; `core.learners.forest` weighs them half way. Each class gets `FEWEST_PIXELS_PER_CLASS` where it
-    has them.
+    decide; `core.learners.forest_growth` weighs them half way. Each class gets `FEWEST_PIXELS_PER_CLASS`
+    where it has them.
 
     Examples
     --------

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import RoundCancelledError
-from core.learners.forest import Forest, train_forest
+from core.learners.forest import Forest
+from core.learners.forest_growth import train_forest
 from core.learners.pixel_features import features_at
 from core.network.encoder import N_FEATURES, STRIDE
 from core.network.feature_maps import TILE_PX, FeatureMaps

@@ -60,7 +60,14 @@ A box imports from its own floor and those below. Files inside a wing are not li
 
 OPEN: dict[str, set[str]] = {
     "core.asking": {"acquisition", "diversity", "reason", "regions", "suggestion"},
-    "core.learners": {"forest", "forest_map", "pixel_features", "tensor_features", "tensor_forest"},
+    "core.learners": {
+        "forest",
+        "forest_growth",
+        "forest_map",
+        "pixel_features",
+        "tensor_features",
+        "tensor_forest",
+    },
     "core.network": {
         "base_weights",
         "batch",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sklearn.ensemble import ExtraTreesClassifier
 
-from core.learners.forest import (
+from core.learners.forest import Forest
+from core.learners.forest_growth import (
     FEWEST_PIXELS_PER_CLASS,
     PIXELS_AT_ONCE,
-    Forest,
     draw_pixels,
     from_sklearn,
     train_forest,
@@ -99,6 +99,38 @@ def test_probabilities_sum_to_one_and_an_absent_class_has_none(forest: Forest) -
     found = forest.probabilities(truth(500, seed=2)[0])
     assert np.allclose(found.sum(1), 1, atol=1e-6)
     assert not found[:, ABSENT].any()
+
+
+def test_some_of_the_trees_answer_as_they_do_among_all(forest: Forest) -> None:
+    rows, labels = truth(1500)
+    few = train_forest(rows, labels, N_CLASSES, seed=7, n_trees=8)  # the first group of the ten
+    first = forest.first_trees(8)
+    assert np.array_equal(first.probabilities(rows), few.probabilities(rows))
+    assert len(Forest.from_tensors(first.to_tensors()).child) < len(forest.child)
+    assert forest.first_trees(10) is forest
+
+
+def test_trees_too_large_for_two_bytes_answer_alike(forest: Forest, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = truth(3000, seed=1)[0]
+    expected = forest.probabilities(rows)
+    far = np.dtype([("threshold", "f4"), ("step", "i4"), ("feature", "i4")])
+    monkeypatch.setattr("core.learners.forest._NODE", far)
+    again = Forest(**{f.name: getattr(forest, f.name) for f in fields(Forest)})
+    assert again._nodes.dtype == far
+    assert np.array_equal(again.probabilities(rows), expected)
+
+
+def test_a_child_beyond_two_bytes_is_reached() -> None:
+    """The root's children lie behind a tree that nobody asks, 70,000 nodes away."""
+    n = 70_000
+    own = np.arange(n + 3, dtype=np.int32)
+    child, threshold = own.copy(), np.full(n + 3, np.inf, np.float32)
+    child[0], threshold[0] = n + 1, 0.5
+    leaf = np.zeros(n + 3, np.int32)
+    leaf[n + 2] = 1
+    shares, roots = np.eye(2, dtype=np.float32), np.zeros(1, np.int32)
+    far = Forest(np.zeros(n + 3, np.int32), threshold, child, leaf, shares, roots)
+    assert far.probabilities(np.array([[0.0], [1.0]], np.float32)).tolist() == [[1, 0], [0, 1]]
 
 
 def test_no_row_has_no_answer(forest: Forest) -> None:

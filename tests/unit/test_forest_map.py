@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.learners.forest import Forest, train_forest
+from core.learners.forest import Forest
+from core.learners.forest_growth import train_forest
 from core.learners.forest_map import forest_map
 from core.learners.pixel_features import describe_window, features_at
 from core.network.feature_maps import FeatureMaps
@@ -56,6 +57,23 @@ def test_few_pixels_are_asked_in_even_areas_and_most_along_borders(forest: Fores
     border = label_map[:, 1:] != label_map[:, :-1]
     assert asked[:, 1:][border].mean() > 0.8
     assert asked.mean() < 0.5
+
+
+def test_a_forest_that_counts_little_is_asked_at_every_fourth_pixel(forest: Forest) -> None:
+    image, _ = disc()
+    describe = describe_window(image, (slice(0, SHAPE[0]), slice(0, SHAPE[1])))
+    n_asked: list[int] = []
+
+    def watch(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
+        n_asked.append(len(rows))
+        return describe(rows, columns)
+
+    found = forest_map(forest, watch, SHAPE, weight=0.1)
+    assert n_asked == [31 * 38]
+    often = forest_map(forest, describe, SHAPE, weight=0.3)
+    assert np.array_equal(found[::2, ::2], often[::2, ::2])
+    assert np.allclose(found.sum(-1), 1, atol=1e-5)
+    assert (found.argmax(-1) != often.argmax(-1)).mean() < 0.02
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (7, 2), (2, 2)])

@@ -57,6 +57,17 @@ def test_maps_and_rows_get_about_the_same_answer() -> None:
     assert alike > 0.95  # enlarged step by step in one, at once in the other
 
 
+@pytest.mark.parametrize("strip_px", [1, SIDE, 6 * SIDE])
+def test_an_answer_in_strips_is_that_of_the_whole(strip_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(w, 2 * SIDE // s, SIDE // s) for w, s in zip(WIDTHS, STRIDES, strict=True)]
+    maps = [torch.from_numpy(rng.normal(size=shape)).half() for shape in shapes]
+    head = _train(LABELS)
+    whole = head.logits_of_maps(maps)
+    monkeypatch.setattr("core.network.head.STRIP_PX", strip_px)
+    assert torch.allclose(head.logits_of_maps(maps), whole, atol=1e-5)
+
+
 def test_hypercolumns_read_each_map_at_its_own_stride() -> None:
     maps = [torch.zeros(w, SIDE // s, SIDE // s).half() for w, s in zip(WIDTHS, STRIDES, strict=True)]
     maps[0][0, 3, 4] = 8  # covers rows 6 and 7, columns 8 and 9

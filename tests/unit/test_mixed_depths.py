@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.learners.forest import train_forest
+from core.learners.forest_growth import train_forest
 from core.learners.pixel_features import features_at
 from core.network.checkpoint import Checkpoint
 from core.network.pixels import (

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from core.learners.feature_plan import count_features
-from core.learners.forest import Forest, train_forest
+from core.learners.forest import Forest
+from core.learners.forest_growth import train_forest
 from core.learners.pixel_features import pixel_features
 from core.network.checkpoint import Checkpoint, save_checkpoint
 from core.network.encoder import N_FEATURES, load_encoder
@@ -103,6 +104,14 @@ def test_a_forest_is_asked_and_interpolated_as_it_is_in_brushloop(tmp_path: Path
     )
     *_, together = export_onnx(alone, tmp_path / "model.onnx")
     assert together.nearly_all < 1e-6
+
+
+def test_a_forest_that_counts_little_is_asked_as_seldom_in_the_graph(tmp_path: Path) -> None:
+    model = make_model()
+    shares = {**model.shares, FOREST: Share(0.15, 0.9)}
+    *_, together = export_onnx(replace(model, shares=shares), tmp_path / "model.onnx")
+    assert together.nearly_all < TOLERANCE
+    assert together.n_beyond <= together.n_pixels / 1000
 
 
 def test_a_learner_without_weight_is_no_part_of_the_graph(tmp_path: Path, model: Checkpoint) -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from core.learners import tensor_forest
 from core.learners.feature_plan import count_features
-from core.learners.forest import Forest, train_forest
+from core.learners.forest import Forest
+from core.learners.forest_growth import train_forest
 from core.learners.forest_map import forest_map
 from core.learners.pixel_features import pixel_features
 from core.learners.tensor_features import features_of_pixels
@@ -63,6 +64,14 @@ def test_between_asked_pixels_tensors_say_what_the_forest_map_says(shape: tuple[
     np.testing.assert_allclose(
         map_forest(TensorForest(forest, CPU), planes, shape).permute(1, 2, 0).numpy(), expected, atol=1e-6
     )
+
+
+def test_a_forest_that_counts_little_is_asked_as_seldom_on_a_device() -> None:
+    rows, forest = pixel_features(noise((31, 40, 1), 5)), grow(1)
+    expected = forest_map(forest, lambda y, x: rows[y, x], (31, 40), weight=0.1)
+    planes = torch.from_numpy(rows).permute(2, 0, 1)
+    found = map_forest(TensorForest(forest, CPU), planes, (31, 40), weight=0.1)
+    np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [(slice(0, 200), slice(0, 300)), (slice(64, 130), slice(32, 290))])

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, RoundCancelledError
-from core.learners.forest import train_forest
+from core.learners.forest_growth import train_forest
 from core.network.checkpoint import (
     FORMAT,
     RECORD_FILE,
