@@ -131,7 +131,7 @@ def ask_learners(
 
     Classes are matched to the schema by name. One that the model does not know gets minus infinity, so it
     is never answered. `maps` are those of images standardised as the model is. Copies of the learners that
-    never saw the hold-out answer, where the model has some.
+    never saw the hold-out answer, where the model has some; those that count nothing are not asked.
     """
     checkpoint = checkpoint.as_judged
     rows = [checkpoint.schema.index_of(name) for name in schema.names]
@@ -142,8 +142,9 @@ def ask_learners(
             blocks, rows, lambda block: infer_image(checkpoint, network, block.image, compute), _annotated
         )
     maps = maps or FeatureMaps(checkpoint.statistics)
-    quick = QuickLearners(checkpoint.learners, maps)
-    for name in checkpoint.learners:
+    counting = {n: own for n, own in checkpoint.learners.items() if checkpoint.shares[n].weight}
+    quick = QuickLearners(counting, maps)
+    for name in counting:
         answers[name] = _ask(
             blocks, rows, partial(_ask_quick, quick, name), lambda block: _annotated(block)[_proper(block)]
         )

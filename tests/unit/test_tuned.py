@@ -36,6 +36,7 @@ from core.schema import IGNORE_INDEX, LabelSchema
 from core.training import trainer, tuning
 from core.training.augmentation import Augmentation
 from core.training.clock import FEWEST_STEPS, Clock
+from core.training.evaluation import open_held_out, score_blocks
 from core.training.quick_learners import QuickRound
 from core.training.recipe import Recipe
 from core.training.round_report import RoundResult
@@ -379,6 +380,9 @@ def test_what_counts_nothing_yet_is_kept_to_learn_on_and_is_not_asked(
     assert TUNED in result.checkpoint.learners
     monkeypatch.setattr(Tuned, "build_encoder", lambda tuned: pytest.fail("it was asked"))
     Predictor(result.checkpoint, 1).predict(draw(9)[0])
+    blocks, _ = open_held_out(Pictures(), Pictures().summaries(), np.random.default_rng(0))
+    score = score_blocks(result.checkpoint, blocks, SCHEMA)
+    assert len(score.labels) == len(score.logits) > 0
 
 
 @pytest.mark.parametrize(
