@@ -77,9 +77,12 @@ def settle(
         checkpoint = _better_network(checkpoint, other, judges, schema, compute, maps)
     logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps)
     shares, temperature = find_shares(names, logits, judges, rng)
-    checkpoint = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
-    score = score_logits(checkpoint, logits, judges.blocks, schema)
-    return thin_forest(checkpoint), score
+    whole = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
+    checkpoint = thin_forest(whole)
+    if checkpoint is not whole:  # what is scored is what will answer, and what the next round compares with
+        alone = _with_forest_alone(checkpoint)
+        logits = {**logits, **ask_learners(alone, judges.blocks, schema, compute, maps)}
+    return checkpoint, score_logits(checkpoint, logits, judges.blocks, schema)
 
 
 def thin_forest(checkpoint: Checkpoint) -> Checkpoint:
@@ -137,6 +140,14 @@ def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpo
         shares={name: shares[name] for name in learners},
         temperature=temperature,
     )
+
+
+def _with_forest_alone(checkpoint: Checkpoint) -> Checkpoint:
+    learners, judged = (
+        {name: own for name, own in copies.items() if name == FOREST}
+        for copies in (checkpoint.learners, checkpoint.judged)
+    )
+    return replace(checkpoint, learners=learners, judged=judged, shares={FOREST: Share(1.0)})
 
 
 def _better_network(

@@ -13,13 +13,16 @@ import pytest
 import torch
 
 from core.errors import ImageError, NonFiniteLossError, NotEnoughTruthError, RoundCancelledError
+from core.learners.forest import Forest
 from core.network.checkpoint import Checkpoint
+from core.network.mixture import FOREST, HEAD, NETWORK, Share
 from core.network.predict import Predictor
 from core.rounds import Example, ExampleSummary, RoundSettings
 from core.schema import IGNORE_INDEX, LabelSchema
 from core.synthetic import make_image
-from core.training import optimiser
+from core.training import candidate, optimiser, trainer
 from core.training.clock import FEWEST_STEPS, FEWEST_STEPS_EVER
+from core.training.evaluation import HeldOutScore, score_blocks
 from core.training.recipe import Recipe
 from core.training.round_report import RoundResult
 from core.training.trainer import train_round
@@ -395,3 +398,23 @@ def test_a_round_that_shall_finish_is_checked_with_the_steps_it_has_made() -> No
     result = _train(_checked_images(), should_finish=lambda: next(looks, True))
     assert result.report.changed["steps"] == 3
     assert result.report.held_out
+
+
+def test_a_forest_that_loses_trees_is_scored_with_those_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    little = {NETWORK: Share(0.5), HEAD: Share(0.3), FOREST: Share(0.2)}
+    monkeypatch.setattr(candidate, "find_shares", lambda *_: (little, 1.0))
+    settled: list[tuple[Checkpoint, HeldOutScore]] = []
+    judges: list[candidate.Judges] = []
+
+    def settle(*args: Any, **kwargs: Any) -> tuple[Checkpoint, HeldOutScore]:
+        judges.append(args[2])
+        settled.append(candidate.settle(*args, **kwargs))
+        return settled[0]
+
+    monkeypatch.setattr(trainer, "settle", settle)
+    learners = (NETWORK, HEAD, FOREST)
+    _train(_checked_images(), settings=replace(QUICK, max_steps=3, learners=learners))
+    checkpoint, score = settled[0]
+    assert len(Forest.from_tensors(checkpoint.judged[FOREST]).roots) == 8
+    again = score_blocks(checkpoint, judges[0].blocks, SCHEMA)
+    np.testing.assert_allclose(again.logits, score.logits, atol=1e-4)
