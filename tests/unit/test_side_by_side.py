@@ -22,7 +22,21 @@ def costly(): pass
 @pytest.mark.parametrize("i", range(8))
 def test_it(costly, i): pass
 """
-ALONE = "import pytest\n\n@pytest.mark.parametrize('i', range(8))\ndef test_it(i): pass\n"
+ALONE = """
+import time
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("i", range(8))
+def test_it(i, worker_id):
+    seen = Path(__file__).parent / "processes"
+    seen.mkdir(exist_ok=True)
+    (seen / worker_id).touch()
+    until = time.monotonic() + 60
+    while len(list(seen.iterdir())) < 2:  # or the first process might be done before the other one begins
+        assert time.monotonic() < until, "no other process got a test of this file"
+        time.sleep(0.01)
+"""
 
 
 def test_the_label_studio_is_shared_and_a_fixture_of_a_module_too() -> None:
@@ -37,11 +51,17 @@ def test_the_label_studio_is_shared_and_a_fixture_of_a_module_too() -> None:
     assert piece("core/schema.py::core.schema") == "core/schema.py::core.schema"
 
 
-@pytest.mark.parametrize(("source", "together"), [(ONCE, True), (ALONE, False)], ids=["once", "alone"])
-def test_a_session_of_two_processes_keeps_to_it(tmp_path: Path, source: str, together: bool) -> None:
+@pytest.mark.parametrize(
+    ("source", "files", "n_processes"),
+    [(ONCE, ("test_one.py", "test_other.py"), 1), (ALONE, ("test_one.py",), 2)],
+    ids=["once", "alone"],
+)
+def test_a_session_of_two_processes_keeps_to_it(
+    tmp_path: Path, source: str, files: tuple[str, ...], n_processes: int
+) -> None:
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {ROOT / 'tests' / 'support'}\n")
-    for name in ("test_one.py", "test_other.py"):
+    for name in files:
         (tmp_path / name).write_text(source)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-v", "-n", "2", "-p", "no:cacheprovider"],
@@ -53,6 +73,5 @@ def test_a_session_of_two_processes_keeps_to_it(tmp_path: Path, source: str, tog
         check=False,
     )
     ran = [line for line in done.stdout.splitlines() if line.startswith("[gw")]
-    assert len(ran) == 16, done.stdout
-    processes_of_one = {line.split()[0] for line in ran if "test_one.py" in line}
-    assert (len(processes_of_one) == 1) == together
+    assert len(ran) == 8 * len(files), done.stdout
+    assert len({line.split()[0] for line in ran if "test_one.py" in line}) == n_processes, done.stdout
