@@ -106,6 +106,11 @@ class Checkpoint:
         """The same model with the learners that never saw the hold-out."""
         return replace(self, learners={**self.learners, **self.judged}, judged={}) if self.judged else self
 
+    @property
+    def counting(self) -> dict[str, Weights]:
+        """The learners beside the network that count in an answer."""
+        return {name: own for name, own in self.learners.items() if self.shares[name].weight}
+
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     """Write a checkpoint; the folder appears with everything in it or not at all.

@@ -106,9 +106,8 @@ class Predictor:
         self._maps = FeatureMaps(
             checkpoint.statistics, store or KeepsNothing(), self.compute.device, seen_bytes=SEEN_BYTES
         )
-        counting = {n: own for n, own in checkpoint.learners.items() if checkpoint.shares[n].weight}
-        weight = checkpoint.shares[FOREST].weight if FOREST in counting else 1.0
-        self._quick = QuickLearners(counting, self._maps, n_threads, weight)
+        weight = checkpoint.shares[FOREST].weight if FOREST in checkpoint.shares else 0.0
+        self._quick = QuickLearners(checkpoint.counting, self._maps, n_threads, weight)
 
     def predict(
         self,

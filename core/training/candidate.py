@@ -80,7 +80,8 @@ def settle(
     whole = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
     checkpoint = thin_forest(whole)
     if checkpoint is not whole:  # what is scored is what will answer, and what the next round compares with
-        alone = _with_forest_alone(checkpoint)
+        forest = checkpoint.as_judged.learners[FOREST]
+        alone = replace(checkpoint, learners={FOREST: forest}, judged={}, shares={FOREST: Share(1.0)})
         logits = {**logits, **ask_learners(alone, judges.blocks, schema, compute, maps)}
     return checkpoint, score_logits(checkpoint, logits, judges.blocks, schema)
 
@@ -91,12 +92,14 @@ def thin_forest(checkpoint: Checkpoint) -> Checkpoint:
     n_trees = next((n for most, n in TREES_BY_WEIGHT if weight <= most), None)
     if n_trees is None:
         return checkpoint
-
-    def thin(copies: Mapping[str, Weights]) -> dict[str, Weights]:
-        forests = {n: Forest.from_tensors(copies[n]).first_trees(n_trees) for n in (FOREST,) if n in copies}
-        return {**copies, **{name: forest.to_tensors() for name, forest in forests.items()}}
-
-    return replace(checkpoint, learners=thin(checkpoint.learners), judged=thin(checkpoint.judged))
+    learners, judged = (
+        {
+            name: Forest.from_tensors(own).first_trees(n_trees).to_tensors() if name == FOREST else own
+            for name, own in copies.items()
+        }
+        for copies in (checkpoint.learners, checkpoint.judged)
+    )
+    return replace(checkpoint, learners=learners, judged=judged)
 
 
 def find_shares(
@@ -140,14 +143,6 @@ def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpo
         shares={name: shares[name] for name in learners},
         temperature=temperature,
     )
-
-
-def _with_forest_alone(checkpoint: Checkpoint) -> Checkpoint:
-    learners, judged = (
-        {name: own for name, own in copies.items() if name == FOREST}
-        for copies in (checkpoint.learners, checkpoint.judged)
-    )
-    return replace(checkpoint, learners=learners, judged=judged, shares={FOREST: Share(1.0)})
 
 
 def _better_network(

@@ -142,9 +142,8 @@ def ask_learners(
             blocks, rows, lambda block: infer_image(checkpoint, network, block.image, compute), _annotated
         )
     maps = maps or FeatureMaps(checkpoint.statistics)
-    counting = {n: own for n, own in checkpoint.learners.items() if checkpoint.shares[n].weight}
-    quick = QuickLearners(counting, maps)
-    for name in counting:
+    quick = QuickLearners(checkpoint.counting, maps)
+    for name in checkpoint.counting:
         answers[name] = _ask(
             blocks, rows, partial(_ask_quick, quick, name), lambda block: _annotated(block)[_proper(block)]
         )
