@@ -78,7 +78,8 @@ def learn_round(
     source = PaintedSource(painted, schema, hold_out=NETWORK in settings.learners)
     result = train_round(source, schema, None, settings, now=time.perf_counter)
     train_s = time.perf_counter() - began
-    record = {"steps": result.report.changed["steps"], "draft": result.report.draft}
+    changed = result.report.changed
+    record = {"steps": changed["steps"], "draft": result.report.draft, "weights": changed["weights"]}
     look = make_look(result.checkpoint, n_looks, settings.device)
     return result.checkpoint, Learnt(train_s, look, record)
 

@@ -1,7 +1,8 @@
 """Sets of other kinds than nuclei, painted in swaths, beside the forest; see its --options.
 
 Parts: `forest` (ilastik's recipe), `draft` (what the first 3 s give), `round` (a first round of 20 s),
-`consolidated` (a round, and idle time after it) and `dense` (consolidated, on all dense labels of the pool).
+`consolidated` (a round, and idle time after it), `dense` (consolidated, on all dense labels of the pool), and
+the rounds of `bench.domain_ablation`, which go without something, such as `without head`.
 All learners of a row see the same strokes. What is finished is kept beside the JSON file in a `.jsonl` file,
 from which `--resume` goes on.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from bench import BenchmarkResult, Options
 from bench.annotator import PaintedImage
+from bench.domain_ablation import ARMS, Without, ablation_figures
 from bench.domain_learners import learn_forest, learn_on, learn_round, measure_learnt, paint_all
 from bench.domain_report import domain_figures, domain_goals, summarise_domains
 from bench.domain_sets import DomainSet, Split, load_domains
@@ -29,7 +31,7 @@ from core.rounds import RoundSettings
 
 TAKES_ARGUMENTS = True
 
-PARTS = ("forest", "draft", "round", "consolidated", "dense")
+PARTS = ("forest", "draft", "round", "consolidated", "dense", *ARMS)
 USUAL_PARTS = ("forest", "draft", "round")
 DENSE_BUDGET = 0
 """Number of swaths in the rows of the dense reference, which has none."""
@@ -111,12 +113,21 @@ def _go_on(settings: DomainSettings, domain: DomainSet, painted: list[PaintedIma
     return learn_on(painted, domain.schema, usual, settings.looks, settings.idle_s)
 
 
+def _leave_out(
+    arm: Without, settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int
+) -> Any:
+    usual = arm.settings(settings.round_settings(seed, settings.round_s))
+    with arm.changed():
+        return learn_round(painted, domain.schema, usual, settings.looks)[1]
+
+
 LEARN: Mapping[str, Callable[[DomainSettings, DomainSet, list[PaintedImage], int], Any]] = {
     "forest": _forest,
     "draft": _draft,
     "round": _round,
     "consolidated": _go_on,
     "dense": _go_on,
+    **{name: partial(_leave_out, arm) for name, arm in ARMS.items()},
 }
 
 SECONDS_OF: Mapping[str, tuple[str, ...]] = {
@@ -124,6 +135,7 @@ SECONDS_OF: Mapping[str, tuple[str, ...]] = {
     "round": ("round_s",),
     "consolidated": ("round_s", "idle_s"),
     "dense": ("round_s", "idle_s"),
+    **dict.fromkeys(ARMS, ("round_s",)),
 }
 """Settings that a part's result depends on."""
 
@@ -139,7 +151,7 @@ def run(options: Options) -> BenchmarkResult:
     bench = DomainBench(settings, domains, str(options.data or "drawn"), journal)
     measurements = bench.measure_all()
     cells = summarise_domains(measurements)
-    first, *further = domain_figures(cells)
+    first, *further = (*domain_figures(cells), *ablation_figures(measurements))
     notes = () if options.data else ("Drawn images: --data DIR measures on real ones.",)
     record = {
         "settings": vars(settings),

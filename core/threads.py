@@ -24,3 +24,12 @@ def torch_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def renew_threads() -> None:
+    """Have torch make its threads anew in a process that was just forked and has one thread.
+
+    Otherwise the first operation there does, and of two threads whose first ones come at once, one finds none
+    and raises (`Invalid thread pool!`). Saying how many threads there are makes them.
+    """
+    torch.set_num_threads(torch.get_num_threads())

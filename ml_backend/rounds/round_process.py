@@ -26,6 +26,7 @@ import torch
 from core.errors import MachineError, OutOfMemoryError, RoundCancelledError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
 from core.rounds import RoundSettings
+from core.threads import renew_threads
 from core.training.recipe import Recipe
 from core.training.trainer import train_round
 from ml_backend.config import Settings
@@ -57,6 +58,8 @@ HINTS: Mapping[int, str] = {
 """What such a signal may come of."""
 
 ImageFactory = Callable[[Settings], ImageSource]
+
+os.register_at_fork(after_in_child=renew_threads)  # of the fork server, whose children are trainings
 
 
 class ProcessTrainer:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bench import Options, domains
+from bench.domain_ablation import ARMS, WHOLE, ablation_figures
 from bench.domain_report import domain_goals, summarise_domains
 from bench.domain_scores import Guess, score_guesses
 from bench.domain_sets import DomainSet, MappedImage, load_domains
@@ -168,21 +169,45 @@ def test_differences_to_the_forest_are_paired_by_seed() -> None:
     assert str(cell["parts"]["round"]["gap"]) == "0.100 ± 0.000"
 
 
+def test_what_is_left_out_is_compared_with_the_whole_round_of_the_same_seed() -> None:
+    whole, without = (0.7, 0.5), (0.6, 0.5)
+    of_arms = [
+        measured("x", 10, part, dice, seed)
+        for part, values in ((WHOLE, whole), ("without head", without))
+        for seed, dice in enumerate(values)
+    ]
+    alone = measured("x", 10, "without head", 0.9, seed=2)
+    ((row,),) = (figures.rows for figures in ablation_figures([*of_arms, alone]))
+    assert row[:4] == ("x", 10, "without head", "-0.050 ± 0.635")
+    assert row[-1] == 2
+    assert ablation_figures([measured("x", 10, WHOLE, 0.7)]) == ()
+
+
+@pytest.mark.parametrize("name", ["network", "head", "forest"])
+def test_a_round_without_a_learner_gives_it_no_weight(name: str, tmp_path: Path) -> None:
+    write_set(tmp_path / "halves")
+    settings = domains.DomainSettings(1, (6,), (f"without {name}",), max_steps=1)
+    (found,) = domains.DomainBench(settings, tuple(load_domains(tmp_path)), "x").measure_all()
+    assert not found["weights"].get(name)
+    assert sum(found["weights"].values()) == pytest.approx(1, abs=0.01)
+
+
 def test_every_part_is_measured_shown_and_resumed(tmp_path: Path) -> None:
     write_set(tmp_path / "data" / "halves")
     json_path = tmp_path / "out.json"
-    arguments = ("--parts", "forest,draft,round,consolidated,dense", "--budgets", "6", "--seeds", "1",
+    arguments = ("--parts", ",".join(domains.PARTS), "--budgets", "6", "--seeds", "1",
                  "--steps", "1", "--idle", "11")  # fmt: skip
     found = domains.run(Options(tmp_path / "data", json_path, arguments))
     json.dumps(found.record, allow_nan=False)
     assert found.rows[0][:2] == ("halves", 6)
-    assert [one["part"] for one in found.record["measurements"]] == [*domains.PARTS]
+    assert {one["part"] for one in found.record["measurements"]} == {*domains.PARTS}
     for figures in found.further:
         assert {len(row) for row in figures.rows} == {len(figures.columns)}
+    assert [row[2] for row in found.further[-1].rows] == [*ARMS]
     n_measured = len(json_path.with_suffix(".jsonl").read_text().splitlines())
     again = domains.run(Options(tmp_path / "data", json_path, (*arguments, "--resume")))
     assert again.rows == found.rows
-    assert len(json_path.with_suffix(".jsonl").read_text().splitlines()) == n_measured == 5
+    assert len(json_path.with_suffix(".jsonl").read_text().splitlines()) == n_measured == len(domains.PARTS)
 
 
 def test_unknown_parts_are_refused() -> None:
