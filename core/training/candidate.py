@@ -37,12 +37,14 @@ class Judges:
     The latter decides among the quick learners: blocks lie in images that they saw the rest of, and tell
     little about an image of another look. Blocks decide about the network, which no fold can train again.
 
-    `seen` is the part of its truth that a learner had the time to see.
+    `seen` is the part of its truth that a learner had the time to see. `base` are logits of the network's
+    base weights for the pixels that were held back, NaN where they were not asked.
     """
 
     blocks: Sequence[HeldOutBlock]
     held_back: HeldBack | None = None
     seen: Mapping[str, float] = field(default_factory=dict)
+    base: NDArray[np.float32] | None = None
 
     @property
     def labels(self) -> NDArray[np.uint8]:
@@ -117,16 +119,40 @@ def find_shares(
     if evidence is None:
         return shares, temperature
     # No fold had a network or tuned an encoder: the quick learners divide among them what is left.
-    prior = prior_shares(tuple(evidence.logits), judges.seen)
-    fitted, temperature = fit_shares(
-        evidence.logits, evidence.labels, N_FOLDS, rng, prior, rare_count_more=True
-    )
+    labels, prior = evidence.painted.labels, prior_shares(tuple(evidence.logits), judges.seen)
+    fitted, temperature = fit_shares(evidence.logits, labels, N_FOLDS, rng, prior, rare_count_more=True)
+    if not judges.blocks and judges.base is not None:
+        shares, temperature = _believe_base(shares, temperature, evidence, judges.base, judges.seen, rng)
     rest = 1 - sum(share.weight for name, share in shares.items() if name not in evidence.logits)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}
     shares = {**shares, **quick}
     if judges.blocks and set(shares) != set(quick):
         temperature = fit_temperature(mix_logits(logits, shares), judges.labels)
     return shares, temperature
+
+
+def _believe_base(
+    shares: dict[str, Share],
+    temperature: float,
+    evidence: HeldBack,
+    base: NDArray[np.float32],
+    seen: Mapping[str, float],
+    rng: np.random.Generator,
+) -> tuple[dict[str, Share], float]:
+    """Let the network count what its base weights earn beside the quick learners, where that is more.
+
+    A network that was not taught is the base and no more: otherwise it does not count.
+    """
+    asked = np.isfinite(base).all(1)
+    said = {NETWORK: base[asked], **{name: own[asked] for name, own in evidence.logits.items()}}
+    prior = prior_shares(tuple(said), seen)
+    labels = evidence.painted.labels[asked]
+    fitted, sharpened = fit_shares(said, labels, N_FOLDS, rng, prior, rare_count_more=True)
+    if fitted[NETWORK].weight <= prior[NETWORK].weight:
+        return shares, temperature
+    whole = 1 - sum(share.weight for name, share in shares.items() if name not in said)
+    found = shares.get(NETWORK, fitted[NETWORK])
+    return {**shares, NETWORK: replace(found, weight=fitted[NETWORK].weight * whole)}, sharpened
 
 
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:

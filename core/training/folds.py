@@ -31,10 +31,10 @@ FOLD_STEPS, FOLD_BATCH_PX, FOLD_TREES, FOLD_PIXELS = 60, 256, 15, 4_000
 
 @dataclass(frozen=True)
 class HeldBack:
-    """What learners said, `{name: (n, C)}` logits, of pixels that they did not see."""
+    """What learners said, `{name: (n, C)}` logits, of `n` painted pixels that they did not see."""
 
     logits: dict[str, NDArray[np.float32]]
-    labels: NDArray[np.uint8]
+    painted: Painted
 
 
 def ask_folds(
@@ -94,4 +94,4 @@ def ask_folds(
         return None
     answered = np.concatenate(asked)
     said = {name: np.concatenate(parts) for name, parts in logits.items()}
-    return HeldBack(said, labels[answered])
+    return HeldBack(said, painted[chosen[answered]])

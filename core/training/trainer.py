@@ -21,6 +21,7 @@ from core.objects.measure import learn_limits
 from core.rounds import ExampleSource, RoundSettings
 from core.schema import LabelSchema
 from core.threads import torch_threads
+from core.training.base_evidence import ask_base
 from core.training.beginning import Beginning, begin, choose_start, keep_of_base
 from core.training.candidate import Judges, settle
 from core.training.clock import FEWEST_STEPS, Clock
@@ -138,6 +139,8 @@ def train_round(
             quick_draw,
         )
         optimised = Optimised(beginning.weights, ())
+        held_back = quick.answering.held_back
+        base = ask_base(beginning, examples, held_back, is_taught=has_network) if is_draft else None
         if has_network:
             network = build_network(beginning.architecture)
             network.load_state_dict(beginning.weights)
@@ -189,7 +192,7 @@ def train_round(
         checkpoint, new = settle(
             checkpoint,
             optimised.weights,
-            Judges(blocks, quick.answering.held_back, quick.answering.seen),
+            Judges(blocks, held_back, quick.answering.seen, base),
             schema,
             compute.exact,
             maps,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from core.network.mixture import FOREST, HEAD, NETWORK, Share
 from core.training.candidate import Judges, find_shares
 from core.training.evaluation import HeldOutBlock
 from core.training.folds import HeldBack
+from core.training.painted_pixels import Painted
 
 N = 2500
 LABELS = np.random.default_rng(0).integers(0, 2, N).astype(np.uint8)
 TRUTH = np.eye(2, dtype=np.float32)[LABELS]
 
 
-def says(strength: float, seed: int) -> np.ndarray:
+def says(strength: float, seed: int) -> NDArray[np.float32]:
     return (TRUTH * strength + np.random.default_rng(seed).normal(size=TRUTH.shape)).astype(np.float32)
 
 
@@ -28,7 +30,8 @@ def blocks() -> list[HeldOutBlock]:
 HOLD_OUT = {NETWORK: says(3, 1), HEAD: says(3, 2), FOREST: says(3, 3)}
 """In the images that they saw the rest of, all are equally good."""
 
-ELSEWHERE = HeldBack({HEAD: says(0, 4), FOREST: says(3, 5)}, LABELS)
+PLACES = Painted(np.zeros(N, np.intp), np.zeros((N, 2), np.int64), LABELS)
+ELSEWHERE = HeldBack({HEAD: says(0, 4), FOREST: says(3, 5)}, PLACES)
 """Of an image that they did not see the head knows nothing."""
 
 
@@ -50,3 +53,48 @@ def test_the_network_keeps_what_the_hold_out_gives_it() -> None:
     assert now[NETWORK] == before[NETWORK]
     assert now[HEAD].weight < before[HEAD].weight / 2
     assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
+def find_without_hold_out(
+    base: NDArray[np.float32] | None, names: tuple[str, ...] = (NETWORK, HEAD, FOREST)
+) -> dict[str, Share]:
+    nothing = dict.fromkeys(names, TRUTH[:0])
+    return find_shares(names, nothing, Judges([], ELSEWHERE, base=base), np.random.default_rng(1))[0]
+
+
+def test_a_network_whose_base_finds_what_was_painted_counts_more_where_nothing_is_held_out() -> None:
+    now = find_without_hold_out(says(6, 6))
+    assert now[NETWORK].weight > 0.55
+    assert sum(share.weight for share in now.values()) == pytest.approx(1)
+    assert now[HEAD].weight < now[FOREST].weight
+
+
+def test_one_whose_base_does_not_know_the_look_counts_what_it_counts_anyway() -> None:
+    assert find_without_hold_out(says(0, 6)) == find_without_hold_out(None)
+
+
+def test_pixels_that_the_base_was_not_asked_for_say_nothing_about_it() -> None:
+    asked = says(6, 6)
+    asked[::2] = np.nan
+    assert find_without_hold_out(asked)[NETWORK].weight == pytest.approx(
+        find_without_hold_out(says(6, 6))[NETWORK].weight, abs=0.05
+    )
+    assert find_without_hold_out(np.full_like(asked, np.nan)) == find_without_hold_out(None)
+
+
+def test_beside_a_hold_out_the_base_says_nothing() -> None:
+    judges = Judges(blocks(), ELSEWHERE, base=says(6, 6))
+    found, _ = find_shares(tuple(HOLD_OUT), HOLD_OUT, judges, np.random.default_rng(1))
+    assert found == find(tuple(HOLD_OUT), ELSEWHERE)
+
+
+def test_in_a_draft_the_base_itself_answers_where_it_finds_what_was_painted() -> None:
+    now = find_without_hold_out(says(6, 6), (HEAD, FOREST))
+    assert now[NETWORK].weight > 0.55
+    assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("strength", [0, np.nan])
+def test_in_a_draft_a_base_that_knows_nothing_of_it_is_not_run(strength: float) -> None:
+    names = (HEAD, FOREST)
+    assert find_without_hold_out(says(strength, 6), names) == find_without_hold_out(None, names)

@@ -93,7 +93,7 @@ def test_with_time_all_of_the_truth_is_seen_and_each_image_is_asked_about(
     assert learnt.seen == {FOREST: 1.0, HEAD: 1.0}
     assert _trees(learnt) > FEWEST_TREES
     assert learnt.held_back is not None
-    assert len(learnt.held_back.labels) > 0
+    assert len(learnt.held_back.painted.labels) > 0
 
 
 def test_the_forest_has_its_pixels_where_the_head_had_no_time_to_look() -> None:
@@ -126,7 +126,7 @@ def test_two_folds_are_asked_however_late_it_is() -> None:
     )
     held_back = _ask_folds(painted, is_late=True)
     assert held_back is not None
-    assert len(held_back.labels) == FEWEST_FOLDS * n_px // N_FOLDS
+    assert len(held_back.painted.labels) == FEWEST_FOLDS * n_px // N_FOLDS
 
 
 @pytest.mark.parametrize(("opened_s", "rest_s"), [(0.0, 2.7), (0.7, 2.0), (9.0, 1.0)])
