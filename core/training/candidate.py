@@ -75,9 +75,10 @@ def settle(
     """
     names = ((NETWORK,) if has_network else ()) + tuple(checkpoint.learners)
     checkpoint = _with_shares(checkpoint, prior_shares(names))
+    known: Logits = {}
     if has_network and judges.blocks and other is not checkpoint.weights:
-        checkpoint = _better_network(checkpoint, other, judges, schema, compute, maps)
-    logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps)
+        checkpoint, known = _better_network(checkpoint, other, judges, schema, compute, maps)
+    logits = ask_learners(checkpoint, judges.blocks, schema, compute, maps, known)
     shares, temperature = find_shares(names, logits, judges, rng)
     whole = replace(_with_shares(checkpoint, shares), mixture_temperature=temperature)
     checkpoint = thin_forest(whole)
@@ -178,15 +179,14 @@ def _better_network(
     schema: LabelSchema,
     compute: Compute,
     maps: FeatureMaps,
-) -> Checkpoint:
+) -> tuple[Checkpoint, Logits]:
+    """The state that the hold-out finds better, and what it said there."""
     # Without the quick learners: what they say is the same for both.
     alone = replace(checkpoint, learners={}, judged={}, shares={})
     candidates = (alone, replace(alone, weights=other))
-    nats = [
-        _balanced_nats(ask_learners(one, judges.blocks, schema, compute, maps)[NETWORK], judges.labels)
-        for one in candidates
-    ]
-    return replace(checkpoint, weights=candidates[int(np.argmin(nats))].weights)
+    said = [ask_learners(one, judges.blocks, schema, compute, maps) for one in candidates]
+    best = int(np.argmin([_balanced_nats(logits[NETWORK], judges.labels) for logits in said]))
+    return replace(checkpoint, weights=candidates[best].weights), said[best]
 
 
 def _balanced_nats(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from core.errors import ImageError
@@ -15,7 +18,7 @@ from core.network.checkpoint import Checkpoint
 from core.network.device import EXACT, Compute
 from core.network.feature_maps import FeatureMaps
 from core.network.inference import infer_image, load_network
-from core.network.mixture import NETWORK, Share, mix_logits
+from core.network.mixture import FOREST, NETWORK, Share, mix_logits
 from core.network.quick import QuickLearners
 from core.rounds import Example, ExampleSource, ExampleSummary
 from core.schema import IGNORE_INDEX, LabelSchema
@@ -126,26 +129,34 @@ def ask_learners(
     schema: LabelSchema,
     compute: Compute = EXACT,
     maps: FeatureMaps | None = None,
+    known: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
 ) -> dict[str, NDArray[np.float32]]:
     """What each learner of a model says of the annotated pixels of held-out blocks: `{name: (n, C)}` logits.
 
     Classes are matched to the schema by name. One that the model does not know gets minus infinity, so it
     is never answered. `maps` are those of images standardised as the model is. Copies of the learners that
-    never saw the hold-out answer, where the model has some; those that count nothing are not asked.
+    never saw the hold-out answer, where the model has some; those that count nothing, and those whose answers
+    are `known`, are not asked.
     """
     checkpoint = checkpoint.as_judged
     rows = [checkpoint.schema.index_of(name) for name in schema.names]
-    answers: dict[str, NDArray[np.float32]] = {}
-    if checkpoint.network_weight or not checkpoint.learners:
+    answers = dict(known)
+    if NETWORK not in answers and (checkpoint.network_weight or not checkpoint.learners):
         network = load_network(checkpoint, compute)
         answers[NETWORK] = _ask(
             blocks, rows, lambda block: infer_image(checkpoint, network, block.image, compute), _annotated
         )
     maps = maps or FeatureMaps(checkpoint.statistics)
-    quick = QuickLearners(checkpoint.counting, maps)
-    for name in checkpoint.counting:
+    counting = {name: own for name, own in checkpoint.counting.items() if name not in answers}
+    quick = QuickLearners(counting, maps, n_threads=1)
+    for name in counting:
         answers[name] = _ask(
-            blocks, rows, partial(_ask_quick, quick, name), lambda block: _annotated(block)[_proper(block)]
+            blocks,
+            rows,
+            partial(_ask_quick, quick, name),
+            lambda block: _annotated(block)[_proper(block)],
+            # Bands of a block would each need its surroundings; torch divides its own work among threads.
+            at_once=torch.get_num_threads() if name == FOREST else 1,
         )
     return answers
 
@@ -190,17 +201,21 @@ def _ask(
     rows: Sequence[int | None],
     answer: Callable[[HeldOutBlock], NDArray[np.float32]],
     chosen: Callable[[HeldOutBlock], NDArray[np.bool_]],
+    at_once: int = 1,
 ) -> NDArray[np.float32]:
     """Logits `(n, C)` at the `chosen` pixels of what a learner answers, `(C_own, h, w)` for each block."""
-    logits = [np.full((0, len(rows)), -np.inf, np.float32)]
-    for block in blocks:
+
+    def ask_one(block: HeldOutBlock) -> NDArray[np.float32]:
         own, where = answer(block), chosen(block)
         values = np.full((int(where.sum()), len(rows)), -np.inf, np.float32)
         for index, row in enumerate(rows):
             if row is not None:
                 values[:, index] = own[row][where]
-        logits.append(values)
-    return np.concatenate(logits)
+        return values
+
+    with ThreadPoolExecutor(at_once) as pool:
+        call = pool.map if at_once > 1 else map
+        return np.concatenate([np.full((0, len(rows)), -np.inf, np.float32), *call(ask_one, blocks)])
 
 
 def _ask_quick(quick: QuickLearners, name: str, block: HeldOutBlock) -> NDArray[np.float32]:
