@@ -24,7 +24,8 @@ from bench.fake_label_studio import LABEL_CONFIG, FakeLabelStudio
 from bench.fake_label_studio_app import run_fake
 from bench.http_calls import Service, percentile
 from bench.process_tree import roles_of
-from bench.service import ROUND_TIMEOUT_S, keep_training, running_service
+from bench.service import keep_training, running_service
+from bench.service_loop import ROUND_TIMEOUT_S
 
 TAKES_ARGUMENTS = True
 

@@ -29,7 +29,8 @@ from bench.fake_label_studio import FakeLabelStudio, to_png
 from bench.fake_label_studio_app import build_app, run_app
 from bench.http_calls import Service
 from bench.painted_results import to_region
-from bench.service import repeat, running_service, submit_and_wait
+from bench.service import repeat, running_service
+from bench.service_loop import submit_and_wait
 
 TAKES_ARGUMENTS = True
 
