@@ -19,7 +19,6 @@ from types import FrameType
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from core.errors import RoundCancelledError
-from core.rle import warm_up
 from ml_backend.bootstrap import build_loop
 from ml_backend.config import Settings, calm_idle_threads, mark_children
 from ml_backend.due import JobKind, find_due
@@ -31,12 +30,11 @@ from ml_backend.processes.priority import step_back_thread
 from ml_backend.rounds.failing_jobs import LOOK, PREFIX, FailingJobs
 from ml_backend.rounds.lease import is_lost
 from ml_backend.rounds.orphans import end_orphans
-from ml_backend.rounds.round_process import ProcessTrainer
+from ml_backend.rounds.round_process import warm_up
 from ml_backend.rounds.troubles import describe
 from ml_backend.storage import health, rounds, wakeups
 from ml_backend.storage.installation import refuse_lost_folder
 from ml_backend.storage.projects import Project, find_project, list_projects, update_project
-from ml_backend.training import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
     mark_children(loop.parts.owner)
     worker = Worker(loop, stop)
     worker.start()
-    threading.Thread(target=_get_ready, args=(loop.parts.trainer,), daemon=True).start()
+    warm_up(loop.parts.trainer)
     log.info("start_worker owner=%s", loop.parts.owner)
     ticks = 0
     while not stop.wait(TICK_S):
@@ -75,13 +73,6 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
             worker.queue.check()
     worker.queue.stop()
     log.info("stop_worker owner=%s", loop.parts.owner)
-
-
-def _get_ready(trainer: Trainer) -> None:
-    """Have nobody's first strokes wait for what is imported, compiled or forked at first use."""
-    if isinstance(trainer, ProcessTrainer):
-        trainer.warm_up()
-    warm_up()
 
 
 class Worker:

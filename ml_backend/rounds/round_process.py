@@ -25,6 +25,7 @@ import torch
 
 from core.errors import MachineError, OutOfMemoryError, RoundCancelledError
 from core.network.checkpoint import load_checkpoint, save_checkpoint
+from core.rle import warm_up as warm_up_codec
 from core.rounds import RoundSettings
 from core.threads import renew_threads
 from core.training.recipe import Recipe
@@ -37,7 +38,7 @@ from ml_backend.processes.process_identity import Stopped
 from ml_backend.rounds import fork_server, troubles
 from ml_backend.rounds.encoder_weights import fetch_encoder
 from ml_backend.storage.kept_maps import KeptMaps
-from ml_backend.training import OnProgress, StoredExamples, TrainedRound, TrainingSpec
+from ml_backend.training import OnProgress, StoredExamples, TrainedRound, Trainer, TrainingSpec
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,13 @@ class ProcessTrainer:
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+def warm_up(trainer: Trainer) -> None:
+    """Import, compile and fork in the background what the first strokes would wait for."""
+    own = [trainer.warm_up] if isinstance(trainer, ProcessTrainer) else []
+    for prepare in (warm_up_codec, *own):
+        threading.Thread(target=prepare, daemon=True).start()
 
 
 def train_here(
