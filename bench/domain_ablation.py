@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -23,9 +23,6 @@ class Without:
 
     learners: tuple[str, ...] = RoundSettings.learners
     changed: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-    def settings(self, usual: RoundSettings) -> RoundSettings:
-        return replace(usual, learners=self.learners)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -18,7 +18,6 @@ from bench.painted_source import PaintedSource
 from bench.peers import N_THREADS, fit_forest, forest_probabilities
 from core.network.checkpoint import Checkpoint
 from core.network.device import choose_compute
-from core.network.mixture import NETWORK
 from core.network.predict import Predictor
 from core.rounds import RoundSettings
 from core.schema import LabelSchema
@@ -71,11 +70,16 @@ def learn_forest(painted: Sequence[PaintedImage], seed: int) -> Learnt:
 
 
 def learn_round(
-    painted: Sequence[PaintedImage], schema: LabelSchema, settings: RoundSettings, n_looks: int
+    painted: Sequence[PaintedImage],
+    schema: LabelSchema,
+    settings: RoundSettings,
+    n_looks: int,
+    *,
+    hold_out: bool = True,
 ) -> tuple[Checkpoint, Learnt]:
-    """A project's first round, or the draft before it, as the service does it."""
+    """A project's first round, or the draft before it, which holds nothing out, as the service does it."""
     began = time.perf_counter()
-    source = PaintedSource(painted, schema, hold_out=NETWORK in settings.learners)
+    source = PaintedSource(painted, schema, hold_out=hold_out)
     result = train_round(source, schema, None, settings, now=time.perf_counter)
     train_s = time.perf_counter() - began
     changed = result.report.changed

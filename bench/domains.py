@@ -100,12 +100,15 @@ def _forest(settings: DomainSettings, domain: DomainSet, painted: list[PaintedIm
 
 def _draft(settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int) -> Any:
     in_short = replace(settings.round_settings(seed, settings.draft_s), learners=QUICK)
-    return learn_round(painted, domain.schema, in_short, settings.looks)[1]
+    return learn_round(painted, domain.schema, in_short, settings.looks, hold_out=False)[1]
 
 
-def _round(settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int) -> Any:
-    usual = settings.round_settings(seed, settings.round_s)
-    return learn_round(painted, domain.schema, usual, settings.looks)[1]
+def _round(
+    arm: Without, settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int
+) -> Any:
+    changed = replace(settings.round_settings(seed, settings.round_s), learners=arm.learners)
+    with arm.changed():
+        return learn_round(painted, domain.schema, changed, settings.looks)[1]
 
 
 def _go_on(settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int) -> Any:
@@ -113,21 +116,13 @@ def _go_on(settings: DomainSettings, domain: DomainSet, painted: list[PaintedIma
     return learn_on(painted, domain.schema, usual, settings.looks, settings.idle_s)
 
 
-def _leave_out(
-    arm: Without, settings: DomainSettings, domain: DomainSet, painted: list[PaintedImage], seed: int
-) -> Any:
-    usual = arm.settings(settings.round_settings(seed, settings.round_s))
-    with arm.changed():
-        return learn_round(painted, domain.schema, usual, settings.looks)[1]
-
-
 LEARN: Mapping[str, Callable[[DomainSettings, DomainSet, list[PaintedImage], int], Any]] = {
     "forest": _forest,
     "draft": _draft,
-    "round": _round,
+    "round": partial(_round, Without()),
     "consolidated": _go_on,
     "dense": _go_on,
-    **{name: partial(_leave_out, arm) for name, arm in ARMS.items()},
+    **{name: partial(_round, arm) for name, arm in ARMS.items()},
 }
 
 SECONDS_OF: Mapping[str, tuple[str, ...]] = {

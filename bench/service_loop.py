@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.fake_label_studio import FakeLabelStudio
@@ -44,46 +43,30 @@ def measure_loop(service: Service, fake: FakeLabelStudio) -> Loop:
         service.post("/setup", fake.setup_body(project_id))
         tasks = fake.add_tasks(project_id, SUBMITS * (2 + LATER_ROUNDS) + 1)
         unseen = tasks.pop()
-        drafted = threading.Thread(
-            target=lambda: loop.draft.append(wait_for_an_answer(service, fake, project_id, unseen))  # noqa: B023
-        )
-        drafted.start()
-        for n in range(1 + LATER_ROUNDS):
+        submitted = submit(service, fake, tasks[:SUBMITS])
+        wait_until(lambda: bool(service.status(project_id)["model_version"]))  # noqa: B023
+        predict(service, fake, project_id, unseen)
+        loop.draft.append(time.monotonic() - submitted)
+        service.wait_until_learnt(project_id, ROUND_TIMEOUT_S)
+        predict(service, fake, project_id, unseen)
+        loop.first.append(time.monotonic() - submitted)
+        for n in range(1, 1 + LATER_ROUNDS):
             own = tasks[SUBMITS * n : SUBMITS * (n + 1)]
-            (loop.later if n else loop.first).append(submit_and_wait(service, fake, project_id, own, unseen))
-        drafted.join()
+            loop.later.append(submit_and_wait(service, fake, project_id, own, unseen))
         loop.gave_way.append(interrupt(service, fake, project_id, tasks[-SUBMITS:]))
     return loop
-
-
-def wait_for_an_answer(service: Service, fake: FakeLabelStudio, project_id: int, unseen: int) -> float:
-    """Seconds from the last submit before it until `/predict` has anything to say."""
-    while service.status(project_id)["annotations"]["received"] < SUBMITS:
-        time.sleep(POLL_S)
-    submitted = time.monotonic()
-    while not service.status(project_id)["model_version"]:
-        time.sleep(POLL_S)
-    if not service.post("/predict", fake.predict_body(project_id, [unseen]))["results"][0]:
-        raise RuntimeError(f"project {project_id} has a model and no prediction")
-    return time.monotonic() - submitted
 
 
 def interrupt(service: Service, fake: FakeLabelStudio, project_id: int, tasks: Sequence[int]) -> float:
     """Seconds until training that goes on over known truth gives way to a submit."""
 
-    def wait_while(is_refining: bool) -> None:
-        deadline = time.monotonic() + ROUND_TIMEOUT_S
-        while (service.status(project_id)["state"] == "refining") == is_refining:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"project {project_id}: {service.status(project_id)}")
-            time.sleep(POLL_S)
+    def is_refining() -> bool:
+        return bool(service.status(project_id)["state"] == "refining")
 
-    wait_while(False)
+    wait_until(is_refining)
     time.sleep(REFINING_S)
-    for task_id in tasks:
-        submitted = time.monotonic()
-        service.post("/webhook", fake.paint(task_id, OBJECTS_PER_SUBMIT))
-    wait_while(True)
+    submitted = submit(service, fake, tasks)
+    wait_until(lambda: not is_refining())
     gave_way_s = time.monotonic() - submitted
     service.wait_until_learnt(project_id, ROUND_TIMEOUT_S)
     return gave_way_s
@@ -98,13 +81,34 @@ def submit_and_wait(
     n_objects: int = OBJECTS_PER_SUBMIT,
     timeout_s: float = ROUND_TIMEOUT_S,
 ) -> float:
-    """Submit annotations, and wait until `/predict` answers with a model that accounts for them."""
+    """Seconds from the last submit until `/predict` answers with a model that accounts for all of them."""
+    submitted = submit(service, fake, tasks, n_objects)
+    service.wait_until_learnt(project_id, timeout_s)
+    predict(service, fake, project_id, unseen)
+    return time.monotonic() - submitted
+
+
+def submit(
+    service: Service, fake: FakeLabelStudio, tasks: Sequence[int], n_objects: int = OBJECTS_PER_SUBMIT
+) -> float:
+    """Submit annotations; when the last one was, on the clock of `time.monotonic`."""
     bodies = [fake.paint(task_id, n_objects) for task_id in tasks]
     for body in bodies:
         submitted = time.monotonic()
         service.post("/webhook", body)
-    service.wait_until_learnt(project_id, timeout_s)
-    entry = service.post("/predict", fake.predict_body(project_id, [unseen]))["results"][0]
+    return submitted
+
+
+def predict(service: Service, fake: FakeLabelStudio, project_id: int, task_id: int) -> None:
+    """Ask for a prediction; raises RuntimeError where none by the project's current model comes."""
+    entry = service.post("/predict", fake.predict_body(project_id, [task_id]))["results"][0]
     if not entry or entry["model_version"] != service.status(project_id)["model_version"]:
         raise RuntimeError(f"project {project_id} has no prediction of its current model: {str(entry)[:200]}")
-    return time.monotonic() - submitted
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = ROUND_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nothing came of it in {timeout_s:.0f} s")
+        time.sleep(POLL_S)

@@ -59,7 +59,7 @@ def _cut(painted: Painted, examples: Sequence[OpenExample]) -> Iterator[tuple[in
     """An image, the pixels of one of its tiles, and the window around that; first one tile of each image."""
     tiles = np.column_stack([painted.image, painted.at // TILE_PX])
     found, of_pixel = np.unique(tiles, axis=0, return_inverse=True)
-    turn = [int((found[:i, 0] == tile[0]).sum()) for i, tile in enumerate(found)]
+    turn = np.arange(len(found)) - np.searchsorted(found[:, 0], found[:, 0])  # among those of its image
     for number in np.argsort(turn, kind="stable"):
         index, row, column = (int(value) for value in found[number])
         height, width = examples[index].example.image.shape[:2]
