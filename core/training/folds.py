@@ -37,6 +37,31 @@ class HeldBack:
     painted: Painted
 
 
+def deal_images(painted: Painted, n_folds: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """The fold `(n,)` of each pixel, image by image; what few images show is spread over the folds.
+
+    References: Sechidis et al. 2011, "On the stratification of multi-label data".
+
+    Examples
+    --------
+    >>> image, labels = np.arange(8), np.array([0, 0, 0, 0, 0, 0, 1, 1], np.uint8)
+    >>> fold = deal_images(Painted(image, np.zeros((8, 2), np.int64), labels), 2, np.random.default_rng(0))
+    >>> sorted(fold[labels == 1].tolist()), np.bincount(fold).tolist()
+    ([0, 1], [4, 4])
+    """
+    images, of_pixel = np.unique(painted.image, return_inverse=True)
+    shows = np.zeros((len(images), int(painted.labels.max(initial=0)) + 1), bool)
+    shows[of_pixel, painted.labels] = True
+    fold = np.full(len(images), -1)
+    dealt, n_dealt = np.zeros((n_folds, shows.shape[1]), int), np.zeros(n_folds, int)
+    for label in np.argsort(shows.sum(0), kind="stable"):
+        for image in rng.permutation(np.flatnonzero(shows[:, label] & (fold < 0))):
+            fold[image] = np.lexsort((n_dealt, dealt[:, label]))[0]
+            dealt[fold[image]] += shows[image]
+            n_dealt[fold[image]] += 1
+    return fold[of_pixel]
+
+
 def ask_folds(
     painted: Painted,
     columns: Tensor,
@@ -63,24 +88,25 @@ def ask_folds(
         return done / FOLD_STEPS
 
     chosen = rng.permutation(len(painted))[:FOLD_PIXELS]
-    labels, image = painted.labels[chosen], painted.image[chosen]
-    images = rng.permutation(np.unique(image))
-    n_folds = min(N_FOLDS, len(images))
+    labels, of_pixel = painted.labels[chosen], deal_images(painted[chosen], N_FOLDS, rng)
     logits: dict[str, list[NDArray[np.float32]]] = {HEAD: [], FOREST: []}
     asked: list[NDArray[np.intp]] = []
-    for fold in range(n_folds if n_folds > 1 else 0):
+    for fold in np.unique(of_pixel):
         check()
-        theirs = np.isin(image, images[fold::n_folds])
+        is_theirs = of_pixel == fold
+        known = np.unique(labels[~is_theirs])
         # One class tells nothing about the real learners.
-        if (len(asked) >= FEWEST_FOLDS and is_late()) or len(np.unique(labels[~theirs])) < 2:
+        if (len(asked) >= FEWEST_FOLDS and is_late()) or len(known) < 2:
             continue
-        ours, other = chosen[~theirs], chosen[theirs]
+        # Nor does a class that no other image shows: the real learners saw it.
+        theirs = np.flatnonzero(is_theirs & np.isin(labels, known))
+        ours, other = chosen[~is_theirs], chosen[theirs]
         head = train_head(
-            columns[torch.from_numpy(ours)], labels[~theirs], n_classes, rng, progress, FOLD_BATCH_PX
+            columns[torch.from_numpy(ours)], labels[~is_theirs], n_classes, rng, progress, FOLD_BATCH_PX
         )
         forest = train_forest(
             features[ours],
-            labels[~theirs],
+            labels[~is_theirs],
             n_classes,
             int(rng.integers(2**31)),
             n_trees=FOLD_TREES,
@@ -89,7 +115,7 @@ def ask_folds(
         votes = torch.from_numpy(forest.probabilities(features[other], n_threads))
         logits[HEAD].append(head.logits_of_rows(columns[torch.from_numpy(other)]).numpy())
         logits[FOREST].append(forest_logits(votes).numpy())
-        asked.append(np.flatnonzero(theirs))
+        asked.append(theirs)
     if not asked:
         return None
     answered = np.concatenate(asked)

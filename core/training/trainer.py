@@ -140,7 +140,7 @@ def train_round(
         )
         optimised = Optimised(beginning.weights, ())
         held_back = quick.answering.held_back
-        base = ask_base(beginning, examples, held_back, is_taught=has_network) if is_draft else None
+        base = ask_base(beginning, examples, held_back, is_taught=has_network)
         if has_network:
             network = build_network(beginning.architecture)
             network.load_state_dict(beginning.weights)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.network.mixture import FOREST, HEAD, NETWORK, Share
-from core.training.candidate import Judges, find_shares
+from core.training.candidate import MOST_OF_NETWORK, Judges, find_shares
 from core.training.evaluation import HeldOutBlock
 from core.training.folds import HeldBack
 from core.training.painted_pixels import Painted
@@ -47,12 +47,43 @@ def test_a_learner_that_fails_on_another_image_loses_weight_though_the_hold_out_
     assert sum(share.weight for share in now.values()) == pytest.approx(1)
 
 
-def test_the_network_keeps_what_the_hold_out_gives_it() -> None:
-    names = (NETWORK, HEAD, FOREST)
-    before, now = find(names, None), find(names, ELSEWHERE)
+LIKED = {NETWORK: says(6, 7), HEAD: says(1, 2), FOREST: says(1, 3)}
+DISLIKED = {**HOLD_OUT, NETWORK: says(1, 7)}
+"""What the hold-out would give most of the answer, and what little."""
+
+
+def find_beside_hold_out(
+    logits: dict[str, NDArray[np.float32]],
+    elsewhere: HeldBack | None = ELSEWHERE,
+    base: NDArray[np.float32] | None = None,
+) -> dict[str, Share]:
+    judges = Judges(blocks(), elsewhere, base=base)
+    return find_shares(tuple(logits), logits, judges, np.random.default_rng(1))[0]
+
+
+def test_what_little_the_hold_out_gives_the_network_it_keeps() -> None:
+    before, now = find_beside_hold_out(DISLIKED, None), find_beside_hold_out(DISLIKED)
+    assert 0 < before[NETWORK].weight < MOST_OF_NETWORK
     assert now[NETWORK] == before[NETWORK]
     assert now[HEAD].weight < before[HEAD].weight / 2
     assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
+def test_a_network_that_the_hold_out_likes_has_seen_its_images_and_so_counts_just_some() -> None:
+    assert find_beside_hold_out(LIKED, None)[NETWORK].weight > 0.55
+    now = find_beside_hold_out(LIKED)
+    assert now[NETWORK].weight == pytest.approx(MOST_OF_NETWORK)
+    assert now[FOREST].weight > 2 * now[HEAD].weight
+    assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
+def test_one_whose_base_finds_images_that_it_never_saw_may_count_more() -> None:
+    assert find_beside_hold_out(LIKED, base=says(6, 6))[NETWORK].weight > 0.55
+    assert find_beside_hold_out(LIKED, base=says(0, 6)) == find_beside_hold_out(LIKED)
+
+
+def test_one_that_has_become_worse_than_its_base_does_not() -> None:
+    assert find_beside_hold_out(DISLIKED, base=says(6, 6)) == find_beside_hold_out(DISLIKED)
 
 
 def find_without_hold_out(
@@ -80,12 +111,6 @@ def test_pixels_that_the_base_was_not_asked_for_say_nothing_about_it() -> None:
         find_without_hold_out(says(6, 6))[NETWORK].weight, abs=0.05
     )
     assert find_without_hold_out(np.full_like(asked, np.nan)) == find_without_hold_out(None)
-
-
-def test_beside_a_hold_out_the_base_says_nothing() -> None:
-    judges = Judges(blocks(), ELSEWHERE, base=says(6, 6))
-    found, _ = find_shares(tuple(HOLD_OUT), HOLD_OUT, judges, np.random.default_rng(1))
-    assert found == find(tuple(HOLD_OUT), ELSEWHERE)
 
 
 def test_in_a_draft_the_base_itself_answers_where_it_finds_what_was_painted() -> None:

@@ -18,7 +18,7 @@ from core.rounds import Example
 from core.schema import IGNORE_INDEX
 from core.training.beginning import measure
 from core.training.clock import Clock
-from core.training.folds import FEWEST_FOLDS, N_FOLDS, HeldBack, ask_folds
+from core.training.folds import FEWEST_FOLDS, N_FOLDS, HeldBack, ask_folds, deal_images
 from core.training.painted_pixels import Painted, visiting_order
 from core.training.quick_learners import FEWEST_TREES, QuickLearnt, QuickRound, train_quick
 from core.training.sampling import OpenExample, open_positions
@@ -58,12 +58,18 @@ def _train(pace: Callable[[], float], *, needs_folds: bool = False) -> QuickLear
 
 
 def _ask_folds(
-    painted: Painted, *, is_late: bool = False, check: Callable[[], None] = lambda: None
+    painted: Painted,
+    *,
+    is_late: bool = False,
+    check: Callable[[], None] = lambda: None,
+    n_classes: int = 2,
 ) -> HeldBack | None:
     n_px = len(painted)
     columns, features = torch.randn(n_px, N_FEATURES), np.zeros((n_px, 5), np.float32)
     rng = np.random.default_rng(0)
-    return ask_folds(painted, columns, features, 2, rng, n_threads=1, is_late=lambda: is_late, check=check)
+    return ask_folds(
+        painted, columns, features, n_classes, rng, n_threads=1, is_late=lambda: is_late, check=check
+    )
 
 
 def _trees(learnt: QuickLearnt) -> int:
@@ -127,6 +133,24 @@ def test_two_folds_are_asked_however_late_it_is() -> None:
     held_back = _ask_folds(painted, is_late=True)
     assert held_back is not None
     assert len(held_back.painted.labels) == FEWEST_FOLDS * n_px // N_FOLDS
+
+
+def test_a_fold_is_not_asked_about_a_class_that_its_learners_never_saw() -> None:
+    image = np.repeat(np.arange(8), 10)
+    labels = np.where(image == 3, 2, np.arange(80) % 2).astype(np.uint8)
+    held_back = _ask_folds(Painted(image, np.zeros((80, 2), np.int64), labels), n_classes=3)
+    assert held_back is not None
+    assert np.bincount(held_back.painted.labels).tolist() == [35, 35]
+
+
+def test_the_only_two_images_of_a_class_answer_for_each_other() -> None:
+    for seed in range(20):
+        image = np.repeat(np.arange(8), 10)
+        labels = np.where((image < 2) & (np.arange(80) % 10 < 3), 2, np.arange(80) % 2).astype(np.uint8)
+        painted = Painted(image, np.zeros((80, 2), np.int64), labels)
+        fold = deal_images(painted, N_FOLDS, np.random.default_rng(seed))
+        assert len(np.unique(fold[labels == 2])) == 2
+        assert np.bincount(fold).tolist() == [20] * N_FOLDS
 
 
 @pytest.mark.parametrize(("opened_s", "rest_s"), [(0.0, 2.7), (0.7, 2.0), (9.0, 1.0)])
