@@ -14,7 +14,7 @@ from core.learners.forest import Forest
 from core.network.checkpoint import Checkpoint
 from core.network.device import Compute
 from core.network.feature_maps import FeatureMaps
-from core.network.mixture import FOREST, NETWORK, SMALLEST_PROBABILITY, TUNED, Share, mix_logits
+from core.network.mixture import FOREST, NETWORK, TUNED, Share, mix_logits
 from core.network.outputs import Weights
 from core.schema import LabelSchema
 from core.training.calibration import fit_temperature
@@ -31,9 +31,10 @@ Dice by -.0001 to +.0001 with a weight of .1 and -.0009 to +.0009 with .3, 16 fo
 .5 (and by -.003 on street scenes, where the hold-out gives a forest .1)."""
 
 
-MOST_OF_NETWORK = 0.3
-"""What held-out blocks may give a network. They lie in images that it saw the rest of: on nerve fibres of
-other animals it answered .67 Dice and a head .75, after blocks had given it .82 of the answer."""
+MOST_BY_BLOCKS = 0.3
+"""What held-out blocks may give a network, and a tuned encoder. They lie in images that these saw the rest
+of: on nerve fibres of other animals the network answered .67 Dice and a head .75, after blocks had given the
+network .82 of the answer."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Judges:
     """What learners are judged by: held-out blocks, and what learners like them say of images not seen.
 
     The latter decides among the quick learners: blocks lie in images that they saw the rest of, and tell
-    little about an image of another look. About the network, which no fold can train again, blocks decide up
-    to `MOST_OF_NETWORK`, and beyond it only what its base weights say of images that they never saw.
+    little about an image of another look. About the network and a tuned encoder, which no fold can train
+    again, blocks decide up to `MOST_BY_BLOCKS`. Beyond it a network counts what its base weights earn on
+    images that they never saw.
 
     `seen` is the part of its truth that a learner had the time to see. `base` are logits of the network's
     base weights for the pixels that were held back, NaN where they were not asked.
@@ -131,7 +133,8 @@ def find_shares(
     fitted, temperature = fit_shares(evidence.logits, labels, N_FOLDS, rng, prior, rare_count_more=True)
     earned, sharpened = _earned_by_base(evidence, judges, rng)
     if judges.blocks:
-        shares = _limit_network(shares, max(MOST_OF_NETWORK, earned.weight))
+        most = {NETWORK: max(MOST_BY_BLOCKS, earned.weight), TUNED: MOST_BY_BLOCKS}
+        shares = {n: replace(s, weight=min(s.weight, most.get(n, 1.0))) for n, s in shares.items()}
     elif earned.weight:
         # A network that was not taught is the base and no more: otherwise it does not count.
         shares = {**shares, NETWORK: replace(shares.get(NETWORK, earned), weight=earned.weight)}
@@ -160,18 +163,6 @@ def _earned_by_base(evidence: HeldBack, judges: Judges, rng: np.random.Generator
     fitted, temperature = fit_shares(said, labels, N_FOLDS, rng, prior, rare_count_more=True)
     earns = fitted[NETWORK].weight > prior[NETWORK].weight
     return (fitted[NETWORK], temperature) if earns else (Share(0.0), 1.0)
-
-
-def _limit_network(shares: dict[str, Share], most: float) -> dict[str, Share]:
-    """The network counts `most` at most, and the others what it loses."""
-    found = shares[NETWORK].weight if NETWORK in shares else 0.0
-    if found <= most:
-        return shares
-    others = (1 - most) / max(1 - found, SMALLEST_PROBABILITY)
-    return {
-        name: replace(share, weight=most if name == NETWORK else share.weight * others)
-        for name, share in shares.items()
-    }
 
 
 def _with_shares(checkpoint: Checkpoint, shares: Mapping[str, Share]) -> Checkpoint:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.network.mixture import FOREST, HEAD, NETWORK, Share
-from core.training.candidate import MOST_OF_NETWORK, Judges, find_shares
+from core.network.mixture import FOREST, HEAD, NETWORK, TUNED, Share
+from core.training.candidate import MOST_BY_BLOCKS, Judges, find_shares
 from core.training.evaluation import HeldOutBlock
 from core.training.folds import HeldBack
 from core.training.painted_pixels import Painted
@@ -63,7 +63,7 @@ def find_beside_hold_out(
 
 def test_what_little_the_hold_out_gives_the_network_it_keeps() -> None:
     before, now = find_beside_hold_out(DISLIKED, None), find_beside_hold_out(DISLIKED)
-    assert 0 < before[NETWORK].weight < MOST_OF_NETWORK
+    assert 0 < before[NETWORK].weight < MOST_BY_BLOCKS
     assert now[NETWORK] == before[NETWORK]
     assert now[HEAD].weight < before[HEAD].weight / 2
     assert sum(share.weight for share in now.values()) == pytest.approx(1)
@@ -72,8 +72,16 @@ def test_what_little_the_hold_out_gives_the_network_it_keeps() -> None:
 def test_a_network_that_the_hold_out_likes_has_seen_its_images_and_so_counts_just_some() -> None:
     assert find_beside_hold_out(LIKED, None)[NETWORK].weight > 0.55
     now = find_beside_hold_out(LIKED)
-    assert now[NETWORK].weight == pytest.approx(MOST_OF_NETWORK)
+    assert now[NETWORK].weight == pytest.approx(MOST_BY_BLOCKS)
     assert now[FOREST].weight > 2 * now[HEAD].weight
+    assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
+def test_so_does_an_encoder_that_was_tuned_on_them() -> None:
+    said = {NETWORK: says(1, 8), HEAD: says(1, 2), FOREST: says(1, 3), TUNED: says(6, 7)}
+    assert find_beside_hold_out(said, None)[TUNED].weight > 1.3 * MOST_BY_BLOCKS
+    now = find_beside_hold_out(said, base=says(6, 6))
+    assert now[TUNED].weight == pytest.approx(MOST_BY_BLOCKS)
     assert sum(share.weight for share in now.values()) == pytest.approx(1)
 
 
