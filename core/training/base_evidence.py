@@ -1,8 +1,9 @@
 """What base weights say of painted pixels before any round has taught them: they never saw one of these.
 
-Of few strokes nothing is held out, and no fold has the time to train a network. Where its base weights find
-what was painted by themselves, the network that a round makes of them knows it at least as well, and in a
-draft, which has no time to teach a network, they answer beside the quick learners as they are.
+Of few strokes nothing is held out, what is held out lies in images that the network saw the rest of, and no
+fold has the time to train one. Where its base weights find what was painted by themselves, the network that a
+round makes of them knows it at least as well, and in a draft, which has no time to teach a network, they
+answer beside the quick learners as they are.
 """
 
 from __future__ import annotations
