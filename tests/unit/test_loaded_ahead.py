@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 
 import pytest
 
-from ml_backend.rounds.round_process import LOADED_AHEAD
+from ml_backend.rounds import round_process
+from ml_backend.rounds.round_process import LOADED_AHEAD, ProcessTrainer, train_here
+from ml_backend.training import Trainer
 
 LOADED = f"import sys, threading, {LOADED_AHEAD}; print(*sorted(sys.modules), threading.active_count())"
 
@@ -58,3 +61,29 @@ def test_openvino_tells_nobody_that_it_is_used() -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told.split() == ["True", "None"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "wanted"),
+    [(ProcessTrainer.__new__(ProcessTrainer), {"codec", "fork server"}), (train_here, {"codec"})],
+    ids=["in processes", "in this one"],
+)
+def test_a_worker_begins_while_what_strokes_would_wait_for_is_made(
+    monkeypatch: pytest.MonkeyPatch, trainer: Trainer, wanted: set[str]
+) -> None:
+    may_end, ended = threading.Event(), threading.Semaphore(0)
+    made: set[str] = set()
+
+    def make(what: str) -> None:
+        may_end.wait(10)
+        made.add(what)
+        ended.release()
+
+    monkeypatch.setattr(round_process, "warm_up_codec", lambda: make("codec"))
+    monkeypatch.setattr(ProcessTrainer, "warm_up", lambda self: make("fork server"))
+    round_process.warm_up(trainer)
+    assert not made
+    may_end.set()
+    for _ in wanted:
+        assert ended.acquire(timeout=10)
+    assert made == wanted
