@@ -137,7 +137,8 @@ def find_shares(
         shares = {n: replace(s, weight=min(s.weight, most.get(n, 1.0))) for n, s in shares.items()}
     elif earned.weight:
         # A network that was not taught is the base and no more: otherwise it does not count.
-        shares = {**shares, NETWORK: replace(shares.get(NETWORK, earned), weight=earned.weight)}
+        left = 1 - (shares[TUNED].weight if TUNED in shares else 0.0)
+        shares = {**shares, NETWORK: replace(shares.get(NETWORK, earned), weight=earned.weight * left)}
         temperature = sharpened
     rest = 1 - sum(share.weight for name, share in shares.items() if name not in evidence.logits)
     quick = {name: replace(share, weight=share.weight * rest) for name, share in fitted.items()}

@@ -108,6 +108,16 @@ def test_a_network_whose_base_finds_what_was_painted_counts_more_where_nothing_i
     assert now[HEAD].weight < now[FOREST].weight
 
 
+def test_beside_an_encoder_that_was_tuned_before_no_learner_counts_less_than_nothing() -> None:
+    names = (NETWORK, HEAD, FOREST, TUNED)
+    lost = HeldBack({HEAD: says(0, 4), FOREST: says(0, 5)}, PLACES)
+    judges = Judges([], lost, base=says(6, 6))
+    now, _ = find_shares(names, dict.fromkeys(names, TRUTH[:0]), judges, np.random.default_rng(1))
+    assert now[NETWORK].weight > now[TUNED].weight > 0
+    assert min(share.weight for share in now.values()) >= 0
+    assert sum(share.weight for share in now.values()) == pytest.approx(1)
+
+
 def test_one_whose_base_does_not_know_the_look_counts_what_it_counts_anyway() -> None:
     assert find_without_hold_out(says(0, 6)) == find_without_hold_out(None)
 
